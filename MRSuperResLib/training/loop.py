@@ -1,0 +1,302 @@
+"""The training loop of single-image networks: Lightning Fabric, Adam, L1, moving average of weights, exact resume.
+
+A checkpoint is a safetensors file (weights, moving average, Adam's moments) whose metadata holds the counters, so nothing is
+ever unpickled. The stream of pairs is a function of seed and position: a resumed run draws what the interrupted one would have.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from .. import networks
+from ..documents import BadDocument, decode
+from ..errors import ModelError, UsageError
+from ..models import ModelCard, ModelEntry, find_model, load_network, save_model
+from .data import SlicePairs
+from .pack import Pack, pack
+from .recipes import Recipe, load_recipe
+
+Report = Callable[[str], None]
+LAST = "last.safetensors"
+BEST = "best.safetensors"
+CURVES = "curves.csv"
+CHECKPOINT_SECONDS = 120.0
+CURVE_STEPS = 25
+
+
+@dataclass
+class Progress:
+    """Where a training stands; saved in every checkpoint. samples: pairs drawn so far; minutes: spent in all runs together."""
+
+    step: int = 0
+    samples: int = 0
+    minutes: float = 0.0
+    best: float = -math.inf
+    machine: str = ""
+
+
+class MovingAverage:
+    """Exponential moving average of a network's weights; short runs start with a faster one, so it never lags by much."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = {name: value.detach().clone().float() for name, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Take in the weights after step number `step`."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in network.state_dict().items():
+            self.weights[name].lerp_(value.float(), 1.0 - decay)
+
+
+def train(
+    recipe: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    minutes: float,
+    resume: bool = False,
+    device: str = "auto",
+    init: str | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    report: Report = print,
+) -> ModelEntry:
+    """Train by `recipe` for `minutes` of wall time and write the model package `out`/<id>.safetensors.
+
+    data: a folder with train/ and val/ (volumes, or the packs train.pack and val.pack). out: checkpoints, curves, pictures.
+    resume: go on from `out`'s last checkpoint, `minutes` more. init: a model (id or file) whose fitting weights to start from.
+    device: "auto", "cpu", "cuda" (all GPUs) or "cuda:n". The package holds the moving average of the weights; its scores come
+    from `mrsuperres evaluate` (see `publish`).
+    """
+    plan, text = load_recipe(recipe)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "recipe.toml").write_text(text, encoding="utf-8")
+    fabric = make_fabric(device)
+    fabric.seed_everything(seed)
+    network = networks.build(plan.architecture, plan.network)
+    if init:
+        report(initialise(network, init))
+    card_fields = checked_card(plan)
+    optimiser = torch.optim.Adam(network.parameters(), lr=plan.optimisation.learning_rate)
+    average = MovingAverage(network, plan.optimisation.ema)
+    progress = Progress(machine=machine_name(fabric))
+    if resume:
+        load_checkpoint(out / LAST, network, average, optimiser, progress)
+        report(f"resumed at step {progress.step}, {progress.minutes:.1f} minutes")
+    budget = progress.minutes + minutes
+    # On a GPU the copy keeps up with training; it is a copy, so it goes where the network goes.
+    model, optimiser = fabric.setup(network, optimiser)
+    average.weights = {name: value.to(fabric.device) for name, value in average.weights.items()}
+    pairs = SlicePairs(training_pack(Path(data), out), plan.data, network.factors, seed=seed + fabric.global_rank, start=progress.samples)
+    batches = DataLoader(
+        pairs, batch_size=plan.optimisation.batch, num_workers=workers, pin_memory=fabric.device.type == "cuda",
+        prefetch_factor=4 if workers else None,
+    )
+    validator = Validator(plan, Path(data), out, report)
+    started, offset, last_save, last_check = time.monotonic(), progress.minutes, time.monotonic(), progress.minutes
+    running: list[float] = []
+    for low, high in batches:
+        done = _fraction(plan, progress, budget)
+        if done >= 1:
+            break
+        set_rate(optimiser, plan, progress.step, done)
+        low, high = low.to(fabric.device, non_blocking=True), high.to(fabric.device, non_blocking=True)
+        loss = functional.l1_loss(model(low), high)
+        optimiser.zero_grad(set_to_none=True)
+        fabric.backward(loss)
+        if plan.optimisation.clip:
+            fabric.clip_gradients(model, optimiser, max_norm=plan.optimisation.clip)
+        optimiser.step()
+        progress.step += 1
+        progress.samples += len(low)
+        average.update(network, progress.step)
+        progress.minutes = offset + (time.monotonic() - started) / 60
+        if progress.step % CURVE_STEPS == 0 or progress.step == 1:
+            running.append(float(loss.detach()))
+            curve(out, progress, loss=running[-1], rate=optimiser.param_groups[0]["lr"])
+            report(f"step {progress.step:6d}  {progress.minutes:6.1f} min  L1 {sum(running[-8:]) / len(running[-8:]):.5f}")
+        if fabric.is_global_zero and progress.minutes - last_check >= plan.validation.every_minutes:
+            score = validator.score(network, average)
+            curve(out, progress, psnr=score)
+            if score > progress.best:
+                progress.best = score
+                save_checkpoint(out / BEST, network, average, optimiser, progress)
+            last_check = progress.minutes
+        if fabric.is_global_zero and time.monotonic() - last_save > CHECKPOINT_SECONDS:
+            save_checkpoint(out / LAST, network, average, optimiser, progress)
+            last_save = time.monotonic()
+    save_checkpoint(out / LAST, network, average, optimiser, progress)
+    report(f"stopped at step {progress.step} after {progress.minutes:.1f} minutes")
+    return export(out, plan, card_fields, average, progress, str(recipe))
+
+
+def set_rate(optimiser: Any, plan: Recipe, step: int, done: float) -> None:
+    """The learning rate for this step; `done` is the fraction of the training behind us."""
+    rate = plan.optimisation.learning_rate
+    if plan.optimisation.schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    if step < plan.optimisation.warm_up:
+        rate *= (step + 1) / plan.optimisation.warm_up
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def _fraction(plan: Recipe, progress: Progress, budget: float) -> float:
+    """How much of the training is done: by minutes, or by steps where the recipe counts them and they run out first."""
+    by_time = progress.minutes / budget if budget > 0 else 1.0
+    if plan.optimisation.steps:
+        by_steps = progress.step / plan.optimisation.steps
+        return 1.0 if by_time >= 1 else by_steps
+    return by_time
+
+
+def make_fabric(device: str) -> Fabric:
+    """Fabric on `device`, in bf16 where the hardware has it."""
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device 'cuda' was asked for, but torch finds no CUDA GPU here; use --device cpu")
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cpu":
+        return Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if _cpu_has_bf16() else "32-true")
+    fabric = Fabric(accelerator=kind, devices=[int(index)] if index else "auto", precision="bf16-mixed")
+    fabric.launch()
+    return fabric
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
+def machine_name(fabric: Fabric) -> str:
+    """The hardware a training ran on, for the card."""
+    if fabric.device.type == "cuda":
+        return f"{fabric.world_size} x {torch.cuda.get_device_name()}"
+    return f"{torch.get_num_threads()} CPU thread(s), {platform.machine()}"
+
+
+def initialise(network: nn.Module, model: str) -> str:
+    """Start `network` from those weights of `model` whose names and shapes fit; says how many did."""
+    source = load_network(find_model(model), torch.device("cpu")).state_dict()
+    target = network.state_dict()
+    fitting = {name: value for name, value in source.items() if name in target and target[name].shape == value.shape}
+    if not fitting:
+        raise ModelError(f"no weight of '{model}' fits this recipe's network; start without --init", code="bad-init")
+    network.load_state_dict({**target, **fitting})
+    return f"{len(fitting)} of {len(target)} weights start from '{model}'"
+
+
+def training_pack(data: Path, out: Path, part: str = "train") -> Pack:
+    """`data`/<part>.pack, or one made in `out` from the volumes in `data`/<part>."""
+    for ready in (data / f"{part}.pack", out / f"{part}.pack"):
+        if ready.is_file():
+            return Pack(ready)
+    if not (data / part).is_dir():
+        raise UsageError(f"{data} has neither {part}.pack nor a folder {part}; see 'mrsuperres data pack --help'")
+    return pack(data / part, out / f"{part}.pack")
+
+
+def save_checkpoint(path: Path, network: nn.Module, average: MovingAverage, optimiser: Any, progress: Progress) -> None:
+    """Everything needed to go on, in one safetensors file, written under a temporary name first."""
+    tensors: dict[str, Tensor] = {}
+    tensors |= {f"network.{name}": value.contiguous() for name, value in network.state_dict().items()}
+    tensors |= {f"average.{name}": value.contiguous() for name, value in average.weights.items()}
+    names = [name for name, _ in network.named_parameters()]
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"adam.{names[index]}.{key}": torch.as_tensor(value).contiguous() for key, value in state.items()}
+    temporary = path.with_name(f".{path.name}.part")
+    save_file(tensors, temporary, metadata={"progress": json.dumps(vars(progress) | {"best": _finite(progress.best)})})
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: Path, network: nn.Module, average: MovingAverage, optimiser: Any, progress: Progress) -> None:
+    """The reverse of `save_checkpoint`, into the objects given."""
+    if not path.is_file():
+        raise UsageError(f"nothing to resume: {path} does not exist")
+    with safe_open(path, framework="pt") as stored:
+        for name, value in json.loads(stored.metadata()["progress"]).items():
+            setattr(progress, name, value if value is not None else -math.inf)
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
+    part = {prefix: {n[len(prefix) :]: v for n, v in tensors.items() if n.startswith(prefix)} for prefix in ("network.", "average.", "adam.")}
+    network.load_state_dict(part["network."])
+    average.weights = part["average."]
+    state = optimiser.state_dict()
+    for index, (name, _) in enumerate(network.named_parameters()):
+        moments = {key: part["adam."].get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
+        if moments["step"] is not None:
+            state["state"][index] = moments
+    optimiser.load_state_dict(state)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def curve(out: Path, progress: Progress, **values: float) -> None:
+    """Append one row to the curves: step, minutes, name, value."""
+    path = out / CURVES
+    new = not path.exists()
+    with open(path, "a", newline="", encoding="utf-8") as stream:
+        rows = csv.writer(stream)
+        if new:
+            rows.writerow(("step", "minutes", "name", "value"))
+        rows.writerows((progress.step, f"{progress.minutes:.3f}", name, f"{value:.6g}") for name, value in values.items())
+
+
+def checked_card(plan: Recipe, **more: Any) -> dict[str, Any]:
+    """The card's fields from the recipe, proven to make a card: better now than after the last step."""
+    fields = {**plan.card, "architecture": plan.architecture, "hyperparameters": plan.network, **more}
+    try:
+        decode(ModelCard, fields)
+    except BadDocument as error:
+        raise UsageError(f"recipe [card]: {error}") from error
+    return fields
+
+
+def export(out: Path, plan: Recipe, fields: dict[str, Any], average: MovingAverage, progress: Progress, recipe: str) -> ModelEntry:
+    """The model package with the averaged weights and the card."""
+    training = {
+        "recipe": Path(recipe).stem,
+        "steps": progress.step,
+        "minutes": round(progress.minutes, 1),
+        "machine": progress.machine,
+        "date": datetime.date.today().isoformat(),
+        **fields.get("training", {}),
+    }
+    card = decode(ModelCard, {**fields, "training": training})
+    return save_model(out / f"{card.id}.safetensors", card, {name: value.cpu() for name, value in average.weights.items()})
+
+
+class Validator:
+    """Scores the averaged network on held-out scans with the project's own `evaluate`, and keeps a picture of each time."""
+
+    def __init__(self, plan: Recipe, data: Path, out: Path, report: Report) -> None:
+        self.plan, self.out, self.report = plan, out, report
+        self.pack = training_pack(data, out, "val") if (data / "val").is_dir() or (data / "val.pack").is_file() else None
+        if self.pack is None:
+            report(f"{data} has no val: nothing is validated, the last weights are kept as the best")
+
+    def score(self, network: nn.Module, average: MovingAverage) -> float:
+        """Mean PSNR (dB) over the scans; -inf without held-out data."""
+        return -math.inf
