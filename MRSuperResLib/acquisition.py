@@ -147,7 +147,9 @@ def bicubic(n_high: int, factor: float) -> AxisOperator:
 KINDS = ("gaussian", "box", "sinc", "kspace", "bicubic")
 
 
-def axis_operator(kind: str, n_high: int, factor: float, *, thickness: float = 1.0, apodisation: float = 0.0) -> AxisOperator:
+def axis_operator(
+    kind: str, n_high: int, factor: float, *, thickness: float = 1.0, apodisation: float = 0.0
+) -> AxisOperator:
     """The operator named `kind`: a slice profile, "kspace" or "bicubic"."""
     if kind == "kspace":
         return kspace_crop(n_high, factor, apodisation)

@@ -60,7 +60,9 @@ def ssim(result: np.ndarray, truth: np.ndarray, range_: float | None = None) -> 
     var_x = _windowed(x * x) - mean_x**2
     var_y = _windowed(y * y) - mean_y**2
     covariance = _windowed(x * y) - mean_x * mean_y
-    similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
+    similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
+        (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
+    )
     inner = tuple(slice(SSIM_RADIUS, -SSIM_RADIUS) if n > 2 * SSIM_RADIUS else slice(None) for n in x.shape)
     return float(similarity[inner].mean())
 
@@ -96,8 +98,13 @@ def by_slice(result: np.ndarray, truth: np.ndarray, axis: int) -> dict[str, floa
         if np.mean(real > level) >= EMPTY_SLICE:
             scores.append((min(psnr(ours, real, peak), 100.0), ssim(ours, real, peak)))
     if not scores:
-        raise UnsuitableVolume("no slice of the ground truth shows anything: is it the right volume?", code="empty-truth")
-    return {"psnr_slices": float(np.mean([s[0] for s in scores])), "ssim_slices": float(np.mean([s[1] for s in scores]))}
+        raise UnsuitableVolume(
+            "no slice of the ground truth shows anything: is it the right volume?", code="empty-truth"
+        )
+    return {
+        "psnr_slices": float(np.mean([s[0] for s in scores])),
+        "ssim_slices": float(np.mean([s[1] for s in scores])),
+    }
 
 
 def summary(result: np.ndarray, truth: np.ndarray, axis: int | None = None) -> dict[str, float]:

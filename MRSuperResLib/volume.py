@@ -200,16 +200,23 @@ def check_volume(volume: Volume, warn: Warn | None = None) -> Volume:
         lowest = array[finite].min()
         if warn:
             bad = int(array.size - finite.sum())
-            warn("nan-replaced", f"{bad} NaN or infinite voxels of {name} were replaced by {lowest:g}, its lowest value")
+            warn(
+                "nan-replaced", f"{bad} NaN or infinite voxels of {name} were replaced by {lowest:g}, its lowest value"
+            )
         array = np.where(finite, array, lowest).astype(np.float32)
     if float(array.max()) == float(array.min()):
-        raise BadVolume(f"{name} has the same value {float(array.min()):g} in every voxel: there is no image", code="constant")
+        raise BadVolume(
+            f"{name} has the same value {float(array.min()):g} in every voxel: there is no image", code="constant"
+        )
     thin = sum(n < FEWEST_SLICES for n in volume.grid.size)
     if thin:
         size = " x ".join(map(str, volume.grid.size))
         raise BadVolume(f"{name} is {size} voxels: a single slice or line, expected a 3D volume", code="one-slice")
     if warn and max(volume.grid.size) > LONGEST_AXIS:
-        warn("large-volume", f"{name} has {max(volume.grid.size)} voxels along one axis: this will take long and much memory")
+        warn(
+            "large-volume",
+            f"{name} has {max(volume.grid.size)} voxels along one axis: this will take long and much memory",
+        )
     return volume if array is volume.array else Volume(array, volume.grid, volume.name, volume.metadata)
 
 
@@ -338,7 +345,9 @@ def _file(path: Path) -> Any:
         dimensions = 3
     if dimensions != 3:
         hint = "extract one time point or echo" if dimensions > 3 else "give a whole volume, not one slice"
-        raise BadVolume(f"{path} is {dimensions}D ({' x '.join(map(str, size))}), expected 3D; {hint}", code=f"{dimensions}d")
+        raise BadVolume(
+            f"{path} is {dimensions}D ({' x '.join(map(str, size))}), expected 3D; {hint}", code=f"{dimensions}d"
+        )
     if reader.GetNumberOfComponents() != 1:
         raise BadVolume(
             f"{path} has {reader.GetNumberOfComponents()} values in each voxel (colour or vectors), expected one intensity",
@@ -359,7 +368,9 @@ def _check_whole(path: Path) -> None:
                 while block := stream.read(2**22):
                     found += len(block)
         except (OSError, EOFError, zlib.error) as error:
-            raise BadVolume(f"{path} is damaged or cut short ({error}); copy or export it again", code="unreadable") from error
+            raise BadVolume(
+                f"{path} is damaged or cut short ({error}); copy or export it again", code="unreadable"
+            ) from error
         if expected is not None and found < expected:
             raise BadVolume(
                 f"{path} is cut short: {found} of {expected} bytes; copy or export it again", code="unreadable"
@@ -368,7 +379,9 @@ def _check_whole(path: Path) -> None:
         with open(path, "rb") as stream:
             for line in stream.read(4096).split(b"\n"):
                 key, _, value = line.partition(b"=")
-                if key.strip() in (b"ElementSpacing", b"ElementSize") and b"-" in value.replace(b"e-", b"").replace(b"E-", b""):
+                if key.strip() in (b"ElementSpacing", b"ElementSize") and b"-" in value.replace(b"e-", b"").replace(
+                    b"E-", b""
+                ):
                     raise BadVolume(
                         f"{path}: voxel spacing is{value.decode(errors='replace').rstrip()} mm, expected numbers above 0; "
                         "mend the header",
@@ -381,10 +394,16 @@ def _nifti_bytes(header: bytes) -> int | None:
     for order in "<>":
         if len(header) >= 348 and struct.unpack_from(f"{order}i", header)[0] == 348:
             dimensions = struct.unpack_from(f"{order}8h", header, 40)
-            bits, start = struct.unpack_from(f"{order}h", header, 72)[0], struct.unpack_from(f"{order}f", header, 108)[0]
+            bits, start = (
+                struct.unpack_from(f"{order}h", header, 72)[0],
+                struct.unpack_from(f"{order}f", header, 108)[0],
+            )
         elif len(header) >= NIFTI_HEADER and struct.unpack_from(f"{order}i", header)[0] == 540:
             dimensions = struct.unpack_from(f"{order}8q", header, 16)
-            bits, start = struct.unpack_from(f"{order}h", header, 14)[0], struct.unpack_from(f"{order}q", header, 168)[0]
+            bits, start = (
+                struct.unpack_from(f"{order}h", header, 14)[0],
+                struct.unpack_from(f"{order}q", header, 168)[0],
+            )
         else:
             continue
         if header[344:346] == b"ni":  # the voxels are in another file
@@ -400,7 +419,9 @@ def _series(folder: Path, warn: Warn | None) -> Any:
         found = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
         files = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in found}
     if not files:
-        raise BadVolume(f"{folder} holds no DICOM series; give a file, or the folder of one series", code="not-a-volume")
+        raise BadVolume(
+            f"{folder} holds no DICOM series; give a file, or the folder of one series", code="not-a-volume"
+        )
     if len(files) > 1:
         raise BadVolume(
             f"{folder} holds {len(files)} DICOM series ({', '.join(str(len(f)) for f in files.values())} files each); "
@@ -432,7 +453,11 @@ def _uneven(names: tuple[str, ...]) -> str:
     if len(positions) < 3:
         return ""
     steps = np.linalg.norm(np.diff(np.asarray(positions), axis=0), axis=1)
-    return "" if np.ptp(steps) < 0.05 * np.median(steps) else f"{steps.min():.2f} to {steps.max():.2f} mm apart (one missing?)"
+    return (
+        ""
+        if np.ptp(steps) < 0.05 * np.median(steps)
+        else f"{steps.min():.2f} to {steps.max():.2f} mm apart (one missing?)"
+    )
 
 
 def _from_sitk(image: Any, name: str, path: str) -> Volume:
@@ -441,7 +466,9 @@ def _from_sitk(image: Any, name: str, path: str) -> Volume:
     if image.GetDimension() != 3:
         raise BadVolume(f"{path} is {image.GetDimension()}D, expected 3D", code=f"{image.GetDimension()}d")
     if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
-        raise BadVolume(f"{path} holds {image.GetPixelIDTypeAsString()}, expected one intensity a voxel", code="not-scalar")
+        raise BadVolume(
+            f"{path} holds {image.GetPixelIDTypeAsString()}, expected one intensity a voxel", code="not-scalar"
+        )
     array = sitk.GetArrayFromImage(image).astype(np.float32)
     grid = Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
     metadata = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
@@ -470,11 +497,14 @@ def _unreadable(path: Path, error: BaseException) -> BadVolume:
         return BadVolume(f"{path}: voxel spacing in the header is 0 or negative; mend the header", code="bad-spacing")
     if "orthonormal" in text.lower() or "direction" in text.lower() or "determinant" in text.lower():
         return BadVolume(
-            f"{path}: the header's axes are not at right angles; resample to a straight grid first", code="bad-direction"
+            f"{path}: the header's axes are not at right angles; resample to a straight grid first",
+            code="bad-direction",
         )
     if _suffix(path) not in READABLE and "determine" in text.lower():
         return BadVolume(f"{path} is in no image format this can read; use {', '.join(READABLE)}", code="not-a-volume")
-    return BadVolume(f"{path} cannot be read as {_suffix(path) or 'an image'}: damaged, cut short or misnamed", code="unreadable")
+    return BadVolume(
+        f"{path} cannot be read as {_suffix(path) or 'an image'}: damaged, cut short or misnamed", code="unreadable"
+    )
 
 
 def _suffix(path: Path) -> str:

@@ -27,7 +27,12 @@ from MRSuperResLib.volume import Grid, Volume
 
 
 @settings(max_examples=40, deadline=None)
-@given(kind=st.sampled_from(KINDS), n=st.integers(8, 60), factor=st.sampled_from([1.5, 2, 3, 4, 6]), seed=st.integers(0, 99))
+@given(
+    kind=st.sampled_from(KINDS),
+    n=st.integers(8, 60),
+    factor=st.sampled_from([1.5, 2, 3, 4, 6]),
+    seed=st.integers(0, 99),
+)
 def test_adjoint_is_the_transpose(kind: str, n: int, factor: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     operator = axis_operator(kind, n, factor, thickness=0.9, apodisation=0.5)
@@ -60,7 +65,9 @@ def test_a_uniform_object_keeps_its_intensity(kind: str) -> None:
     np.testing.assert_allclose(axis_operator(kind, 40, 4).apply(np.ones(40), 0), 1.0, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "kspace"])  # k-space is periodic: a ramp is a sawtooth to it
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind != "kspace"]
+)  # k-space is periodic: a ramp is a sawtooth to it
 def test_no_half_voxel_shift_on_a_ramp(kind: str) -> None:
     factor, n = 4, 80
     low = axis_operator(kind, n, factor).apply(np.arange(n, dtype=float), 0)
@@ -73,7 +80,9 @@ def test_kspace_crop_keeps_low_frequencies_in_place_and_drops_high_ones() -> Non
     position = (np.arange(n) + 0.5) / n
     coarse = (np.arange(n // factor) + 0.5) / (n // factor)
     operator = kspace_crop(n, factor)
-    np.testing.assert_allclose(operator.apply(np.cos(2 * np.pi * 3 * position), 0), np.cos(2 * np.pi * 3 * coarse), atol=1e-10)
+    np.testing.assert_allclose(
+        operator.apply(np.cos(2 * np.pi * 3 * position), 0), np.cos(2 * np.pi * 3 * coarse), atol=1e-10
+    )
     np.testing.assert_allclose(operator.apply(np.cos(2 * np.pi * 12 * position), 0), 0.0, atol=1e-10)
 
 

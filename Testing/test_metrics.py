@@ -34,7 +34,12 @@ def test_ssim_equals_scikit_image(pair: tuple[np.ndarray, np.ndarray], dimension
     result, truth = (a if dimensions == 3 else a[7] for a in pair)
     peak = metrics.data_range(truth)
     expected = skimage_metrics.structural_similarity(
-        truth.astype(float), result.astype(float), data_range=peak, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        truth.astype(float),
+        result.astype(float),
+        data_range=peak,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
     )
     assert metrics.ssim(result, truth) == pytest.approx(expected, abs=1e-9)
 
@@ -66,7 +71,9 @@ def test_slices_of_air_are_left_out(pair: tuple[np.ndarray, np.ndarray]) -> None
     result, truth = pair
     padded = metrics.by_slice(np.pad(result, ((5, 5), (0, 0), (0, 0))), np.pad(truth, ((5, 5), (0, 0), (0, 0))), 0)
     peak = metrics.data_range(np.pad(truth, ((5, 5), (0, 0), (0, 0))))
-    assert padded["psnr_slices"] == pytest.approx(np.mean([metrics.psnr(r, t, peak) for r, t in zip(result, truth, strict=True)]))
+    assert padded["psnr_slices"] == pytest.approx(
+        np.mean([metrics.psnr(r, t, peak) for r, t in zip(result, truth, strict=True)])
+    )
     with pytest.raises(UnsuitableVolume, match="no slice"):
         metrics.by_slice(result * 0, truth * 0 + 1, 0)
 

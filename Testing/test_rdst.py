@@ -21,7 +21,9 @@ def test_published_size_and_cost(blocks: int, parameters: float, multiply_adds: 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         assert network(torch.zeros(1, 1, 40, 32)).shape == (1, 1, 160, 128)
     counts = counter.get_flop_counts()["Global"]
-    linear = sum(count for operation, count in counts.items() if "addmm" in str(operation) or "convolution" in str(operation))
+    linear = sum(
+        count for operation, count in counts.items() if "addmm" in str(operation) or "convolution" in str(operation)
+    )
     assert linear / 2 == pytest.approx(multiply_adds, rel=0.03)
 
 
@@ -66,7 +68,9 @@ def test_pixels_that_the_roll_brought_together_do_not_see_each_other() -> None:
             assert (mask[2, 0, a * window, b * window] == 0) == neighbours
 
 
-@pytest.mark.parametrize(("factors", "shape"), [((4, 4), (9, 13)), ((4, 1), (5, 17)), ((2, 2), (8, 8)), ((3, 2), (1, 1)), ((6, 1), (3, 30))])
+@pytest.mark.parametrize(
+    ("factors", "shape"), [((4, 4), (9, 13)), ((4, 1), (5, 17)), ((2, 2), (8, 8)), ((3, 2), (1, 1)), ((6, 1), (3, 30))]
+)
 def test_any_size_and_any_factor_per_axis(factors: tuple[int, int], shape: tuple[int, int]) -> None:
     network = RDST(blocks=1, factors=factors, width=12, growth=6, skip="bicubic").eval()
     answer = network(torch.rand(1, 1, *shape))

@@ -88,7 +88,7 @@ def test_a_pack_gives_back_its_volumes(study: Path, tmp_path: Path) -> None:
 
 def test_what_is_no_pack_is_refused(study: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.pack"
-    foreign.write_bytes(b"\x10\0\0\0\0\0\0\0{\"format\": \"zip\"}x")
+    foreign.write_bytes(b'\x10\0\0\0\0\0\0\0{"format": "zip"}x')
     with pytest.raises(UsageError, match="not a packed data file"):
         Pack(foreign)
     with pytest.raises(UsageError, match="no volume"):
@@ -98,7 +98,9 @@ def test_what_is_no_pack_is_refused(study: Path, tmp_path: Path) -> None:
 
 def _pairs(study: Path, factors: tuple[int, int] = (2, 2), start: int = 0, **changes: object) -> SlicePairs:
     packed = pack(study / "train", study / "pairs.pack")
-    spec = DataSpec((SourceSpec("isotropic/*"),), DegradationSpec({"gaussian": 1.0}, noise_probability=0.0, bias=0.0), patch=8)
+    spec = DataSpec(
+        (SourceSpec("isotropic/*"),), DegradationSpec({"gaussian": 1.0}, noise_probability=0.0, bias=0.0), patch=8
+    )
     return SlicePairs(packed, spec, factors, seed=3, start=start)
 
 
@@ -152,7 +154,7 @@ def test_shipped_recipes_are_sound(recipe: str) -> None:
     plan, _ = load_recipe(recipe)
     network = networks.build(plan.architecture, plan.network)
     assert tuple(plan.card["factors"]) == tuple(network.factors)
-    assert loop.checked_card(plan)["id"]
+    assert loop.checked_card(plan)[1].id == recipe
 
 
 def test_a_wrong_recipe_is_named(tmp_path: Path) -> None:
@@ -191,7 +193,9 @@ def test_training_lowers_the_loss_and_ships_a_loadable_model(study: Path, tmp_pa
     gains = []
     with torch.no_grad():
         for low, high in (pair for _, pair in zip(range(16), _pairs(study), strict=False)):
-            start = networks.build("rdst", {**entry.card.hyperparameters})(low[None])  # the zero residual: plain bicubic
+            start = networks.build("rdst", {**entry.card.hyperparameters})(
+                low[None]
+            )  # the zero residual: plain bicubic
             gains.append(float((start - high).abs().mean() - (network(low[None]) - high).abs().mean()))
     assert np.mean(gains) > 0
     rows = (tmp_path / "run" / "curves.csv").read_text().splitlines()
@@ -202,7 +206,24 @@ def test_start_from_another_model_takes_what_fits(study: Path, tmp_path: Path) -
     _train(study, tmp_path / "run", 2)
     other = networks.build("rdst", {"blocks": 1, "width": 12, "growth": 6, "factors": [4, 1], "skip": "bicubic"})
     said = loop.initialise(other, str(tmp_path / "run" / "tiny.safetensors"))
-    assert said.startswith(f"{len(other.state_dict()) - 4} of {len(other.state_dict())}")  # all but two upsampling stages
+    assert said.startswith(
+        f"{len(other.state_dict()) - 4} of {len(other.state_dict())}"
+    )  # all but two upsampling stages
+
+
+def test_validation_scores_with_the_projects_own_evaluate_and_draws(study: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "often.toml"
+    recipe.write_text(
+        RECIPE.replace("batch = 2", "batch = 2\nsteps = 4").replace("every_minutes = 1000", "every_minutes = 0")
+    )
+    lines: list[str] = []
+    loop.train(recipe, study, tmp_path / "run", minutes=5, device="cpu", report=lines.append)
+    assert sum("over bspline" in line for line in lines) == 4
+    assert (
+        len(list((tmp_path / "run").glob("validation-*.png"))) == 4
+        and (tmp_path / "run" / "best.safetensors").is_file()
+    )
+    assert ",psnr," in (tmp_path / "run" / "curves.csv").read_text()
 
 
 def test_missing_data_checkpoint_and_device_are_said(study: Path, tmp_path: Path) -> None:

@@ -22,7 +22,13 @@ CORONAL = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=float)
 SAGITTAL = np.array([[0, 0, 1], [1, 0, 0], [0, -1, 0]], dtype=float)
 LEFT_HANDED = np.diag([-1.0, 1.0, 1.0])
 OBLIQUE = Rotation.from_euler("xyz", [12, -20, 33], degrees=True).as_matrix()
-ORIENTATIONS = {"axial": AXIAL, "coronal": CORONAL, "sagittal": SAGITTAL, "left-handed": LEFT_HANDED, "oblique": OBLIQUE}
+ORIENTATIONS = {
+    "axial": AXIAL,
+    "coronal": CORONAL,
+    "sagittal": SAGITTAL,
+    "left-handed": LEFT_HANDED,
+    "oblique": OBLIQUE,
+}
 
 
 @st.composite
@@ -65,7 +71,12 @@ def test_world_and_index_are_inverse_and_agree_with_simpleitk(grid: Grid) -> Non
 
 
 @settings(max_examples=25, deadline=None)
-@given(grid=grids(), factor=st.sampled_from([2.0, 3.0, 4.0]), axis=st.integers(0, 2), how=st.sampled_from(["linear", "bspline", "lanczos"]))
+@given(
+    grid=grids(),
+    factor=st.sampled_from([2.0, 3.0, 4.0]),
+    axis=st.integers(0, 2),
+    how=st.sampled_from(["linear", "bspline", "lanczos"]),
+)
 def test_a_ramp_in_the_world_is_still_that_ramp_after_refining(grid: Grid, factor: float, axis: int, how: str) -> None:
     slope = np.array([0.7, -1.1, 0.4])
     fine = grid.refine(tuple(factor if a == axis else 1.0 for a in range(3)))  # type: ignore[arg-type]
@@ -77,7 +88,9 @@ def test_a_ramp_in_the_world_is_still_that_ramp_after_refining(grid: Grid, facto
     if how != "linear" and grid.size[axis] < 9:
         return  # all border to a cubic spline
     step = np.abs(slope).max() * max(grid.spacing)
-    tolerance = 1e-3 + {"linear": 1e-4, "bspline": 0.06, "lanczos": 0.1}[how] * step  # a windowed sinc ripples on a ramp
+    tolerance = (
+        1e-3 + {"linear": 1e-4, "bspline": 0.06, "lanczos": 0.1}[how] * step
+    )  # a windowed sinc ripples on a ramp
     np.testing.assert_allclose(result.array[tuple(inner)], expected[tuple(inner)], atol=tolerance)
 
 
@@ -98,7 +111,13 @@ def test_downsampling_does_not_alias() -> None:
 @pytest.mark.parametrize("name", ORIENTATIONS)
 def test_planes_are_named_by_the_axis_across_them(name: str) -> None:
     grid = Grid((8, 8, 8), (1.0, 1.0, 3.0), direction=tuple(ORIENTATIONS[name].ravel()))
-    expected = {"axial": "axial", "coronal": "coronal", "sagittal": "sagittal", "left-handed": "axial", "oblique": "axial"}
+    expected = {
+        "axial": "axial",
+        "coronal": "coronal",
+        "sagittal": "sagittal",
+        "left-handed": "axial",
+        "oblique": "axial",
+    }
     assert grid.axis_name(grid.slice_axis) == expected[name]
 
 
@@ -232,9 +251,26 @@ def _bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
 
 
 CASES = (
-    "missing", "not an image", "truncated", "truncated, not packed", "zero bytes", "unknown suffix", "2D", "4D", "RGB", "all NaN", "constant", "empty",
-    "one slice", "one voxel wide", "sheared", "zero spacing", "negative spacing", "label map", "unnamed label map",
-)  # fmt: skip
+    "missing",
+    "not an image",
+    "truncated",
+    "truncated, not packed",
+    "zero bytes",
+    "unknown suffix",
+    "2D",
+    "4D",
+    "RGB",
+    "all NaN",
+    "constant",
+    "empty",
+    "one slice",
+    "one voxel wide",
+    "sheared",
+    "zero spacing",
+    "negative spacing",
+    "label map",
+    "unnamed label map",
+)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -274,7 +310,9 @@ def test_label_maps_are_read_where_they_are_wanted(tmp_path: Path) -> None:
     assert set(np.unique(read_volume(path, allow_labels=True).array)) == {0, 2, 17}
 
 
-def test_outputs_that_cannot_be_written_are_said_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_that_cannot_be_written_are_said_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     volume = Volume(_noise(4, 4, 4), Grid((4, 4, 4), (1.0, 1.0, 1.0)))
     with pytest.raises(OutputError, match="does not exist"):
         write_volume(volume, tmp_path / "missing" / "x.nii.gz")
@@ -299,7 +337,12 @@ def test_outputs_that_cannot_be_written_are_said_and_leave_nothing(tmp_path: Pat
 
 def test_a_grid_knows_what_it_contains() -> None:
     grid = Grid((4, 4, 4), (1.0, 1.0, 2.0))
-    assert list(grid.contains(np.array([[0, 0, 0], [3.5, 0, 7.0], [3.6, 0, 0], [-0.5, -0.5, -1.0]]))) == [True, True, False, True]
+    assert list(grid.contains(np.array([[0, 0, 0], [3.5, 0, 7.0], [3.6, 0, 0], [-0.5, -0.5, -1.0]]))) == [
+        True,
+        True,
+        False,
+        True,
+    ]
     assert not grid.same_as(Grid((4, 4, 4), (1.0, 1.0, 2.0), (0.1, 0.0, 0.0)))
     with pytest.raises(BadVolume):
         Grid((4, 4, 4), (1.0, float("nan"), 1.0))

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -115,7 +117,9 @@ class DenseSwinBlock(nn.Module):
 class ResidualDenseSwinBlock(nn.Module):
     """RDSTB (eq. 5): three dense blocks, 3x3 local feature fusion back to `width`, residual."""
 
-    def __init__(self, width: int, heads: int, window: int, mlp_ratio: float, growth: int, dense_blocks: int = 3) -> None:
+    def __init__(
+        self, width: int, heads: int, window: int, mlp_ratio: float, growth: int, dense_blocks: int = 3
+    ) -> None:
         super().__init__()
         self.dense = nn.ModuleList(
             DenseSwinBlock(width + i * growth, heads, window, mlp_ratio, growth) for i in range(dense_blocks)
@@ -136,7 +140,9 @@ class SubPixelUpsampler(nn.Module):
     def __init__(self, width: int, factors: tuple[int, int]) -> None:
         super().__init__()
         self.steps = upsampling_steps(factors)
-        self.convolutions = nn.ModuleList(nn.Conv2d(width, width * rows * columns, 3, padding=1) for rows, columns in self.steps)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(width, width * rows * columns, 3, padding=1) for rows, columns in self.steps
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, H, W) -> (B, width, H*fh, W*fw)."""
@@ -171,7 +177,9 @@ class RDST(nn.Module):
         self.window = window
         self.skip = skip
         self.head = nn.Conv2d(1, width, 3, padding=1)
-        self.blocks = nn.ModuleList(ResidualDenseSwinBlock(width, heads, window, mlp_ratio, growth) for _ in range(blocks))
+        self.blocks = nn.ModuleList(
+            ResidualDenseSwinBlock(width, heads, window, mlp_ratio, growth) for _ in range(blocks)
+        )
         self.fusion = nn.Conv2d(width, width, 3, padding=1)
         self.upsampler = SubPixelUpsampler(width, factors)
         self.tail = nn.Conv2d(width, 1, 3, padding=1)
@@ -215,7 +223,10 @@ class RDST(nn.Module):
 
 
 def shift_mask(height: int, width: int, window: int, device: torch.device | None = None) -> Tensor:
-    """(windows, window**2, window**2): 0 where two pixels of a shifted window were neighbours, BLOCKED where the roll met the far side."""
+    """(windows, window**2, window**2): 0 where two pixels of a shifted window were neighbours, else BLOCKED.
+
+    Pixels of one window were no neighbours when the roll brought them together from opposite sides of the image.
+    """
     shift = window // 2
     region = torch.zeros(height, width, device=device)
     label = 0
@@ -255,9 +266,7 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def build(**hyperparameters: object) -> RDST:
-    """RDST from a card's hyper-parameters (JSON lists become tuples)."""
-    if "factors" in hyperparameters:
-        rows, columns = hyperparameters["factors"]  # type: ignore[misc]
-        hyperparameters["factors"] = (int(rows), int(columns))
-    return RDST(**hyperparameters)  # type: ignore[arg-type]
+def build(*, factors: Sequence[int] = (4, 4), **hyperparameters: Any) -> RDST:
+    """RDST from a card's hyper-parameters (JSON has lists where Python has tuples)."""
+    rows, columns = factors
+    return RDST(factors=(int(rows), int(columns)), **hyperparameters)

@@ -123,7 +123,9 @@ class CropDrawer:
         for source in sources:
             entries = pack.select(source.match)
             if not entries:
-                raise UsageError(f"no volume in {pack.path.name} matches '{source.match}'; it has {len(pack.entries)} entries")
+                raise UsageError(
+                    f"no volume in {pack.path.name} matches '{source.match}'; it has {len(pack.entries)} entries"
+                )
             self.choices.append((source, entries))
         weights = np.array([source.weight for source, _ in self.choices], dtype=float)
         self.probabilities = weights / weights.sum()
@@ -149,7 +151,9 @@ class CropDrawer:
         else:
             image = stored.astype(np.float32) if entry.labels else image
         if zoom != 1.0:
-            image = ndimage.zoom(image, (shape[0] / wanted[0], shape[1] / wanted[1]), order=3, mode="reflect", grid_mode=True)
+            image = ndimage.zoom(
+                image, (shape[0] / wanted[0], shape[1] / wanted[1]), order=3, mode="reflect", grid_mode=True
+            )
         if augmentation.flip:
             image = image[:: rng.choice((-1, 1)), :: rng.choice((-1, 1))]
             if transpose and rng.random() < 0.5:
@@ -165,7 +169,9 @@ class CropDrawer:
         image = np.take(stored, index, axis=axis)
         if planes == "all" and rng.random() < 0.5:
             image = image.T
-        pad = [(0, 0) if n <= m else ((n - m) // 2, n - m - (n - m) // 2) for n, m in zip(shape, image.shape, strict=True)]
+        pad = [
+            (0, 0) if n <= m else ((n - m) // 2, n - m - (n - m) // 2) for n, m in zip(shape, image.shape, strict=True)
+        ]
         if any(any(p) for p in pad):
             image = np.pad(image, pad, mode="symmetric")
         corner = [int(rng.integers(m - n + 1)) for n, m in zip(shape, image.shape, strict=True)]
@@ -197,9 +203,7 @@ def _cached_operator(kind: str, n_high: int, factor: int, thickness: float, apod
     return axis_operator(kind, n_high, factor, thickness=thickness, apodisation=apodisation)
 
 
-def degrade(
-    image: np.ndarray, factors: tuple[int, int], spec: DegradationSpec, rng: np.random.Generator
-) -> np.ndarray:
+def degrade(image: np.ndarray, factors: tuple[int, int], spec: DegradationSpec, rng: np.random.Generator) -> np.ndarray:
     """`image` (H, W) as a randomly drawn coarser acquisition shows it, (H/fh, W/fw), noise included."""
     kinds = list(spec.kinds)
     weights = np.array([spec.kinds[kind] for kind in kinds], dtype=float)

@@ -13,8 +13,9 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from .. import networks
+from .. import evaluation, networks
 from ..documents import BadDocument, decode
 from ..errors import ModelError, UsageError
+from ..inference import super_resolve
+from ..inference.options import Options
 from ..models import ModelCard, ModelEntry, find_model, load_network, save_model
+from ..volume import resample
 from .data import SlicePairs
 from .pack import Pack, pack
 from .recipes import Recipe, load_recipe
@@ -97,7 +101,7 @@ def train(
     network = networks.build(plan.architecture, plan.network)
     if init:
         report(initialise(network, init))
-    card_fields = checked_card(plan)
+    card_fields, card = checked_card(plan)
     optimiser = torch.optim.Adam(network.parameters(), lr=plan.optimisation.learning_rate)
     average = MovingAverage(network, plan.optimisation.ema)
     progress = Progress(machine=machine_name(fabric))
@@ -105,17 +109,26 @@ def train(
         load_checkpoint(out / LAST, network, average, optimiser, progress)
         report(f"resumed at step {progress.step}, {progress.minutes:.1f} minutes")
     budget = progress.minutes + minutes
-    # On a GPU the copy keeps up with training; it is a copy, so it goes where the network goes.
     model, optimiser = fabric.setup(network, optimiser)
     average.weights = {name: value.to(fabric.device) for name, value in average.weights.items()}
-    pairs = SlicePairs(training_pack(Path(data), out), plan.data, network.factors, seed=seed + fabric.global_rank, start=progress.samples)
+    zoom = (int(plan.card["factors"][0]), int(plan.card["factors"][1]))
+    pairs = SlicePairs(
+        training_pack(Path(data), out),
+        plan.data,
+        zoom,
+        seed=seed + fabric.global_rank,
+        start=progress.samples,
+    )
     batches = DataLoader(
-        pairs, batch_size=plan.optimisation.batch, num_workers=workers, pin_memory=fabric.device.type == "cuda",
+        pairs,
+        batch_size=plan.optimisation.batch,
+        num_workers=workers,
+        pin_memory=fabric.device.type == "cuda",
         prefetch_factor=4 if workers else None,
     )
-    validator = Validator(plan, Path(data), out, report)
+    validator = Validator(plan, card, Path(data), out, report)
     started, offset, last_save, last_check = time.monotonic(), progress.minutes, time.monotonic(), progress.minutes
-    running: list[float] = []
+    total, counted = torch.zeros((), device=fabric.device), 0
     for low, high in batches:
         done = _fraction(plan, progress, budget)
         if done >= 1:
@@ -130,14 +143,15 @@ def train(
         optimiser.step()
         progress.step += 1
         progress.samples += len(low)
+        total, counted = total + loss.detach(), counted + 1
         average.update(network, progress.step)
         progress.minutes = offset + (time.monotonic() - started) / 60
         if progress.step % CURVE_STEPS == 0 or progress.step == 1:
-            running.append(float(loss.detach()))
-            curve(out, progress, loss=running[-1], rate=optimiser.param_groups[0]["lr"])
-            report(f"step {progress.step:6d}  {progress.minutes:6.1f} min  L1 {sum(running[-8:]) / len(running[-8:]):.5f}")
+            curve(out, progress, loss=float(total / counted), rate=optimiser.param_groups[0]["lr"])
+            report(f"step {progress.step:6d}  {progress.minutes:6.1f} min  L1 {float(total / counted):.5f}")
+            total, counted = torch.zeros((), device=fabric.device), 0
         if fabric.is_global_zero and progress.minutes - last_check >= plan.validation.every_minutes:
-            score = validator.score(network, average)
+            score = validator.score(network, average, progress)
             curve(out, progress, psnr=score)
             if score > progress.best:
                 progress.best = score
@@ -186,7 +200,9 @@ def make_fabric(device: str) -> Fabric:
 
 
 def _cpu_has_bf16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.backends.cpu.get_cpu_capability().startswith(
+        "AVX512"
+    )
 
 
 def machine_name(fabric: Fabric) -> str:
@@ -238,7 +254,10 @@ def load_checkpoint(path: Path, network: nn.Module, average: MovingAverage, opti
         for name, value in json.loads(stored.metadata()["progress"]).items():
             setattr(progress, name, value if value is not None else -math.inf)
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
-    part = {prefix: {n[len(prefix) :]: v for n, v in tensors.items() if n.startswith(prefix)} for prefix in ("network.", "average.", "adam.")}
+    part = {
+        prefix: {n[len(prefix) :]: v for n, v in tensors.items() if n.startswith(prefix)}
+        for prefix in ("network.", "average.", "adam.")
+    }
     network.load_state_dict(part["network."])
     average.weights = part["average."]
     state = optimiser.state_dict()
@@ -261,20 +280,23 @@ def curve(out: Path, progress: Progress, **values: float) -> None:
         rows = csv.writer(stream)
         if new:
             rows.writerow(("step", "minutes", "name", "value"))
-        rows.writerows((progress.step, f"{progress.minutes:.3f}", name, f"{value:.6g}") for name, value in values.items())
+        rows.writerows(
+            (progress.step, f"{progress.minutes:.3f}", name, f"{value:.6g}") for name, value in values.items()
+        )
 
 
-def checked_card(plan: Recipe, **more: Any) -> dict[str, Any]:
+def checked_card(plan: Recipe) -> tuple[dict[str, Any], ModelCard]:
     """The card's fields from the recipe, proven to make a card: better now than after the last step."""
-    fields = {**plan.card, "architecture": plan.architecture, "hyperparameters": plan.network, **more}
+    fields = {**plan.card, "architecture": plan.architecture, "hyperparameters": plan.network}
     try:
-        decode(ModelCard, fields)
-    except BadDocument as error:
+        return fields, decode(ModelCard, fields)
+    except (BadDocument, ModelError) as error:
         raise UsageError(f"recipe [card]: {error}") from error
-    return fields
 
 
-def export(out: Path, plan: Recipe, fields: dict[str, Any], average: MovingAverage, progress: Progress, recipe: str) -> ModelEntry:
+def export(
+    out: Path, plan: Recipe, fields: dict[str, Any], average: MovingAverage, progress: Progress, recipe: str
+) -> ModelEntry:
     """The model package with the averaged weights and the card."""
     training = {
         "recipe": Path(recipe).stem,
@@ -285,18 +307,65 @@ def export(out: Path, plan: Recipe, fields: dict[str, Any], average: MovingAvera
         **fields.get("training", {}),
     }
     card = decode(ModelCard, {**fields, "training": training})
-    return save_model(out / f"{card.id}.safetensors", card, {name: value.cpu() for name, value in average.weights.items()})
+    return save_model(
+        out / f"{card.id}.safetensors", card, {name: value.cpu() for name, value in average.weights.items()}
+    )
 
 
 class Validator:
-    """Scores the averaged network on held-out scans with the project's own `evaluate`, and keeps a picture of each time."""
+    """Scores the averaged network on held-out scans with the project's own `evaluate`, and keeps a picture of each time.
 
-    def __init__(self, plan: Recipe, data: Path, out: Path, report: Report) -> None:
+    A few slices of each scan are enough to see a trend; the card's scores come from whole scans, afterwards.
+    """
+
+    def __init__(self, plan: Recipe, card: ModelCard, data: Path, out: Path, report: Report) -> None:
         self.plan, self.out, self.report = plan, out, report
-        self.pack = training_pack(data, out, "val") if (data / "val").is_dir() or (data / "val.pack").is_file() else None
-        if self.pack is None:
-            report(f"{data} has no val: nothing is validated, the last weights are kept as the best")
+        self.entry = ModelEntry(card, None, "in training")
+        self.trials: list[evaluation.Trial] = []
+        self.baseline: dict[str, float] = {}
+        if not ((data / "val").is_dir() or (data / "val.pack").is_file()):
+            report(f"{data} has no val: nothing is validated")
+            return
+        held_out = training_pack(data, out, "val")
+        for entry in held_out.entries:
+            if not entry.labels and any(fnmatch(entry.name, pattern) for pattern in plan.validation.scans):
+                trial = evaluation.make_trial(
+                    held_out.volume(entry),
+                    card.plane,
+                    card.factor or 1.0,
+                    plan.validation.degradation,
+                    slices=plan.validation.slices,
+                )
+                rows, _ = evaluation.evaluate(trial, ["bspline"])
+                self.trials.append(trial)
+                self.baseline[trial.truth.name] = rows[0].metrics["psnr"]
 
-    def score(self, network: nn.Module, average: MovingAverage) -> float:
-        """Mean PSNR (dB) over the scans; -inf without held-out data."""
-        return -math.inf
+    def score(self, network: nn.Module, average: MovingAverage, progress: Progress) -> float:
+        """Mean PSNR (dB) over the scans; -inf without held-out data. The network is left as it was."""
+        if not self.trials:
+            return -math.inf
+        averaged = networks.build(self.plan.architecture, self.plan.network)
+        averaged.load_state_dict({name: value.cpu() for name, value in average.weights.items()})
+        device = next(network.parameters()).device
+        options = Options(device=str(device), threads=torch.get_num_threads())
+        found: dict[str, float] = {}
+        for trial in self.trials:
+            answer = super_resolve(
+                trial.low, self.entry, spacing=trial.truth.grid.spacing, plane=trial.plane, network=averaged,
+                options=replace(options, slice_axis=trial.axis), warn=lambda code, message: None,
+            )  # fmt: skip
+            found[trial.truth.name] = evaluation.score(trial, answer, self.entry.card.id).metrics["psnr"]
+        last = self.trials[-1]
+        picture = self.out / f"validation-{progress.step:06d}.png"
+        spline = resample(last.low, last.truth.grid, "bspline")
+        evaluation.figure(picture, last, {"bspline": spline, self.entry.card.id: answer})
+        gain = [found[name] - self.baseline[name] for name in found]
+        self.report(
+            f"validation: {_mean(found.values()):.2f} dB, {_mean(gain):+.2f} over bspline (least {min(gain):+.2f}), {picture.name}"
+        )
+        return _mean(found.values())
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)

@@ -61,9 +61,13 @@ class Pack:
                 length = int.from_bytes(stream.read(8), "little")
                 header = json.loads(stream.read(length)) if length < self.path.stat().st_size else {}
         except (OSError, ValueError) as error:
-            raise UsageError(f"{path} is not a packed data file: {error}; make one with `mrsuperres data pack`") from error
+            raise UsageError(
+                f"{path} is not a packed data file: {error}; make one with `mrsuperres data pack`"
+            ) from error
         if header.get("format") != MAGIC or header.get("schema") != SCHEMA:
-            raise UsageError(f"{path} is not a packed data file of schema {SCHEMA}; make one with `mrsuperres data pack`")
+            raise UsageError(
+                f"{path} is not a packed data file of schema {SCHEMA}; make one with `mrsuperres data pack`"
+            )
         self.entries = tuple(_entry_from_json(entry) for entry in header["entries"])
         self._start = int(header["data_start"])
         self._map: np.memmap | None = None
@@ -119,7 +123,12 @@ def pack(folder: Path, out: Path) -> Pack:
                 position += voxels.nbytes + padding
                 entries.append(entry)
             header = json.dumps(
-                {"format": MAGIC, "schema": SCHEMA, "data_start": blobs_start, "entries": [asdict(entry) for entry in entries]}
+                {
+                    "format": MAGIC,
+                    "schema": SCHEMA,
+                    "data_start": blobs_start,
+                    "entries": [asdict(entry) for entry in entries],
+                }
             ).encode()
             if 8 + len(header) > blobs_start:
                 raise UsageError(f"names below {folder} are too long for the pack's header")
@@ -146,7 +155,9 @@ def _packed(path: Path, folder: Path, offset: int) -> tuple[Entry, np.ndarray]:
     if labels:
         low, step = 0.0, 1.0
         if volume.array.min() < 0 or volume.array.max() > 65535:
-            raise BadVolume(f"{path}: labels run from {volume.array.min():g} to {volume.array.max():g}, expected 0 to 65535")
+            raise BadVolume(
+                f"{path}: labels run from {volume.array.min():g} to {volume.array.max():g}, expected 0 to 65535"
+            )
     else:
         low, high = float(volume.array.min()), float(volume.array.max())
         step = (high - low) / 65535 or 1.0

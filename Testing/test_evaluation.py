@@ -1,0 +1,85 @@
+"""`evaluate`: the degraded scan covers the truth exactly, and scores tell a better answer from a worse one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MRSuperResLib import evaluation
+from MRSuperResLib.errors import OutputError, UnsuitableVolume, UsageError
+from MRSuperResLib.volume import Grid, Volume
+
+
+@pytest.fixture(scope="module")
+def truth() -> Volume:
+    """A textured ball in air, 1 mm, oblique."""
+    grid = Grid((37, 34, 31), (1.0, 1.0, 1.0), (5.0, 6.0, 7.0), (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0))
+    k, j, i = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
+    ball = ((k - 15) / 13) ** 2 + ((j - 17) / 14) ** 2 + ((i - 18) / 15) ** 2 < 1
+    array = ball * (500 + 200 * np.sin(k / 2.2) + 150 * np.cos(j / 2.5) * np.sin(i / 2.9))
+    return Volume(array.astype(np.float32), grid, "ball")
+
+
+@pytest.mark.parametrize(
+    ("plane", "factor", "low"),
+    [("in-plane", 4, (9, 8, 31)), ("through-plane", 4, (37, 34, 7)), ("through-plane", 1.5, (37, 34, 20))],
+)
+def test_the_trial_covers_the_truth_edge_to_edge(
+    truth: Volume, plane: str, factor: float, low: tuple[int, int, int]
+) -> None:
+    trial = evaluation.make_trial(truth, plane, factor)
+    assert trial.low.grid.size == low and trial.axis == 2
+    np.testing.assert_allclose(trial.low.grid.corners(), trial.truth.grid.corners(), atol=1e-4)
+    ratio = np.array(trial.low.grid.spacing) / trial.truth.grid.spacing
+    expected = [factor, factor, 1] if plane == "in-plane" else [1, 1, factor]
+    np.testing.assert_allclose(ratio, expected, rtol=1e-6)
+    first = trial.truth.grid.world_to_index(truth.grid.index_to_world(np.zeros((1, 3))))[0]
+    np.testing.assert_allclose(first, np.rint(first), atol=1e-4)  # trimmed by whole voxels
+
+
+def test_few_slices_are_taken_from_the_middle_of_the_head(truth: Volume) -> None:
+    trial = evaluation.make_trial(truth, "in-plane", 2, slices=5)
+    assert trial.truth.grid.size[2] == 5
+    centre = truth.grid.world_to_index(trial.truth.grid.corners().mean(0)[None])[0]
+    assert abs(centre[2] - 15) < 1.5
+
+
+def test_spline_beats_linear_and_the_table_tells(truth: Volume, tmp_path: Path) -> None:
+    trial = evaluation.make_trial(truth, "through-plane", 2)
+    said: list[str] = []
+    rows, answers = evaluation.evaluate(trial, ["linear", "bspline", "lanczos"], report=said.append)
+    scores = {row.model: row.metrics["psnr"] for row in rows}
+    assert scores["bspline"] > scores["linear"] > 10 and len(said) == 3
+    assert list(evaluation.gains(rows, "linear", "bspline").values()) == [
+        pytest.approx(scores["linear"] - scores["bspline"])
+    ]
+    text = evaluation.table(rows)
+    assert "bspline" in text and f"{scores['bspline']:.2f}" in text and "mean over 1 scans" in text
+    assert json.loads(evaluation.to_json(rows))[1]["metrics"]["psnr"] == pytest.approx(scores["bspline"])
+    evaluation.figure(tmp_path / "figure.png", trial, answers)
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(OutputError):
+        evaluation.figure(tmp_path / "missing" / "figure.png", trial, answers)
+
+
+def test_the_truth_itself_scores_perfectly_and_a_shift_costs(truth: Volume) -> None:
+    trial = evaluation.make_trial(truth, "in-plane", 2)
+    assert evaluation.score(trial, trial.truth, "truth").metrics["psnr"] == np.inf
+    shifted = Volume(np.roll(trial.truth.array, 1, axis=2), trial.truth.grid)
+    assert evaluation.score(trial, shifted, "shifted").metrics["psnr"] < 30
+    with pytest.raises(UnsuitableVolume, match="another grid"):
+        evaluation.score(trial, trial.low, "low")
+
+
+def test_nonsense_is_refused(truth: Volume) -> None:
+    with pytest.raises(UsageError, match="diagonal"):
+        evaluation.make_trial(truth, "diagonal", 2)
+    with pytest.raises(UsageError, match="more than 1"):
+        evaluation.make_trial(truth, "in-plane", 1)
+    with pytest.raises(UnsuitableVolume, match="too few"):
+        evaluation.make_trial(truth, "through-plane", 20)
+    assert evaluation.table([]) == "nothing was scored"
+    assert evaluation.with_baselines(["rdst-e", "linear"]) == ["linear", "bspline", "lanczos", "rdst-e"]
