@@ -14,7 +14,7 @@ import numpy as np
 from . import metrics
 from .acquisition import Degradation, acquire, preset
 from .errors import OutputError, UnsuitableVolume, UsageError
-from .models import BASELINES, ModelEntry, find_model
+from .models import BASELINES, ModelEntry, Score, find_model
 from .volume import Grid, Volume
 
 if TYPE_CHECKING:
@@ -276,3 +276,33 @@ def _middle(volume: Volume, axis: int, count: int) -> Volume:
     corner, kept = [0, 0, 0], list(volume.grid.size)
     corner[axis], kept[axis] = start, min(count, size)
     return volume.crop(tuple(corner), tuple(kept))  # type: ignore[arg-type]
+
+
+def publish(rows: Sequence[Row], model: str | ModelEntry, out: str | Path) -> ModelEntry:
+    """Write `model` to the file `out` with its scores in `rows`, beside the baselines', printed in its card."""
+    import torch
+
+    from .models import load_network, save_model
+
+    entry = find_model(model) if isinstance(model, str) else model
+    scores = tuple(
+        Score(
+            scan=row.scan,
+            plane=row.plane,
+            degradation=f"{row.degradation}, x{row.factor:g}",
+            psnr=round(row.metrics["psnr"], 3),
+            ssim=round(row.metrics["ssim"], 5),
+            nmse=round(row.metrics["nmse"], 6),
+            baseline={
+                other.model: (round(other.metrics["psnr"], 3), round(other.metrics["ssim"], 5))
+                for other in rows
+                if other.scan == row.scan and other.model in BASELINES
+            },
+        )
+        for row in rows
+        if row.model == entry.card.id
+    )
+    if not scores:
+        raise UsageError(f"'{entry.card.id}' was not scored: nothing to print in its card")
+    weights = load_network(entry, torch.device("cpu")).state_dict()
+    return save_model(out, replace(entry.card, metrics=scores), weights)

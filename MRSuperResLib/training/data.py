@@ -21,7 +21,7 @@ from .pack import Entry, Pack
 from .synthesis import synthesise
 
 MARGIN = 4  # coarse pixels around a patch that are acquired with it and cut off, so that borders are real
-FOREGROUND = 0.06  # mean on the networks' scale under which a crop is mostly air
+FOREGROUND = 0.03  # mean on the networks' scale under which a crop is mostly air
 ATTEMPTS = 8
 THICKNESS_STEPS = 8  # operators are cached, so thickness and apodisation come from a small set
 PLANES = ("all", "axial", "coronal", "sagittal")
@@ -45,7 +45,7 @@ class DegradationSpec:
     """How a recipe coarsens: `kinds` maps an operator's kind to its weight; the rest are ranges drawn from uniformly.
 
     thickness: full width at half maximum over coarse spacing. noise: standard deviation on the networks' scale, applied with
-    `noise_probability`, Gaussian or Rician. bias: standard deviation of the log bias field at its knots.
+    `noise_probability`; a share `rician` of it is Rician, which brightens air, the rest Gaussian. bias: standard deviation of the log bias field at its knots.
     """
 
     kinds: dict[str, float]
@@ -53,6 +53,7 @@ class DegradationSpec:
     apodisation: tuple[float, float] = (0.0, 1.0)
     noise: tuple[float, float] = (0.0, 0.03)
     noise_probability: float = 0.5
+    rician: float = 0.25
     bias: float = 0.15
 
 
@@ -215,6 +216,6 @@ def degrade(image: np.ndarray, factors: tuple[int, int], spec: DegradationSpec, 
         if factor != 1:
             low = _cached_operator(kind, image.shape[axis], factor, thickness, apodisation).apply(low, axis)
     if rng.random() < spec.noise_probability:
-        add = add_rician_noise if rng.random() < 0.5 else add_gaussian_noise
+        add = add_rician_noise if rng.random() < spec.rician else add_gaussian_noise
         low = add(low, rng.uniform(*spec.noise), rng)
     return np.asarray(low, dtype=np.float32)

@@ -1,0 +1,324 @@
+"""The demo: a real MR volume made coarse, super-resolved, and compared with what it was.
+
+A 1 mm volume is turned into 4 mm slices by the project's own acquisition model. Plain interpolation and a shipped model
+bring it back, and each answer is scored against the volume it came from. Everything runs through the same jobs as the
+panel and the command line, so what the demo writes is what a user would get.
+
+The volume is the ICBM 152 T1-weighted average (2009a, symmetric, 1 mm) as the Python package nilearn carries it:
+Copyright (C) 1993-2004 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill University.
+An average of 152 heads is smoother than one scan, which helps every method; the gain on single scans stands in the models'
+cards. Another volume is used with `--input`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import metrics, models
+from .errors import MissingRequirement, OutputError, UnsuitableVolume
+from .jobs import Job, run_job
+from .models import ModelEntry
+
+if TYPE_CHECKING:
+    from .volume import Grid, Volume
+
+FACTOR = 4
+DEGRADATION = "through-gaussian"
+SAMPLE = ("datasets", "data", "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")  # inside the package nilearn
+BLOCK_MM = 48.0  # front to back; a thicker block takes longer and looks the same
+MARGIN_MM = 6.0  # around the head
+FINEST_RATIO = 1.2  # a truth whose slices are thicker than this many in-plane voxels is no truth through the plane
+COMPARED = "bspline"  # the interpolation shown beside the model
+PREFERRED = ("rdst-e-through-x4",)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One model's result: where it was written, how it scored, how long it took."""
+
+    model: str
+    path: Path
+    error_map: Path
+    metrics: dict[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Demo:
+    """All that the demo made."""
+
+    truth: Path
+    acquired: Path
+    answers: tuple[Answer, ...]
+    figure: Path | None
+
+
+def run(
+    folder: str | os.PathLike[str] = "demo-output",
+    *,
+    source: str | os.PathLike[str] | None = None,
+    model: str | None = None,
+    model_folders: Sequence[str] = (),
+    block_mm: float | None = BLOCK_MM,
+    device: str = "auto",
+    threads: int | None = None,
+    say: Callable[[str], None] = print,
+) -> Demo:
+    """Make the coarse volume, super-resolve it, score it, draw it; everything goes into `folder`.
+
+    source: a volume of about isotropic voxels to use instead of nilearn's. model: a through-plane model's id or file, by
+    default the shipped one for x4. block_mm: thickness of the block of the head that is used, front to back, None for all.
+    Raises `MissingRequirement` without nilearn's file or without a model, otherwise what a job raises.
+    """
+    from .acquisition import acquire
+    from .volume import read_volume, write_volume
+
+    started = time.monotonic()
+    entry = choose_model(model, model_folders)
+    factor = int(entry.card.factor or FACTOR)
+    path = sample_volume() if source is None else Path(source)
+    place = _folder(folder)
+
+    fine = read_volume(path, warn=lambda code, message: say(f"  note: {message}"))
+    axis = fine.grid.slice_axis
+    _check(fine, axis)
+    fine = head_block(fine, axis, factor, block_mm)
+    truth, acquired = place / "truth.nii.gz", place / "acquired.nii.gz"
+    write_volume(fine, truth)
+    factors = tuple(factor if other == axis else 1 for other in range(3))
+    coarse = acquire(fine, (factors[0], factors[1], factors[2]), DEGRADATION)
+    write_volume(coarse, acquired)
+    say(f"truth     {_described(fine)}  {truth}")
+    say(f"acquired  {_described(coarse)}  {acquired}  ({coarse.grid.spacing[axis]:.3g} mm slices, Gaussian profile)")
+
+    job = Job(
+        input=str(acquired), output="", model="", factor=float(factor), truth=str(truth), slice_axis=axis,
+        device=device, threads=threads, model_folders=tuple(model_folders),
+    )  # fmt: skip
+    names = [*models.BASELINES, model if model is not None else entry.card.id]
+    answers = tuple(_answer(job, name, place, say) for name in names)
+    say("")
+    say(table(answers))
+    drawn = _draw(place / "demo.png", fine, coarse, answers, axis, say)
+    say(f"\n{time.monotonic() - started:.0f} s. The same by hand:")
+    say(
+        f"  mrsuperres run {acquired} -o result.nii.gz --model {answers[-1].model} --truth {truth} --error-map error.nii.gz"
+    )
+    return Demo(truth, acquired, answers, drawn)
+
+
+def sample_volume() -> Path:
+    """The MNI template inside the installed package nilearn, which is looked at but not imported."""
+    spec = importlib.util.find_spec("nilearn")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder, *SAMPLE)
+        if path.is_file():
+            return path
+    raise MissingRequirement(
+        "the demo's MR volume comes with the Python package nilearn, which is not here: install it (pip install --no-deps "
+        "nilearn) or give a volume of your own with --input",
+        code="no-demo-volume",
+    )
+
+
+def choose_model(name: str | None = None, folders: Sequence[str] = ()) -> ModelEntry:
+    """The through-plane model called `name`, or the shipped one that suits the demo."""
+    if name is not None:
+        return models.find_model(name, folders)
+    fitting = [
+        entry
+        for entry in models.list_models(folders)
+        if entry.path is not None
+        and entry.card.task == "super-resolve"
+        and entry.card.plane == "through-plane"
+        and entry.card.factor == FACTOR
+    ]
+    if not fitting:
+        raise MissingRequirement(
+            f"no through-plane x{FACTOR} model is installed: see 'mrsuperres models', or name one with --model",
+            code="no-demo-model",
+        )
+    return min(fitting, key=lambda entry: (entry.card.id not in PREFERRED, entry.card.id))
+
+
+def head_block(volume: Volume, axis: int, factor: int, block_mm: float | None) -> Volume:
+    """The part of `volume` around the head, `block_mm` thick front to back; whole thick slices along `axis`."""
+    grid = volume.grid
+    box = metrics.head_box(volume.array)[::-1]  # i, j, k
+    margin = [math.ceil(MARGIN_MM / mm) for mm in grid.spacing]
+    low = [max(0, (along.start or 0) - extra) for along, extra in zip(box, margin, strict=True)]
+    high = [
+        min(size, (size if along.stop is None else along.stop) + extra)
+        for along, extra, size in zip(box, margin, grid.size, strict=True)
+    ]
+    depth = _front_to_back(grid, axis)
+    if block_mm is not None:
+        length = min(high[depth] - low[depth], max(1, round(block_mm / grid.spacing[depth])))
+        low[depth] += (high[depth] - low[depth] - length) // 2
+        high[depth] = low[depth] + length
+    high[axis] -= (high[axis] - low[axis]) % factor
+    return volume.crop((low[0], low[1], low[2]), (high[0] - low[0], high[1] - low[1], high[2] - low[2]))
+
+
+def table(answers: Sequence[Answer]) -> str:
+    """The scores as text: dB and the gain over `COMPARED`."""
+    reference = next((answer for answer in answers if answer.model == COMPARED), answers[0])
+    width = max(len(answer.model) for answer in answers)
+    lines = [f"{'':{width}}  PSNR (dB)   gain     SSIM     NMSE   seconds"]
+    for answer in answers:
+        psnr, ssim, nmse = (answer.metrics[name] for name in ("psnr", "ssim", "nmse"))
+        gain = psnr - reference.metrics["psnr"]
+        lines.append(
+            f"{answer.model:{width}}  {psnr:9.2f}  {gain:+5.2f}  {ssim:7.4f}  {nmse:7.5f}  {answer.seconds:8.1f}"
+        )
+    return "\n".join(lines)
+
+
+def _answer(job: Job, model: str, place: Path, say: Callable[[str], None]) -> Answer:
+    """Run `job` with `model` as the command line would."""
+    entry = models.find_model(model, job.model_folders)
+    name = entry.card.id
+    paths = place / f"{name}.nii.gz", place / f"{name}_error.nii.gz"
+    progress = Progress(name, say)
+    started = time.monotonic()
+    result = run_job(replace(job, model=model, output=str(paths[0]), error_map=str(paths[1])), progress, lambda: False)
+    progress.finish()
+    return Answer(name, *paths, result["metrics"], time.monotonic() - started)
+
+
+class Progress:
+    """Shows a job's events: a line that counts on a terminal, warnings everywhere."""
+
+    def __init__(self, name: str, say: Callable[[str], None]) -> None:
+        self.name, self.say = name, say
+        self.live = say is print and sys.stdout.isatty()
+        self.shown = False
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if event["event"] == "warning":
+            self.finish()
+            self.say(f"  note: {event['message']}")
+        if event["event"] == "progress" and self.live and event["stage"] == "super-resolving":
+            left = "" if event["seconds_left"] is None else f", {event['seconds_left']:.0f} s left"
+            print(f"\r{self.name}: {event['done']} of {event['total']} slices{left}    ", end="", flush=True)
+            self.shown = True
+
+    def finish(self) -> None:
+        """Clear the counting line."""
+        if self.shown:
+            print("\r" + " " * 72 + "\r", end="", flush=True)
+            self.shown = False
+
+
+def _draw(
+    path: Path, truth: Volume, coarse: Volume, answers: Sequence[Answer], axis: int, say: Callable[[str], None]
+) -> Path | None:
+    """The picture, or a line that says why there is none."""
+    from .volume import read_volume
+
+    shown = [next(a for a in answers if a.model == COMPARED), answers[-1]]
+    try:
+        draw(path, truth, coarse, [(answer, read_volume(answer.path)) for answer in shown], axis)
+    except MissingRequirement as missing:
+        say(f"\nno picture: {missing.message}")
+        return None
+    say(f"\npicture   {path}")
+    return path
+
+
+def draw(path: Path, truth: Volume, coarse: Volume, shown: Sequence[tuple[Answer, Volume]], axis: int) -> None:
+    """One slice across the thick slices: acquired, the answers, the truth; below, a part enlarged and the errors on one scale."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingRequirement("matplotlib draws it and is not installed (pip install matplotlib)") from error
+
+    depth = _front_to_back(truth.grid, axis)
+    index = truth.grid.size[depth] // 2
+
+    def cut(volume: Volume) -> np.ndarray:
+        """(slice axis upwards, the other axis), head up."""
+        across = np.take(volume.array, index, axis=2 - depth)
+        across = across if axis > ({0, 1, 2} - {axis, depth}).pop() else across.T
+        return across[::-1] if truth.grid.direction[6 + axis] > 0 else across
+
+    fine = cut(truth)
+    thick = np.repeat(cut(coarse), truth.grid.size[axis] // coarse.grid.size[axis], axis=0)
+    panels = [
+        (f"acquired, {coarse.grid.spacing[axis]:.3g} mm slices", thick),
+        *((answer.model, cut(volume)) for answer, volume in shown),
+        ("truth", fine),
+    ]
+    scores = {answer.model: f"{answer.metrics['psnr']:.1f} dB" for answer, _ in shown}
+    errors = {answer.model: np.abs(cut(volume) - fine) for answer, volume in shown}
+    bright = float(np.percentile(fine, 99.7))
+    worst = max(float(np.percentile(error, 99.5)) for error in errors.values())
+    part = _busiest(fine, thick)
+
+    figure = Figure(figsize=(3.1 * len(panels), 8.6), facecolor="black", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(3, len(panels))
+    for column, (name, image) in enumerate(panels):
+        title = f"{name}  {scores[name]}" if name in scores else name
+        axes[0, column].imshow(image, cmap="gray", vmin=0.0, vmax=bright)
+        axes[0, column].set_title(title, color="white", fontsize=12)
+        axes[1, column].imshow(image[part], cmap="gray", vmin=0.0, vmax=bright)
+        if name in errors:
+            drawn = axes[2, column].imshow(errors[name], cmap="inferno", vmin=0.0, vmax=worst)
+            axes[2, column].set_title("error", color="white", fontsize=10)
+    bar = figure.colorbar(drawn, ax=axes[2, -1], location="left", fraction=0.9, aspect=14)
+    bar.ax.tick_params(colors="white", labelsize=8)
+    for each in axes.flat:
+        each.axis("off")
+    figure.savefig(path, dpi=110, facecolor="black")
+
+
+def _busiest(fine: np.ndarray, thick: np.ndarray) -> tuple[slice, slice]:
+    """The window, two fifths of the slice, in which the thick slices lost most."""
+    size = tuple(max(8, 2 * n // 5) for n in fine.shape)
+    lost = np.pad(np.cumsum(np.cumsum((fine - thick) ** 2, axis=0), axis=1), ((1, 0), (1, 0)))
+    rows, columns = (n - m + 1 for n, m in zip(fine.shape, size, strict=True))
+    windows = lost[size[0] :, size[1] :] - lost[:rows, size[1] :] - lost[size[0] :, :columns] + lost[:rows, :columns]
+    row, column = np.unravel_index(int(np.argmax(windows)), windows.shape)
+    return slice(int(row), int(row) + size[0]), slice(int(column), int(column) + size[1])
+
+
+def _front_to_back(grid: Grid, axis: int) -> int:
+    """The index axis nearest to anterior-posterior that is not the slice axis."""
+    others = [other for other in range(3) if other != axis]
+    return max(others, key=lambda other: abs(grid.direction[3 + other]))
+
+
+def _check(volume: Volume, axis: int) -> None:
+    within = max(mm for other, mm in enumerate(volume.grid.spacing) if other != axis)
+    if volume.grid.spacing[axis] > FINEST_RATIO * within:
+        raise UnsuitableVolume(
+            f"the demo needs a volume of about cubic voxels to compare with, this one has {_described(volume)}; "
+            "to super-resolve it, use 'mrsuperres run'",
+            code="no-truth",
+        )
+
+
+def _described(volume: Volume) -> str:
+    size = " x ".join(str(n) for n in volume.grid.size)
+    return f"{size} voxels of {' x '.join(f'{mm:.3g}' for mm in volume.grid.spacing)} mm"
+
+
+def _folder(folder: str | os.PathLike[str]) -> Path:
+    place = Path(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{place} cannot be made: {error.strerror}", code="no-folder") from error
+    return place

@@ -1,0 +1,105 @@
+"""Where and in what precision a network runs, and how to tell that memory ran out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import DeviceError, MissingRequirement, UsageError
+from .memory import available_memory
+from .options import PRECISIONS
+
+if TYPE_CHECKING:
+    import torch
+
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
+SHARE = 0.6  # of the free memory that a batch may plan to use; the rest is for what we cannot foresee
+
+
+def require_torch() -> None:
+    """Raise `MissingRequirement`, in words a clinician can act on, unless torch can be imported."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingRequirement(
+            "PyTorch is not installed, and models other than interpolation need it: pip install torch, "
+            "or in Slicer install the PyTorch extension",
+            code="missing-torch",
+        ) from error
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:n" or "mps".
+
+    Raises `UsageError` for another name, `DeviceError` if the device is not there.
+    """
+    require_torch()
+    import torch
+
+    kind, _, number = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdigit())):
+        raise UsageError(f"device is '{name}', expected auto, cpu, cuda, cuda:n or mps")
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "auto":
+        return torch.device("cuda" if there else "cpu")
+    if kind == "cuda" and int(number or 0) >= there:
+        found = f"{there} CUDA device{'s' if there != 1 else ''}" if there else "no CUDA device"
+        raise DeviceError(f"device '{name}' is asked for, this machine has {found}: use --device auto or cpu")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device 'mps' is asked for, this machine has none: use --device auto or cpu")
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """ "fp32", "bf16" or "fp16" for `name` on `device`; "auto" is fp32 on the CPU and MPS, half precision on CUDA."""
+    import torch
+
+    if name not in PRECISIONS:
+        raise UsageError(f"precision is '{name}', expected one of {', '.join(PRECISIONS)}")
+    if name == "auto":
+        if device.type != "cuda":
+            return "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if name == "fp16" and device.type == "cpu":
+        raise UsageError("precision fp16 needs a GPU: use fp32 or bf16 on the CPU")
+    return name
+
+
+def half_type(precision: str) -> torch.dtype | None:
+    """The autocast type of `precision`, None for fp32."""
+    import torch
+
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory, of the host or the device, ran out."""
+    import torch
+
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY)
+
+
+def memory_budget(device: torch.device) -> float:
+    """Bytes a batch may plan to use on `device`; infinite if unknown."""
+    import torch
+
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return SHARE * (free + cached)
+    there = available_memory()
+    return SHARE * there if there is not None else float("inf")
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what the allocator keeps, after memory ran out."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

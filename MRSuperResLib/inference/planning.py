@@ -1,0 +1,281 @@
+"""What a request means before anything is computed: plane, passes, grids and memory. Cheap, and without torch.
+
+A model multiplies the sampling of its axes by whole numbers. A factor it does not have is served by the nearest power
+of its own at or above, and each pass is brought to the size needed inside the pass, edges kept: x2.5 from a x4 model is
+x4, then resampled with antialiasing; x8 is x4, then x4 again resampled to x2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .. import models
+from ..errors import DeviceError, ModelError, UnsuitableVolume, UsageError
+from ..models import ModelCard, ModelEntry
+from .memory import available_memory, readable_bytes
+
+if TYPE_CHECKING:
+    from ..volume import Grid
+
+LARGEST_FACTOR = 16.0  # beyond it nothing of the result would be measured
+STRETCH = 1.1  # a request this little above what a pass gives is reached by interpolation, not by another pass
+THICK = 1.2  # slice spacing over in-plane spacing from which a model for any plane is used through the plane
+ACTIVATIONS = (
+    16_000.0  # bytes per input pixel at fp32, for cards that state none; measured: RDST-E x4 14,920, RDST 15,386
+)
+LIBRARIES = 600 * 2**20  # bytes of memory that Python, torch and SimpleITK take by themselves
+# Input pixels in a batch. On a CPU more is no faster (RDST-E: 254 and 262 us a pixel at 9,216 and 36,864), only less responsive.
+PIXELS_AT_ONCE = {"cpu": 2**14, "cuda": 2**19, "mps": 2**16}
+PLANES = ("in-plane", "through-plane")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pass of the network: from `source` it makes `native` (whole-number factors), which is brought to `result`."""
+
+    source: Grid
+    native: Grid
+    result: Grid
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a request will be served.
+
+    axes: image axes (of i, j, k) the model refines. stages: none for interpolation. target: the grid of the answer; it
+    differs from the last stage's only along axes that are not the model's. notes: (code, line) to tell the user first.
+    """
+
+    card: ModelCard
+    source: Grid
+    plane: str
+    slice_axis: int
+    axes: tuple[int, ...]
+    stages: tuple[Stage, ...]
+    target: Grid
+    notes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def views(self) -> tuple[tuple[int, int, int], ...]:
+        """The ways slices are cut, each as the array axes of (stack, rows, columns)."""
+        rows, columns = 2 - self.slice_axis, [2 - axis for axis in (2, 1, 0) if axis != self.slice_axis]
+        if self.plane == "in-plane":
+            return ((rows, columns[0], columns[1]),)
+        return ((columns[0], rows, columns[1]), (columns[1], rows, columns[0]))
+
+    @property
+    def zoom(self) -> tuple[int, int]:
+        """The network's factors along rows and columns."""
+        assert self.card.factors is not None
+        return int(self.card.factors[0]), int(self.card.factors[1])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a job will make and need: bytes of host memory and of the device's (0 when the host computes)."""
+
+    grid: Grid
+    memory: int
+    device_memory: int
+    slices: int
+    passes: int
+    notes: tuple[tuple[str, str], ...] = ()
+
+
+def plan(
+    grid: Grid,
+    card: ModelCard,
+    *,
+    factor: float | None = None,
+    spacing: Sequence[float] | None = None,
+    plane: str | None = None,
+    slice_axis: int | None = None,
+    contrast: str | None = None,
+) -> Plan:
+    """How `card` serves a volume on `grid`.
+
+    factor: along the model's axes; spacing: mm along i, j, k, instead; neither: the model's own factor. Raises
+    `UsageError` for a contradictory request, `ModelError` for a model of another plane, `UnsuitableVolume` if the grid
+    is too small or already as fine as asked.
+    """
+    axis = _slice_axis(grid, slice_axis)
+    where = _plane(card, grid, plane, axis)
+    axes = (axis,) if where == "through-plane" else tuple(other for other in (2, 1, 0) if other != axis)
+    target = _target(grid, card, axes, factor, spacing)
+    if all(target.size[other] <= grid.size[other] for other in (axes if card.factors else range(3))):
+        raise UnsuitableVolume(
+            f"the scan's spacing is {_mm(grid.spacing)} mm and {_mm(target.spacing)} mm is asked: nothing to refine "
+            f"{where}; ask for a smaller spacing or another plane",
+            code="already-fine",
+        )
+    if card.factors is None:
+        return Plan(card, grid, where, axis, axes, (), target)
+    _check_size(grid, card, where, axis)
+    factors = tuple(target.size[other] / grid.size[other] for other in axes)
+    stages = _stages(grid, card, axes, target)
+    notes = [
+        ("outside-training", f"'{card.id}': {why}") for why in models.coverage(card, grid, contrast, factors, axis)
+    ]
+    finer = [other for other in range(3) if other not in axes and target.size[other] > grid.size[other]]
+    if finer:
+        names = " and ".join("ijk"[other] for other in finer)
+        notes.append(("interpolated-axis", f"'{card.id}' refines {where} only: axis {names} is interpolated"))
+    return Plan(card, grid, where, axis, axes, stages, target, tuple(notes))
+
+
+def estimate(
+    grid: Grid,
+    model: ModelEntry | ModelCard,
+    *,
+    factor: float | None = None,
+    spacing: Sequence[float] | None = None,
+    plane: str | None = None,
+    slice_axis: int | None = None,
+    contrast: str | None = None,
+    device: str = "cpu",
+) -> Estimate:
+    """The grid a request would give and the memory it would take, to show before it is run; raises as `plan` does."""
+    card = model.card if isinstance(model, ModelEntry) else model
+    if card.task == "translate":
+        pixels = math.prod(grid.size) // grid.size[_slice_axis(grid, slice_axis)]
+        memory = LIBRARIES + 4 * 6 * math.prod(grid.size) + int(_network_bytes(card, pixels, device))
+        notes = tuple(("outside-training", f"'{card.id}': {why}") for why in models.coverage(card, grid, contrast))
+        return Estimate(grid, memory, 0, grid.size[_slice_axis(grid, slice_axis)], 1, notes)
+    made = plan(grid, card, factor=factor, spacing=spacing, plane=plane, slice_axis=slice_axis, contrast=contrast)
+    working = max((_network_bytes(card, max(_pixels(made, stage)), device) for stage in made.stages), default=0.0)
+    host, on_device = (LIBRARIES + host_bytes(made), int(working)) if device != "cpu" else (LIBRARIES, 0)
+    if device == "cpu":
+        host += host_bytes(made) + int(working)
+    return Estimate(made.target, host, on_device, slices(made), max(1, len(made.stages)), made.notes)
+
+
+def slices(made: Plan) -> int:
+    """How many slices the network will see, in all passes and views; 1 for interpolation."""
+    return sum(stage.source.shape[view[0]] for stage in made.stages for view in made.views) or 1
+
+
+def host_bytes(made: Plan) -> int:
+    """Bytes of volumes at the busiest moment: input, pass before, sum of views, answer, its copy for the disk."""
+    voxels = [math.prod(stage.result.size) for stage in made.stages] or [0]
+    before = voxels[-2] if len(voxels) > 1 else 0
+    return 4 * (2 * math.prod(made.source.size) + before + voxels[-1] + 2 * math.prod(made.target.size))
+
+
+def check_memory(made: Plan) -> None:
+    """Raise `DeviceError` when the volumes alone would not fit in this machine's memory."""
+    needed, there = host_bytes(made), available_memory()
+    if there is not None and needed > there:
+        raise DeviceError(
+            f"a result of {' x '.join(map(str, made.target.size))} voxels needs {readable_bytes(needed)} of memory, "
+            f"{readable_bytes(there)} are free: ask for a smaller factor, crop the scan, or use a larger machine",
+            code="memory",
+        )
+
+
+def activation_bytes(card: ModelCard) -> float:
+    """Bytes of a network's activations per input pixel at fp32."""
+    return card.requirements.memory or ACTIVATIONS
+
+
+def _network_bytes(card: ModelCard, pixels: int, device: str) -> float:
+    """Bytes for one batch of slices of `pixels` pixels."""
+    kind = device.split(":")[0]
+    at_once = max(pixels, PIXELS_AT_ONCE.get("cuda" if kind == "auto" else kind, PIXELS_AT_ONCE["cpu"]))
+    return activation_bytes(card) * at_once * (1.0 if kind == "cpu" else 0.5)
+
+
+def _pixels(made: Plan, stage: Stage) -> list[int]:
+    return [stage.source.shape[view[1]] * stage.source.shape[view[2]] for view in made.views]
+
+
+def _slice_axis(grid: Grid, slice_axis: int | None) -> int:
+    if slice_axis is None:
+        return grid.slice_axis
+    if slice_axis not in (0, 1, 2):
+        raise UsageError(f"slice axis is {slice_axis}, expected 0, 1 or 2 (i, j or k)")
+    return slice_axis
+
+
+def _plane(card: ModelCard, grid: Grid, plane: str | None, axis: int) -> str:
+    if plane is not None and plane not in PLANES:
+        raise UsageError(f"plane is '{plane}', expected in-plane or through-plane")
+    if plane is not None and card.plane not in (plane, "any"):
+        article = "an" if plane == "in-plane" else "a"
+        raise ModelError(
+            f"'{card.id}' refines {card.plane}, and {plane} is asked: choose {article} {plane} model",
+            code="wrong-plane",
+        )
+    if plane is not None:
+        return plane
+    if card.plane != "any":
+        return card.plane
+    within = max(spacing for other, spacing in enumerate(grid.spacing) if other != axis)
+    return "through-plane" if grid.spacing[axis] > THICK * within else "in-plane"
+
+
+def _target(
+    grid: Grid, card: ModelCard, axes: tuple[int, ...], factor: float | None, spacing: Sequence[float] | None
+) -> Grid:
+    if factor is not None and spacing is not None:
+        raise UsageError("both a factor and a spacing are given: give one")
+    if spacing is not None:
+        if len(spacing) != 3 or not all(math.isfinite(value) and value > 0 for value in spacing):
+            raise UsageError(f"the spacing asked for is {_mm(spacing)}, expected three positive numbers of mm")
+        finest = max(old / new for old, new in zip(grid.spacing, spacing, strict=True))
+        if finest > LARGEST_FACTOR:
+            raise UsageError(f"the spacing asked for is x{finest:.3g} finer, at most x{LARGEST_FACTOR:g} is served")
+        return grid.with_spacing((float(spacing[0]), float(spacing[1]), float(spacing[2])))
+    if factor is None:
+        if card.factors is None:
+            raise UsageError(f"'{card.id}' serves any factor: say which, or a spacing")
+        along = dict(zip(axes, card.factors, strict=False))
+    else:
+        if not 1.0 < factor <= LARGEST_FACTOR:
+            raise UsageError(f"the factor asked for is {factor:g}, expected more than 1 and at most {LARGEST_FACTOR:g}")
+        along = dict.fromkeys(axes, float(factor))
+    return grid.refine((along.get(0, 1.0), along.get(1, 1.0), along.get(2, 1.0)))
+
+
+def _check_size(grid: Grid, card: ModelCard, where: str, axis: int) -> None:
+    if where == "through-plane" and grid.size[axis] < 2:
+        raise UnsuitableVolume(
+            "the scan has one slice only: through-plane super-resolution needs several; choose an in-plane model",
+            code="one-slice",
+        )
+    thin = [other for other in range(3) if other != axis and grid.size[other] < 2]
+    if thin:
+        raise UnsuitableVolume(
+            f"the scan is {' x '.join(map(str, grid.size))} voxels: axis {'ijk'[thin[0]]} has a single voxel, and "
+            f"'{card.id}' needs images; check the slice axis",
+            code="one-voxel-axis",
+        )
+
+
+def _stages(grid: Grid, card: ModelCard, axes: tuple[int, ...], target: Grid) -> tuple[Stage, ...]:
+    """Passes from `grid` to the size of `target` along `axes`."""
+    assert card.factors is not None
+    own = dict(zip(axes, card.factors, strict=False))
+    if max(own.values()) < 2:
+        raise ModelError(f"'{card.id}' does not enlarge any axis of its plane", code="bad-card")
+    stages: list[Stage] = []
+    source = grid
+    while True:
+        wanted = {axis: target.size[axis] / source.size[axis] for axis in axes}
+        native = source.refine(_triple(own))
+        last = all(wanted[axis] <= own[axis] * STRETCH or own[axis] == 1 for axis in axes)
+        result = source.refine(_triple(wanted)) if last else native
+        stages.append(Stage(source, native, result))
+        if last:
+            return tuple(stages)
+        source = result
+
+
+def _triple(along: dict[int, float]) -> tuple[float, float, float]:
+    return (along.get(0, 1.0), along.get(1, 1.0), along.get(2, 1.0))
+
+
+def _mm(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{value:.4g}" for value in spacing)

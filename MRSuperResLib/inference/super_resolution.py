@@ -1,0 +1,229 @@
+"""Super-resolution of a volume: slices through the network, fused, back in the volume's units and place."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import models
+from ..errors import ModelError, UsageError
+from ..intensity import IntensityScale
+from ..models import ModelEntry
+from . import planning
+from .options import Aligned, Cancel, Options, Progress, Warn, log_warning, never, silent, stop_if
+from .planning import Plan, Stage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..volume import Grid, Volume
+    from .runner import SliceRunner
+
+STAGE = "super-resolving"
+
+
+class Clock:
+    """Counts slices and pixels done and says how long the rest will take."""
+
+    def __init__(self, stage: str, slices: int, pixels: int, progress: Progress) -> None:
+        self.stage, self.slices, self.pixels, self.progress = stage, slices, pixels, progress
+        self.slices_done = self.pixels_done = 0
+        self.started = time.monotonic()
+        progress(stage, 0, slices, None)
+
+    def tick(self, slices: int, pixels: int) -> None:
+        """`slices` more are done, of `pixels` pixels together."""
+        self.slices_done += slices
+        self.pixels_done += pixels
+        elapsed = time.monotonic() - self.started
+        left = elapsed / max(self.pixels_done, 1) * (self.pixels - self.pixels_done)
+        self.progress(self.stage, self.slices_done, self.slices, max(0.0, left))
+
+
+def super_resolve(
+    volume: Volume,
+    model: ModelEntry | str,
+    *,
+    factor: float | None = None,
+    spacing: Sequence[float] | None = None,
+    plane: str | None = None,
+    reference: Volume | Aligned | None = None,
+    options: Options | None = None,
+    progress: Progress = silent,
+    warn: Warn = log_warning,
+    cancel: Cancel = never,
+    network: nn.Module | None = None,
+) -> Volume:
+    """`volume` super-resolved by `model`, in its units, on a grid of the same extent, finer by `factor` or to
+    `spacing`.
+
+    factor: along the model's axes; spacing: mm along i, j, k, instead; neither: the model's own factor. plane:
+    "in-plane" or "through-plane", None for the model's. reference: for reference-guided models, a sharp volume of the
+    same anatomy anywhere in space, or one already aligned on this volume's finest pass. network: run this module,
+    moved to the device and in evaluation mode, instead of the model's weights.
+
+    Raises what `check_volume` and `planning.plan` raise, `ModelError` for a model that cannot be used so,
+    `DeviceError`, `Cancelled`.
+    """
+    from ..volume import check_volume
+
+    options = options or Options()
+    entry = models.find_model(model, options.model_folders, warn) if isinstance(model, str) else model
+    check_task(entry, reference)
+    volume = check_volume(volume, warn)
+    made = planning.plan(
+        volume.grid,
+        entry.card,
+        factor=factor,
+        spacing=spacing,
+        plane=plane,
+        slice_axis=options.slice_axis,
+        contrast=options.contrast,
+    )
+    for code, message in made.notes:
+        warn(code, message)
+    planning.check_memory(made)
+    stop_if(cancel)
+    if entry.card.is_baseline:
+        result = _interpolated(volume, made.target, entry.card.id, progress)
+    else:
+        if reference is not None and not isinstance(reference, Aligned):
+            reference = align_reference(reference, volume, made, options, warn, progress, cancel)
+        result = _refined(volume, entry, made, reference, options, progress, warn, cancel, network)
+    if options.project:
+        from .. import fidelity  # here, because scipy is slow to import
+
+        acquisition = fidelity.acquisition_between(volume.grid, result.grid, made.slice_axis, options.profile)
+        result = fidelity.project(result, volume, acquisition)
+    return result
+
+
+def check_task(entry: ModelEntry, reference: object = None) -> None:
+    """Raise `ModelError` unless the model super-resolves, with or without a reference as given."""
+    task, name = entry.card.task, entry.card.id
+    if task == "translate":
+        raise ModelError(
+            f"'{name}' translates contrasts, it does not super-resolve: use 'translate'", code="wrong-task"
+        )
+    if task == "reference-guided" and reference is None:
+        raise ModelError(f"'{name}' is guided by a reference volume, and none is given: add one", code="no-reference")
+    if task == "super-resolve" and reference is not None:
+        raise ModelError(
+            f"'{name}' does not use a reference: leave it out, or choose a reference-guided model", code="wrong-task"
+        )
+
+
+def _interpolated(volume: Volume, target: Grid, interpolation: str, progress: Progress) -> Volume:
+    from ..volume import resample
+
+    progress(STAGE, 0, 1, None)
+    result = resample(volume, target, interpolation)
+    progress(STAGE, 1, 1, 0.0)
+    return result
+
+
+def _refined(
+    volume: Volume,
+    entry: ModelEntry,
+    made: Plan,
+    guide: Aligned | None,
+    options: Options,
+    progress: Progress,
+    warn: Warn,
+    cancel: Cancel,
+    network: nn.Module | None,
+) -> Volume:
+    from ..volume import Volume, resample
+    from .device import require_torch
+
+    require_torch()
+    from .runner import SliceRunner
+
+    network = models.load_network(entry) if network is None else network
+    runner = SliceRunner(network, entry.card, made.zoom, options, warn, cancel)
+    scale = IntensityScale.of(volume.array)
+    array = np.asarray(scale.to_unit(volume.array), dtype=np.float32)
+    clock = Clock(
+        STAGE, planning.slices(made), sum(_pixels(stage) for stage in made.stages) * len(made.views), progress
+    )
+    for stage in made.stages:
+        array = _passed(array, stage, made, runner, _guides(guide, stage), clock)
+    array = np.asarray(scale.from_unit(array), dtype=np.float32)
+    result = Volume(array, made.stages[-1].result, volume.name, volume.metadata)
+    return result if result.grid.same_as(made.target) else resample(result, made.target, "bspline")
+
+
+def _passed(
+    array: np.ndarray, stage: Stage, made: Plan, runner: SliceRunner, guides: Sequence[np.ndarray], clock: Clock
+) -> np.ndarray:
+    """One pass over `array` (k, j, i): every view's answer, averaged."""
+    fused = np.zeros(stage.result.shape, dtype=np.float32)
+    share = 1.0 / len(made.views)
+    for view in made.views:
+        images = np.transpose(array, view)
+        answers = np.transpose(fused, view)
+        extras = [np.transpose(guide, view) for guide in guides]
+        size = (answers.shape[1], answers.shape[2])
+        for part, answer in runner.run(images, extras, size):
+            answers[part] += share * answer
+            clock.tick(part.stop - part.start, (part.stop - part.start) * images.shape[1] * images.shape[2])
+    return fused
+
+
+def align_reference(
+    reference: Volume,
+    volume: Volume,
+    made: Plan,
+    options: Options,
+    warn: Warn = log_warning,
+    progress: Progress = silent,
+    cancel: Cancel = never,
+) -> Aligned:
+    """`reference` on the grid where the network of `made` wants it, moved onto `volume` first if `options.register`."""
+    align: Callable[..., Aligned] = part("registration", "align")
+    return align(
+        reference, volume, reference_grid(made), register=options.register, warn=warn, progress=progress, cancel=cancel
+    )
+
+
+def part(module: str, name: str) -> Callable[..., Any]:
+    """`name` out of a module of this library that only some models' tasks need."""
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(f"MRSuperResLib.{module}"), name)
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"this version of MRSuperRes cannot run such models (it has no {error.name}): update it",
+            code="unknown-task",
+        ) from error
+    return found
+
+
+def reference_grid(made: Plan) -> Grid:
+    """Where a reference-guided network wants its reference: the grid of its last pass, before any resampling."""
+    if not made.stages:
+        raise UsageError(f"'{made.card.id}' takes no reference")
+    return made.stages[-1].native
+
+
+def _guides(guide: Aligned | None, stage: Stage) -> tuple[np.ndarray, ...]:
+    """The reference on the networks' scale, and where it is valid (1), on the grid of `stage`; none if unguided."""
+    if guide is None:
+        return ()
+    from ..volume import Volume, resample
+
+    reference, valid = guide.volume, np.asarray(guide.valid, dtype=np.float32)
+    if not reference.grid.same_as(stage.native):
+        valid = resample(Volume(valid, reference.grid), stage.native, "nearest").array
+        reference = resample(reference, stage.native, "linear")
+    seen = reference.array[valid > 0]
+    scale = IntensityScale.of(seen if seen.size else reference.array)
+    unit = np.asarray(scale.to_unit(reference.array), dtype=np.float32)
+    return np.where(valid > 0, unit, np.float32(0.0)), valid
+
+
+def _pixels(stage: Stage) -> int:
+    return int(np.prod(stage.source.size))

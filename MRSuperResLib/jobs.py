@@ -1,0 +1,690 @@
+"""A job as data: what the panel, the console, the shell and the cohort all run, and the events it tells them.
+
+A job is one JSON object (`Job`); running it emits events, each one JSON object: started, progress, warning, then result
+or error. The worker process prints them as lines on its standard output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from . import models, provenance
+from .documents import BadDocument, decode, encode
+from .errors import (
+    BadVolume,
+    Cancelled,
+    DeviceError,
+    ModelError,
+    MRSuperResError,
+    OutputError,
+    UnsuitableVolume,
+    UsageError,
+)
+from .inference import Estimate, Options, Translation, estimate, planning, super_resolution, super_resolve
+from .inference.options import stop_if
+from .models import ModelEntry
+from .staging import Staging
+
+if TYPE_CHECKING:
+    from .inference import Aligned
+    from .volume import Grid, Volume
+
+__all__ = ["Cancellation", "Job", "estimate", "estimate_job", "execute", "run_job", "work"]
+
+SCHEMA = 1
+MOST_SAMPLES = 100
+FORMATS = (".nii.gz", ".nii", ".nrrd", ".mha")  # what results are written as: one file each, so that it can be renamed
+CANCEL_FILE_SECONDS = 0.2  # how often the cancel file is looked for
+GRACE_SECONDS = 1.5  # after a signal, before the worker ends itself in the middle of whatever library call it is in
+
+Emit = Callable[[dict[str, Any]], None]
+Task = Literal["super-resolve", "reference-guided", "translate"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One volume, one model, and what to make. Paths are text; None leaves a choice to the program, or a result unmade.
+
+    spacing: mm along i, j, k. truth: a volume to score against; error_map: |result - truth| on the result's grid.
+    consistency_map: what the result would have been acquired as minus what was, on the input's grid. target: contrast
+    to translate to. super_resolve_with: a model to apply before translating. project: make the result reproduce the
+    acquired voxels, assuming slices of that profile.
+    """
+
+    input: str
+    output: str
+    model: str
+    schema: int = SCHEMA
+    task: Task = "super-resolve"
+    plane: Literal["in-plane", "through-plane"] | None = None
+    slice_axis: int | None = None
+    factor: float | None = None
+    spacing: tuple[float, float, float] | None = None
+    contrast: str | None = None
+    reference: str | None = None
+    register: bool = True
+    truth: str | None = None
+    error_map: str | None = None
+    consistency_map: str | None = None
+    uncertainty_map: str | None = None
+    samples: int | None = None
+    samples_folder: str | None = None
+    seed: int = 0
+    target: str | None = None
+    super_resolve_with: str | None = None
+    project: bool = False
+    profile: Literal["gaussian", "box", "sinc", "kspace", "bicubic"] = "gaussian"
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    tile: int | None = None
+    batch: int | None = None
+    threads: int | None = None
+    model_folders: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def from_json(cls, document: str | bytes | Mapping[str, Any]) -> Job:
+        """The job in `document`. Raises `UsageError` naming the first field that is unknown, missing or wrong."""
+        try:
+            value = json.loads(document) if isinstance(document, (str, bytes)) else document
+        except ValueError as error:
+            raise UsageError(f"the job is not valid JSON: {error}", code="bad-job") from error
+        try:
+            job = decode(cls, value)
+        except BadDocument as error:
+            raise UsageError(f"the job's {error}" if "." in str(error) else f"job: {error}", code="bad-job") from error
+        job.check()
+        return job
+
+    def to_json(self) -> str:
+        """The job as JSON text; `from_json` gives it back equal."""
+        return json.dumps(encode(self), ensure_ascii=False)
+
+    def check(self) -> None:
+        """Raise `UsageError` for values that contradict each other or are out of range, before anything is read."""
+        complaint = next(_complaints(self), None)
+        if complaint:
+            raise UsageError(complaint)
+
+    @property
+    def options(self) -> Options:
+        """The part that says how to run."""
+        return Options(
+            device=self.device,
+            precision=self.precision,
+            tile=self.tile,
+            batch=self.batch,
+            threads=self.threads,
+            slice_axis=self.slice_axis,
+            contrast=self.contrast,
+            register=self.register,
+            project=self.project,
+            profile=self.profile,
+            model_folders=self.model_folders,
+        )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What shaped the result, for the records: no paths and nothing left at None."""
+        names = (
+            "task",
+            "plane",
+            "slice_axis",
+            "factor",
+            "spacing",
+            "contrast",
+            "target",
+            "samples",
+            "super_resolve_with",
+        )
+        chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        chosen |= {"seed": self.seed} if self.task == "translate" else {}
+        chosen |= {"register": self.register} if self.reference else {}
+        chosen |= {"project": True} if self.project else {}
+        return chosen | ({"profile": self.profile} if self.project or self.consistency_map else {})
+
+
+class Cancellation:
+    """Whether the user wants to stop: `pull` it, or create its file. Calling it asks."""
+
+    def __init__(self, file: str | os.PathLike[str] | None = None) -> None:
+        self._pulled = threading.Event()
+        self._file = Path(file) if file is not None else None
+        self._looked = 0.0
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if self._file is not None and now - self._looked > CANCEL_FILE_SECONDS:
+            self._looked = now
+            if self._file.exists():
+                self.pull()
+        return self._pulled.is_set()
+
+    def pull(self) -> None:
+        """Stop at the next opportunity."""
+        self._pulled.set()
+
+    @contextlib.contextmanager
+    def on_signals(self, then: Callable[[], None] | None = None) -> Iterator[Cancellation]:
+        """While inside, SIGINT, SIGTERM (and Windows' SIGBREAK) pull; `then` is called after the first of them."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            first = not self._pulled.is_set()
+            self.pull()
+            if first and then is not None:
+                then()
+
+        names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+        before = {name: signal.signal(getattr(signal, name), stop) for name in names}
+        try:
+            yield self
+        finally:
+            for name, handler in before.items():
+                signal.signal(getattr(signal, name), handler)
+
+
+class Run:
+    """One job being run: its events, its clock, its warnings, its temporary files."""
+
+    def __init__(self, job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging) -> None:
+        self.job, self.emit, self.cancel, self.staging = job, emit, cancel, staging
+        self.started = time.monotonic()
+        self.timings: dict[str, float] = {}
+        self.warnings: list[dict[str, str]] = []
+
+    def warn(self, code: str, message: str) -> None:
+        """Tell of something the user should know, once."""
+        if {"code": code, "message": message} in self.warnings:
+            return
+        self.warnings.append({"code": code, "message": message})
+        self.emit({"event": "warning", "code": code, "message": message})
+
+    def progress(self, stage: str, done: int, total: int, seconds_left: float | None = None) -> None:
+        """Tell how far a stage is."""
+        left = None if seconds_left is None else round(seconds_left, 1)
+        self.emit({"event": "progress", "stage": stage, "done": done, "total": total, "seconds_left": left})
+
+    @contextlib.contextmanager
+    def stage(self, name: str, announce: bool = True) -> Iterator[None]:
+        """Time a stage, announce it, and stop before and after it if the user wants to."""
+        stop_if(self.cancel)
+        if announce:
+            self.progress(name, 0, 1)
+        start = time.monotonic()
+        yield
+        self.timings[name] = self.timings.get(name, 0.0) + time.monotonic() - start
+        if announce:
+            self.progress(name, 1, 1, 0.0)
+        stop_if(self.cancel)
+
+
+def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging | None = None) -> dict[str, Any]:
+    """Run `job` in this process, telling `emit` all events but an error, and return the result event.
+
+    Either every output is written or none. Raises `MRSuperResError`; `Cancelled` once `cancel()` is true.
+    """
+    job.check()
+    with staging or Staging() as files:
+        run = Run(job, emit, cancel, files)
+        places = _places(job, files)
+        entry = _model(job, run.warn)
+        _use_threads(job.threads)
+        with run.stage("reading"):
+            volume = _read(job.input, "input", run.warn)
+            truth = _read(job.truth, "ground truth", run.warn) if job.truth else None
+            reference = _read(job.reference, "reference", run.warn) if job.reference else None
+        device, precision = _device(job, entry)
+        target = estimate_job(job, volume.grid).grid
+        run.emit(
+            {
+                "event": "started",
+                "input": job.input,
+                "model": entry.card.id,
+                "digest": entry.digest,
+                "device": device,
+                "precision": precision,
+                "output_size": list(target.size),
+                "output_spacing": list(target.spacing),
+            }
+        )
+        made = (
+            _translated(run, entry, volume)
+            if job.task == "translate"
+            else _super_resolved(run, entry, volume, reference)
+        )
+        if truth is not None:
+            with run.stage("scoring"):
+                made.score(truth, run.warn)
+        with run.stage("writing"):
+            record = _record(run, entry, made, device, precision)
+            try:
+                made.write(places, provenance.header_fields(entry, job.parameters))
+                _write_text(places["sidecar"], json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+            except OutputError as error:
+                raise OutputError(files.in_final_names(error.message), code=error.code) from error
+        files.commit()
+    result = {
+        "event": "result",
+        "outputs": _outputs(job, len(made.samples)),
+        "metrics": made.metrics,
+        "provenance": record,
+        "seconds": round(time.monotonic() - run.started, 3),
+    }
+    emit(result)
+    return result
+
+
+def execute(
+    job: Job | Callable[[], Job], emit: Emit, cancel: Callable[[], bool], staging: Staging | None = None
+) -> int:
+    """Run `job` (or what the callable reads), tell `emit` everything, an error as the last event, and return the exit
+    code.
+
+    Never raises: what nobody foresaw becomes the error "internal", with its traceback on standard error.
+    """
+    try:
+        run_job(job if isinstance(job, Job) else job(), emit, cancel, staging)
+    except MRSuperResError as error:
+        return _failed(emit, error.code, error.message, error.exit_code)
+    except MemoryError:
+        text = "this machine's memory ran out: close other programs, or crop the scan"
+        return _failed(emit, "memory", text, DeviceError.exit_code)
+    except KeyboardInterrupt:
+        return _failed(emit, Cancelled.code, "cancelled; nothing was written", Cancelled.exit_code)
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        what = " ".join(str(error).split())[:200]
+        return _failed(emit, "internal", f"{type(error).__name__}: {what} (a bug in MRSuperRes: please report it)", 1)
+    return 0
+
+
+def work(source: str, stream: IO[str], cancel_file: str | None = None) -> int:
+    """The worker process: run the job in the file `source` ("-": standard input), write events to `stream`, return the
+    exit code.
+
+    It stops on SIGTERM and SIGINT, and once `cancel_file` (by default `source` + ".cancel") exists; if a library call
+    holds it longer than `GRACE_SECONDS` after a signal, it removes its temporary files and ends itself.
+    """
+    lock, staging = threading.Lock(), Staging()
+    cancellation = Cancellation(cancel_file or (f"{source}.cancel" if source != "-" else None))
+
+    def emit(event: dict[str, Any]) -> None:
+        with lock:
+            try:
+                stream.write(json.dumps(event, ensure_ascii=True, allow_nan=False) + "\n")
+                stream.flush()
+            except (BrokenPipeError, ValueError):  # nobody listens any more: no reason to go on
+                cancellation.pull()
+
+    def end() -> None:
+        staging.discard()
+        if staging.committed:
+            return
+        _failed(emit, Cancelled.code, "cancelled; nothing was written", Cancelled.exit_code)
+        os._exit(Cancelled.exit_code)
+
+    def watch() -> None:
+        timer = threading.Timer(GRACE_SECONDS, end)
+        timer.daemon = True
+        timer.start()
+        timers.append(timer)
+
+    timers: list[threading.Timer] = []
+    with cancellation.on_signals(watch):
+        code = execute(lambda: Job.from_json(_source(source)), emit, cancellation, staging)
+        for timer in timers:
+            timer.cancel()
+    return code
+
+
+def estimate_job(job: Job, grid: Grid | None = None) -> Estimate:
+    """What `job` will make and need; `grid` of its input, if known already, spares reading it. Loads no torch."""
+    entry = _model(job)
+    if grid is None:
+        grid = _read(job.input, "input", lambda code, message: None).grid
+    wanted = {"factor": job.factor, "spacing": job.spacing, "plane": job.plane, "slice_axis": job.slice_axis}
+    if job.task != "translate":
+        return estimate(grid, entry, **wanted, contrast=job.contrast, device=job.device)  # type: ignore[arg-type]
+    if job.super_resolve_with:
+        first = models.find_model(job.super_resolve_with, job.model_folders)
+        grid = estimate(grid, first, **wanted, device=job.device).grid  # type: ignore[arg-type]
+    return estimate(grid, entry, slice_axis=job.slice_axis, contrast=job.contrast, device=job.device)
+
+
+@dataclass
+class Made:
+    """What a job has made so far."""
+
+    job: Job
+    result: Volume
+    consistency: Volume | None = None
+    uncertainty: Volume | None = None
+    samples: tuple[Volume, ...] = ()
+    error: Volume | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    registration: Mapping[str, Any] | None = None
+
+    def score(self, truth: Volume, warn: Callable[[str, str], None]) -> None:
+        """Metrics and error map against `truth`, first brought onto the result's grid if it lies on another."""
+        from . import metrics
+        from .volume import Volume, resample
+
+        if not truth.grid.same_as(self.result.grid):
+            if not _overlap(truth.grid, self.result.grid):
+                raise UnsuitableVolume(
+                    "the ground truth does not lie where the scan lies: is it of the same patient and session?",
+                    code="truth-elsewhere",
+                )
+            warn("truth-resampled", "the ground truth lies on another grid than the result: it was resampled (linear)")
+            truth = resample(truth, self.result.grid, "linear")
+        scores = metrics.summary(self.result.array, truth.array)
+        self.metrics = {name: value if math.isfinite(value) else None for name, value in scores.items()}
+        difference = np.abs(self.result.array - truth.array)
+        self.error = Volume(difference, self.result.grid, f"{self.result.name} error")
+
+    def write(self, places: Mapping[str, Path], fields: Mapping[str, str]) -> None:
+        """Every volume to its temporary place."""
+        from .volume import write_volume
+
+        write_volume(self.result, places["output"], fields=fields)
+        for name, volume in (
+            ("error_map", self.error),
+            ("consistency_map", self.consistency),
+            ("uncertainty_map", self.uncertainty),
+        ):
+            if name in places and volume is not None:
+                write_volume(volume, places[name], fields=fields)
+        for number, sample in enumerate(self.samples):
+            write_volume(sample, places[f"sample {number}"], fields=fields)
+
+
+def _super_resolved(run: Run, entry: ModelEntry, volume: Volume, reference: Volume | None) -> Made:
+    job = run.job
+    aligned = _registered(run, entry, volume, reference) if reference is not None else None
+    with run.stage("super-resolving", announce=False):
+        result = super_resolve(
+            volume,
+            entry,
+            factor=job.factor,
+            spacing=job.spacing,
+            plane=job.plane,
+            reference=aligned,
+            options=job.options,
+            progress=run.progress,
+            warn=run.warn,
+            cancel=run.cancel,
+        )
+    made = Made(job, result, registration=aligned.report if aligned else None)
+    if job.consistency_map:
+        from . import fidelity
+
+        axis = volume.grid.slice_axis if job.slice_axis is None else job.slice_axis
+        acquisition = fidelity.acquisition_between(volume.grid, result.grid, axis, job.profile)
+        made.consistency = fidelity.consistency_map(result, volume, acquisition)
+    return made
+
+
+def _registered(run: Run, entry: ModelEntry, volume: Volume, reference: Volume) -> Aligned:
+    job = run.job
+    super_resolution.check_task(entry, reference)
+    made = planning.plan(
+        volume.grid,
+        entry.card,
+        factor=job.factor,
+        spacing=job.spacing,
+        plane=job.plane,
+        slice_axis=job.slice_axis,
+        contrast=job.contrast,
+    )
+    with run.stage("registering"):
+        return super_resolution.align_reference(
+            reference, volume, made, job.options, run.warn, run.progress, run.cancel
+        )
+
+
+def _translated(run: Run, entry: ModelEntry, volume: Volume) -> Made:
+    translate = super_resolution.part("inference.translation", "translate")
+    job = run.job
+    if job.super_resolve_with:
+        with run.stage("super-resolving", announce=False):
+            volume = super_resolve(
+                volume,
+                job.super_resolve_with,
+                factor=job.factor,
+                spacing=job.spacing,
+                plane=job.plane,
+                options=job.options,
+                progress=run.progress,
+                warn=run.warn,
+                cancel=run.cancel,
+            )
+    with run.stage("translating", announce=False):
+        answer: Translation = translate(
+            volume,
+            entry,
+            target=job.target,
+            samples=job.samples,
+            seed=job.seed,
+            options=job.options,
+            progress=run.progress,
+            warn=run.warn,
+            cancel=run.cancel,
+        )
+    if job.uncertainty_map and answer.uncertainty is None:
+        raise UsageError(f"'{entry.card.id}' gives one answer only, so no uncertainty map: leave it out")
+    return Made(job, answer.mean, uncertainty=answer.uncertainty, samples=answer.samples if job.samples_folder else ())
+
+
+def _record(run: Run, entry: ModelEntry, made: Made, device: str, precision: str) -> dict[str, Any]:
+    job = run.job
+    inputs = {"input": job.input, "reference": job.reference, "truth": job.truth}
+    digests = {role: provenance.digest_of(path) for role, path in inputs.items() if path}
+    more: dict[str, Any] = {"registration": encode(dict(made.registration))} if made.registration is not None else {}
+    if job.super_resolve_with:
+        more["super_resolved_with"] = provenance.model_record(
+            models.find_model(job.super_resolve_with, job.model_folders)
+        )
+    timings = {**run.timings, "total": time.monotonic() - run.started}
+    grid = made.result.grid
+    return provenance.record(
+        entry,
+        parameters=job.parameters,
+        inputs=digests,
+        device=device,
+        precision=precision,
+        timings=timings,
+        output={"size": list(grid.size), "spacing": list(grid.spacing)},
+        metrics=made.metrics,
+        warnings=[{**warning, "message": _without_paths(warning["message"], job)} for warning in run.warnings],
+        **more,
+    )
+
+
+def _model(job: Job, warn: Callable[[str, str], None] | None = None) -> ModelEntry:
+    """The job's model, which must be one for the job's task."""
+    entry = models.find_model(job.model, job.model_folders, warn)
+    card = entry.card
+    if card.task == job.task:
+        return entry
+    does = {
+        "super-resolve": "super-resolves",
+        "reference-guided": "super-resolves with a reference",
+        "translate": "translates",
+    }
+    hint = {
+        "super-resolve": "use 'mrsuperres run' without --reference",
+        "reference-guided": "give a --reference to 'mrsuperres run'",
+        "translate": "use 'mrsuperres translate'",
+    }
+    raise ModelError(f"'{card.id}' {does[card.task]}, and the task is {job.task}: {hint[card.task]}", code="wrong-task")
+
+
+def _device(job: Job, entry: ModelEntry) -> tuple[str, str]:
+    """The device and precision that will be used, in words; interpolation needs neither and loads no torch."""
+    if entry.card.is_baseline:
+        return "cpu", "fp32"
+    from .inference import device
+
+    chosen = device.choose_device(job.device)
+    return str(chosen), device.choose_precision(job.precision, chosen)
+
+
+def _use_threads(threads: int | None) -> None:
+    """Limit SimpleITK as torch is limited."""
+    if threads is not None:
+        import SimpleITK as sitk
+
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+
+
+def _read(path: str, role: str, warn: Callable[[str, str], None]) -> Volume:
+    from .volume import read_volume
+
+    try:
+        return read_volume(path, warn=warn)
+    except MRSuperResError as error:
+        if role == "input":
+            raise
+        raise BadVolume(f"{role}: {error.message}", code=error.code) from error
+
+
+def _places(job: Job, files: Staging) -> dict[str, Path]:
+    """A temporary name for every file the job will make; wrong formats, folders and clashes are refused here."""
+    taken = {os.path.realpath(path) for path in (job.input, job.reference, job.truth) if path}
+    places: dict[str, Path] = {}
+    for name, path in _finals(job).items():
+        if name != "sidecar" and not path.lower().endswith(FORMATS):
+            raise UsageError(f"{path}: results are written as {', '.join(FORMATS)}, not as '{Path(path).suffix}'")
+        if os.path.realpath(path) in taken:
+            raise UsageError(f"{path} is an input of this job: give the {name.replace('_', ' ')} another name")
+        if name == "sidecar" and not provenance.is_ours(path):
+            raise OutputError(
+                f"{path}, where the record of the result goes, holds something else: give the output another name",
+                code="sidecar-taken",
+            )
+        if name.startswith("sample "):
+            files.folder(Path(path).parent)
+        places[name] = files.path(path)
+    return places
+
+
+def _finals(job: Job, samples: int | None = None) -> dict[str, str]:
+    """Where every result will be, by its name."""
+    maps = ("error_map", "consistency_map", "uncertainty_map")
+    finals = {"output": job.output, "sidecar": str(provenance.sidecar_path(job.output))}
+    finals |= {name: getattr(job, name) for name in maps if getattr(job, name)}
+    if job.samples_folder:
+        suffix = next((ending for ending in FORMATS if job.output.lower().endswith(ending)), "")
+        stem = Path(job.output).name[: len(Path(job.output).name) - len(suffix)]
+        for number in range(samples if samples is not None else job.samples or 0):
+            finals[f"sample {number}"] = str(Path(job.samples_folder) / f"{stem}_sample-{number + 1:02d}{suffix}")
+    return finals
+
+
+def _outputs(job: Job, samples: int) -> dict[str, Any]:
+    finals = _finals(job, samples)
+    names = ("output", "error_map", "consistency_map", "uncertainty_map", "sidecar")
+    drawn = [path for name, path in finals.items() if name.startswith("sample ")]
+    return {**{name: finals.get(name) for name in names}, "samples": drawn}
+
+
+def _complaints(job: Job) -> Iterator[str]:
+    """What makes a job impossible whatever its input, in the order a user would mend it."""
+    if job.schema != SCHEMA:
+        yield f"the job has schema {job.schema}, this version reads {SCHEMA}"
+    for name in ("input", "output", "model"):
+        if not getattr(job, name).strip():
+            yield f"the job's {name} is empty"
+    if job.slice_axis is not None and job.slice_axis not in (0, 1, 2):
+        yield f"slice axis is {job.slice_axis}, expected 0, 1 or 2 (i, j or k)"
+    if job.factor is not None and job.spacing is not None:
+        yield "both a factor and a spacing are given: give one"
+    if job.factor is not None and not job.factor > 1:
+        yield f"factor is {job.factor:g}, expected more than 1"
+    if job.spacing is not None and not all(math.isfinite(mm) and mm > 0 for mm in job.spacing):
+        yield f"spacing is {job.spacing}, expected three positive numbers of mm"
+    for name in ("tile", "batch", "threads"):
+        value = getattr(job, name)
+        if value is not None and value < 1:
+            yield f"{name} is {value}, expected at least 1"
+    if job.error_map and not job.truth:
+        yield "an error map needs a ground truth: add one"
+    if job.seed < 0:
+        yield f"seed is {job.seed}, expected 0 or more"
+    yield from _task_complaints(job)
+
+
+def _task_complaints(job: Job) -> Iterator[str]:
+    if job.task == "reference-guided" and not job.reference:
+        yield "a reference-guided job needs a reference volume: add one"
+    if job.task != "reference-guided" and job.reference:
+        yield f"a reference is given, and the task is {job.task}: leave it out, or make the task reference-guided"
+    if job.task == "translate":
+        if job.samples is not None and not 1 <= job.samples <= MOST_SAMPLES:
+            yield f"{job.samples} samples are asked for, expected 1 to {MOST_SAMPLES}"
+        if job.samples_folder and job.samples is None:
+            yield "a folder for samples is given: say how many samples"
+        if job.uncertainty_map and job.samples == 1:
+            yield "an uncertainty map needs at least 2 samples"
+        if job.consistency_map or job.project:
+            yield "consistency with the acquisition is defined for super-resolution only: leave it out when translating"
+        if not job.super_resolve_with and (job.factor is not None or job.spacing is not None):
+            yield "translation keeps the grid: a factor or spacing needs a model to super-resolve with"
+        return
+    names = ("uncertainty_map", "samples", "samples_folder", "target", "super_resolve_with")
+    given: Sequence[str] = [name for name in names if getattr(job, name) is not None]
+    if given:
+        yield f"{given[0].replace('_', ' ')} is for translation only: leave it out"
+
+
+def _overlap(one: Grid, other: Grid) -> bool:
+    """Whether a corner or the centre of either box lies inside the other."""
+    inside = [
+        a.contains(np.vstack((b.corners(), b.corners().mean(axis=0)))).any() for a, b in ((one, other), (other, one))
+    ]
+    return bool(any(inside))
+
+
+def _failed(emit: Emit, code: str, message: str, exit_code: int) -> int:
+    emit({"event": "error", "code": code, "message": " ".join(message.split()), "exit_code": exit_code})
+    return exit_code
+
+
+def _source(source: str) -> str:
+    """The text of the job."""
+    try:
+        return sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"the job {source} cannot be read: {error.strerror}", code="bad-job") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the job {source} is not text", code="bad-job") from error
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path.name} cannot be written: {error.strerror}") from error
+
+
+def _without_paths(message: str, job: Job) -> str:
+    """`message` with the job's paths, which may name a patient, replaced by what they are."""
+    for role in ("input", "reference", "truth", "output"):
+        path = getattr(job, role)
+        if path:
+            message = message.replace(path, f"the {role}").replace(Path(path).name, f"the {role}")
+    return message

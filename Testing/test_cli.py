@@ -1,0 +1,572 @@
+"""The command line: what it prints, how it ends, and that bad input is one clear line with nothing half-written."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_jobs import save_scan, save_tiny
+
+from MRSuperResLib import cli, jobs, models
+from MRSuperResLib.volume import read_volume
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _no_models_of_this_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MRSUPERRES_MODELS", str(tmp_path_factory.mktemp("empty")))
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    return save_scan(tmp_path / "scan.nii.gz")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+def shell(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The real program in its own process."""
+    command = [sys.executable, "-m", "MRSuperResLib", *map(str, arguments)]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, **options)
+
+
+# bad input
+
+
+def image(array: np.ndarray, path: Path, spacing: tuple[float, ...] | None = None) -> Path:
+    """`array` as SimpleITK writes it."""
+    import SimpleITK as sitk
+
+    made = sitk.GetImageFromArray(array, isVector=False)
+    made.SetSpacing(spacing or (1.0,) * (made.GetDimension() - 1) + (3.0,))
+    sitk.WriteImage(made, str(path))
+    return path
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(100, 20, shape).astype(np.float32)
+
+
+def mha(path: Path, spacing: str = "1 1 3", matrix: str = "1 0 0 0 1 0 0 0 1") -> Path:
+    """A MetaImage with a header written by hand."""
+    header = (
+        f"ObjectType = Image\nNDims = 3\nTransformMatrix = {matrix}\nOffset = 0 0 0\nElementSpacing = {spacing}\n"
+        "DimSize = 12 12 6\nElementType = MET_FLOAT\nBinaryDataByteOrderMSB = False\nElementDataFile = LOCAL\n"
+    )
+    path.write_bytes(header.encode() + noise(6, 12, 12).tobytes())
+    return path
+
+
+def nifti(path: Path, offset: int, values: list[float]) -> Path:
+    """A NIfTI file with floats of its header overwritten."""
+    image(noise(6, 12, 12), path)
+    blob = bytearray(path.read_bytes())
+    raw = np.asarray(values, "<f4").tobytes()
+    blob[offset : offset + len(raw)] = raw
+    path.write_bytes(blob)
+    return path
+
+
+def written(content: bytes) -> Callable[[Path], Path]:
+    """A file with just that content."""
+
+    def make(path: Path) -> Path:
+        path.write_bytes(content)
+        return path
+
+    return make
+
+
+def truncated(path: Path) -> Path:
+    image(noise(12, 40, 40), path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def some(value: float) -> np.ndarray:
+    array = noise(6, 12, 12)
+    array[2, 3, 4] = value
+    return array
+
+
+def labels() -> np.ndarray:
+    array = np.zeros((6, 16, 16), np.int16)
+    array[1:5, 4:12, 4:12] = 2
+    array[2:4, 6:10, 6:10] = 17
+    return array
+
+
+BAD = {
+    "text": ("notes.nii.gz", written(b"these are not the voxels"), "notes.nii.gz"),
+    "word file": ("report.docx", written(b"PK\x03\x04 report"), "image format"),
+    "empty file": ("scan.nii", written(b""), "empty"),
+    "nothing there": ("missing.nii.gz", lambda path: path, "does not exist"),
+    "empty folder": ("series", lambda path: path.mkdir() or path, "DICOM"),
+    "2D": ("slice.nrrd", lambda path: image(noise(12, 12), path), "2D"),
+    "4D": ("bold.nii.gz", lambda path: image(noise(3, 6, 12, 12), path), "4D"),
+    "RGB": ("colour.nrrd", lambda path: rgb(path), "colour or vectors"),
+    "constant": ("flat.nii.gz", lambda path: image(np.full((6, 12, 12), 3.0, np.float32), path), "same value 3"),
+    "all NaN": ("nan.nii.gz", lambda path: image(np.full((6, 12, 12), np.nan, np.float32), path), "no finite voxel"),
+    "all infinite": (
+        "inf.nii.gz",
+        lambda path: image(np.full((6, 12, 12), np.inf, np.float32), path),
+        "no finite voxel",
+    ),
+    "negative spacing": ("negative.mha", lambda path: mha(path, spacing="1 -1 3"), "pacing"),
+    "zero spacing": ("zero.mha", lambda path: mha(path, spacing="1 0 3"), "pacing"),
+    "zero spacing in NIfTI": ("zero.nii", lambda path: nifti(path, 80, [0.0, 0.0, 0.0]), "pacing"),
+    "sheared": ("sheared.mha", lambda path: mha(path, matrix="1 0 0 0.5 1 0 0 0 1"), "right angles"),
+    "one slice": ("one.nii.gz", lambda path: image(noise(1, 12, 12), path), "single slice"),
+    "one voxel wide": ("line.nii.gz", lambda path: image(noise(6, 12, 1), path), "single slice or line"),
+    "truncated gzip": ("half.nii.gz", truncated, "cut short"),
+    "truncated nrrd": ("half.nrrd", truncated, "cut short"),
+    "wrong extension": ("really.nii", lambda path: mha(path), "misnamed"),
+    "label map": ("aseg.nii.gz", lambda path: image(labels(), path), "label map"),
+}
+
+
+def rgb(path: Path) -> Path:
+    import SimpleITK as sitk
+
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((6, 12, 12, 3), np.uint8), isVector=True), str(path))
+    return path
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_volume_that_cannot_be_used_is_one_clear_line(
+    case: str, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 3, what was found, no traceback, nothing written."""
+    name, make, expected = BAD[case]
+    path = make(tmp_path / name)
+    code = cli.main(["run", str(path), "-o", str(out / "sr.nii.gz"), "--model", "linear", "--factor", "2"])
+    output, errors = capsys.readouterr()
+    assert code == 3, errors
+    assert errors.count("\n") == 1 and errors.startswith("error: ") and expected in errors, errors
+    assert "Traceback" not in errors and output == "" and not list(out.iterdir())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_few_voxels_that_are_not_numbers_are_replaced_and_said(
+    value: float, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = image(some(value), tmp_path / "scan.nii.gz")
+    assert cli.main(["run", str(path), "-o", str(out / "sr.nii.gz"), "--model", "bspline", "--factor", "2"]) == 0
+    assert "warning: 1 NaN or infinite voxels" in capsys.readouterr().err
+    assert np.isfinite(read_volume(out / "sr.nii.gz").array).all()
+
+
+def test_an_axis_of_2000_voxels_is_served_with_a_warning(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = image(noise(4, 4, 2000), tmp_path / "long.nii.gz")
+    assert cli.main(["run", str(path), "-o", str(out / "sr.nii.gz"), "--model", "linear", "--factor", "2"]) == 0
+    assert "2000 voxels along one axis" in capsys.readouterr().err
+    assert read_volume(out / "sr.nii.gz").grid.size == (2000, 4, 8)
+
+
+def test_a_result_too_large_for_memory_is_refused_at_once(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = image(noise(200, 400, 400), tmp_path / "huge.nii", (0.01, 0.01, 0.02))
+    arguments = [
+        "run",
+        str(path),
+        "-o",
+        str(out / "sr.nii.gz"),
+        "--model",
+        "linear",
+        "--factor",
+        "16",
+        "--plane",
+        "in-plane",
+    ]
+    assert cli.main(arguments) == 6
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: a result of 6400 x 6400 x 200 voxels needs") and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["--model", "rdts"], 4, "no model is called 'rdts'"),
+        (["--model", "guided"], 4, "give a --reference"),
+        (["--model", "tiny-through-x2", "--reference", "SCAN"], 4, "without --reference"),
+        (["--model", "tiny-through-x2", "--plane", "inplane"], 4, "choose an in-plane model"),
+        (["--model", "broken"], 4, "truncated"),
+        (["--model", "linear"], 2, "say which"),
+        (["--model", "linear", "--factor", "0.5"], 2, "expected more than 1"),
+        (["--model", "linear", "--factor", "100"], 2, "at most 16"),
+        (["--model", "linear", "--spacing", "1", "1", "-1"], 2, "positive"),
+        (["--model", "linear", "--spacing", "1", "1", "3"], 3, "nothing to refine"),
+        (["--model", "linear", "--factor", "2", "--error-map", "e.nii"], 2, "needs a ground truth"),
+        (["--model", "tiny-through-x2", "--device", "cuda:99"], 6, "cuda:99"),
+        (["--model", "tiny-through-x2", "--device", "tpu"], 2, "expected auto, cpu"),
+        (["--model", "tiny-through-x2", "--device", "cpu", "--precision", "fp16"], 2, "needs a GPU"),
+        (["--model", "linear", "--factor", "2", "-o", "OUT/missing/sr.nii"], 5, "does not exist"),
+        (["--model", "linear", "--factor", "2", "-o", "/proc/sr.nii"], 5, "cannot be written to"),
+        (["--model", "linear", "--factor", "2", "-o", "OUT/sr.jpg"], 2, "not as '.jpg'"),
+        (["--model", "linear", "--factor", "2", "-o", "SCAN"], 2, "is an input of this job"),
+        (["--model", "linear", "--factor", "2", "--truth", "missing.nii"], 3, "ground truth: missing.nii"),
+    ],
+)
+def test_a_request_that_cannot_be_served_is_one_clear_line_with_its_own_exit_code(
+    arguments: list[str],
+    code: int,
+    expected: str,
+    scan: Path,
+    out: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "models").mkdir()
+    save_tiny(tmp_path / "models")
+    save_tiny(tmp_path / "models", "guided", task="reference-guided")
+    (tmp_path / "models" / "broken.safetensors").write_bytes(
+        (tmp_path / "models" / "guided.safetensors").read_bytes()[:-9]
+    )
+    filled = [text.replace("SCAN", str(scan)).replace("OUT", str(out)) for text in arguments]
+    output = [] if "-o" in filled else ["-o", str(out / "sr.nii.gz")]
+    before = scan.read_bytes()
+    assert cli.main(["run", str(scan), *output, *filled, "--models", str(tmp_path / "models")]) == code
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and said.err.startswith("error: ") and expected in said.err, said.err
+    assert said.out == "" and not list(out.iterdir()) and scan.read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32" or not hasattr(os, "geteuid"), reason="POSIX permissions")
+def test_a_read_only_folder_is_refused_before_any_work(
+    scan: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere; /proc stands for a read-only folder in the test above")
+    out.chmod(0o555)
+    try:
+        assert cli.main(["run", str(scan), "-o", str(out / "sr.nii.gz"), "--model", "linear", "--factor", "2"]) == 5
+    finally:
+        out.chmod(0o755)
+    assert "cannot be written to" in capsys.readouterr().err and not list(out.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file size limits are POSIX")
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+def test_a_full_disk_leaves_nothing_behind(suffix: str, scan: Path, out: Path) -> None:
+    """A limit on the size of files makes writes fail in the middle, as a full disk does."""
+    import resource
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    done = shell(
+        "run", scan, "-o", out / f"sr{suffix}", "--model", "linear", "--factor", "4", preexec_fn=limit,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""},
+    )  # fmt: skip
+    assert done.returncode == 5, done.stderr
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: "), done.stderr
+    assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "COMMAND"),
+        (["fly"], "invalid choice"),
+        (["run"], "required"),
+        (["run", "a.nii", "-o", "b.nii", "-m", "linear", "--factor", "two"], "invalid float"),
+        (
+            ["run", "a.nii", "-o", "b.nii", "-m", "linear", "--factor", "2", "--spacing", "1", "1", "1"],
+            "not allowed with",
+        ),
+        (["run", "a.nii", "-o", "b.nii", "-m", "linear", "--plane", "up"], "expected in-plane or through-plane"),
+    ],
+)
+def test_a_mistyped_command_is_one_line_that_points_to_help(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    errors = capsys.readouterr().err
+    assert ended.value.code == 2 and errors.count("\n") == 1 and expected in errors and "--help" in errors
+
+
+# commands
+
+
+def test_help_documents_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--help"], ["run", "--help"]):
+        with pytest.raises(SystemExit):
+            cli.main(arguments)
+        text = capsys.readouterr().out
+        assert "130 cancelled" in text and "3 unsuitable input" in text and "Research use only" in text
+
+
+def test_run_super_resolves_and_says_where_the_result_is(
+    scan: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_tiny(tmp_path)
+    arguments = ["run", str(scan), "-o", str(out / "sr.nrrd"), "-m", "tiny-through-x2", "--models", str(tmp_path)]
+    assert cli.main([*arguments, "--device", "cpu", "--consistency-map", str(out / "c.nrrd")]) == 0
+    output, errors = capsys.readouterr()
+    assert output.splitlines()[:3] == [str(out / name) for name in ("sr.nrrd", "c.nrrd", "sr.json")]
+    assert "research use only" in output and errors == ""
+    assert read_volume(out / "sr.nrrd").grid.size == (16, 18, 12)
+
+
+def test_json_prints_events_and_nothing_else(scan: Path, out: Path) -> None:
+    done = shell("run", scan, "-o", out / "sr.nii.gz", "-m", "linear", "--factor", "2", "--json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0 and events[-1]["event"] == "result" and done.stderr == ""
+    failed = shell("run", scan, "-o", out / "sr.nii.gz", "-m", "liner", "--factor", "2", "--json")
+    assert json.loads(failed.stdout.splitlines()[-1])["exit_code"] == failed.returncode == 4 and failed.stderr == ""
+
+
+def test_what_a_library_prints_does_not_spoil_the_events(scan: Path, out: Path) -> None:
+    """C++ libraries print to the process's standard output; it goes to standard error instead."""
+    code = (
+        "import os, sys; from MRSuperResLib import cli, jobs; before = jobs.run_job\n"
+        "def noisy(*a, **k):\n    os.write(1, b'ITK says hello\\n'); print('and Python'); return before(*a, **k)\n"
+        "jobs.run_job = noisy; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "run", str(scan), "-o", str(out / "sr.nii"), "-m", "linear", "--factor", "2"]
+    done = subprocess.run([*command, "--json"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0 and all(json.loads(line) for line in done.stdout.splitlines())
+    assert "ITK says hello" in done.stderr and "and Python" in done.stderr
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_progress_and_wipes_it(scan: Path) -> None:
+    errors, output = Terminal(), io.StringIO()
+    show = cli.Show(errors, output)
+    show({"event": "started", "model": "m", "device": "cpu", "precision": "fp32", "output_size": [1, 2, 3],
+          "output_spacing": [1.0, 1.0, 0.5]})  # fmt: skip
+    show({"event": "progress", "stage": "super-resolving", "done": 5, "total": 10, "seconds_left": 75.0})
+    assert "[############            ] 5/10  1 min 15 s left" in errors.getvalue()
+    show({"event": "warning", "code": "c", "message": "mind this"})
+    show({"event": "progress", "stage": "writing", "done": 1, "total": 1, "seconds_left": 0.0})
+    outputs = {"output": "sr.nii", "error_map": None, "samples": ["s1.nii"], "sidecar": "sr.json"}
+    show({"event": "result", "outputs": outputs, "metrics": {"psnr": 31.234567, "slices": 3}, "seconds": 4000.0})
+    assert "warning: mind this\n" in errors.getvalue()
+    assert errors.getvalue().rstrip("\r").rsplit("\r", 1)[-1].strip() == ""
+    assert output.getvalue().splitlines()[:3] == ["sr.nii", "s1.nii", "sr.json"]
+    assert "psnr: 31.23" in output.getvalue() and "slices: 3" in output.getvalue() and "1 h 06 min" in output.getvalue()
+
+
+def test_the_list_of_models_is_a_table_and_json_prints_cards(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_tiny(tmp_path)
+    assert cli.main(["models", "--models", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:4] == ["ID", "TASK", "PLANE", "FACTOR"]
+    assert any(line.split()[:4] == ["tiny-through-x2", "super-resolve", "through-plane", "x2"] for line in lines)
+    assert cli.main(["models", "--json", "--models", str(tmp_path)]) == 0
+    cards = {entry["card"]["id"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert set(models.BASELINES) <= set(cards) and cards["tiny-through-x2"]["card"]["factors"] == [2.0, 1.0]
+    assert models.ModelCard.from_json(cards["tiny-through-x2"]["card"]).id == "tiny-through-x2"
+
+
+def test_a_card_is_shown_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_tiny(
+        tmp_path, spacing=models.SpacingRange((0.5, 1.0), (2.0, 6.0)),
+        sources=(models.Source("Colin27", "BSD-3", "truth"),),
+        training=models.Training("rdst-e", 9000, 38.0, "2 CPU threads", "2025-01-01"),
+        metrics=(models.Score("colin27", "through-plane", "through-gaussian", 31.0, 0.92, 0.01, {"bspline": (28.5, 0.9)}),),
+        paper=models.Paper("A residual dense vision transformer", "Zhu et al.", 2023, "", "+3.4 dB"),
+    )  # fmt: skip
+    assert cli.main(["models", "show", "tiny-through-x2", "--models", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    for part in (
+        "slices of 2 to 6 mm",
+        "Colin27 (BSD-3)",
+        "9000 steps in 38 minutes",
+        "bspline 28.50 dB",
+        "+3.4 dB",
+        "Tests",
+    ):
+        assert part in text
+
+
+def test_verify_reads_every_model_and_fails_on_a_changed_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save_tiny(tmp_path)
+    assert cli.main(["models", "verify", "--models", str(tmp_path)]) == 0
+    assert "ok" in capsys.readouterr().out
+    blob = bytearray(path.read_bytes())
+    blob[-3] ^= 4
+    path.write_bytes(blob)
+    assert cli.main(["models", "verify", "tiny-through-x2", "--json", "--models", str(tmp_path)]) == 4
+    assert json.loads(capsys.readouterr().out)[0]["ok"] is False
+    path.write_bytes(blob[:-50])
+    assert cli.main(["models", "verify", "--models", str(tmp_path)]) == 4
+    assert "truncated" in capsys.readouterr().err
+
+
+def test_run_and_translate_make_the_jobs_their_options_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[jobs.Job] = []
+    monkeypatch.setattr(jobs, "execute", lambda job, emit, cancel: made.append(job) or 0)
+    run = (
+        "run a.nii -o b.nii -m m --spacing 1 1 2 --plane through --slice-axis 1 --reference r.nii --no-register --contrast T2w"
+        " --truth t.nii --error-map e.nii --consistency-map c.nii --project --profile box --device cuda:1 --precision bf16"
+        " --tile 96 --batch 2 --threads 3 --models d1 --models d2"
+    )
+    cli.main(run.split())
+    assert made[0] == jobs.Job(
+        input="a.nii", output="b.nii", model="m", task="reference-guided", spacing=(1.0, 1.0, 2.0), plane="through-plane",
+        slice_axis=1, reference="r.nii", register=False, contrast="T2w", truth="t.nii", error_map="e.nii",
+        consistency_map="c.nii", project=True, profile="box", device="cuda:1", precision="bf16", tile=96, batch=2, threads=3,
+        model_folders=("d1", "d2"),
+    )  # fmt: skip
+    translate = (
+        "translate a.nii -o b.nii -m m --to T2w --samples 5 --samples-folder s --seed 3 --uncertainty-map u.nii"
+        " --super-resolve rdst --factor 4"
+    )
+    cli.main(translate.split())
+    assert made[1] == jobs.Job(
+        input="a.nii", output="b.nii", model="m", task="translate", target="T2w", samples=5, samples_folder="s", seed=3,
+        uncertainty_map="u.nii", super_resolve_with="rdst", factor=4.0,
+    )  # fmt: skip
+
+
+def sharp(path: Path) -> Path:
+    """A ball in noise on an isotropic grid."""
+    k, j, i = np.meshgrid(*[np.arange(24) - 11.5] * 3, indexing="ij")
+    ball = 400.0 * (k**2 + j**2 + i**2 < 81)
+    return image((ball + 0.2 * noise(24, 24, 24)).astype(np.float32), path, (1.0, 1.0, 1.0))
+
+
+def test_evaluate_scores_models_beside_the_baselines_and_draws(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    save_tiny(tmp_path)
+    scans = [str(sharp(tmp_path / f"{name}.nii.gz")) for name in ("one", "two")]
+    arguments = ["evaluate", *scans, "--model", "tiny-through-x2,linear", "--plane", "through", "--factor", "2"]
+    arguments += ["--models", str(tmp_path), "--device", "cpu", "--profile", "box"]
+    assert cli.main([*arguments, "--json", "--figure", str(out / "gain.png")]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {(row["scan"], row["model"]) for row in rows} == {
+        (scan, model) for scan in ("one", "two") for model in ("linear", "bspline", "lanczos", "tiny-through-x2")
+    }
+    assert {row["degradation"] for row in rows} == {"through-box"} and all(row["metrics"]["psnr"] > 15 for row in rows)
+    assert sorted(path.name for path in out.iterdir()) == ["gain-one.png", "gain-two.png"]
+    assert cli.main([*arguments, "--figure", ""]) == 0
+    assert "mean over 2 scans" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "expected"),
+    [
+        (["--profile", "round"], 2, "degradation 'round' is unknown"),
+        (["--factor", "1"], 2, "expected more than 1"),
+        (["--model", "nothing"], 4, "no model is called"),
+        (["--reference", "a.nii", "b.nii"], 2, "give one for each"),
+    ],
+)
+def test_evaluate_refuses_what_it_cannot_do_in_one_line(
+    changes: list[str], code: int, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", str(sharp(tmp_path / "one.nii.gz")), "--figure", "", "--plane", "through"]
+    assert cli.main([*arguments, "--model", "linear", "--factor", "2", *changes]) == code
+    errors = capsys.readouterr().err
+    assert errors.splitlines()[-1].startswith("error: ") and expected in errors and "Traceback" not in errors
+
+
+def test_demo_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from MRSuperResLib import demo
+
+    asked: list[Any] = []
+    monkeypatch.setattr(demo, "run", lambda *a, **k: asked.append((a, k)))
+    command = "demo --output d --input v.nii --model m --whole --device cpu --threads 2 --models f"
+    assert cli.main(command.split()) == 0
+    assert cli.main(["demo"]) == 0
+    everything = {
+        "source": "v.nii",
+        "model": "m",
+        "model_folders": ["f"],
+        "block_mm": None,
+        "device": "cpu",
+        "threads": 2,
+    }
+    assert asked[0] == (("d",), everything)
+    assert asked[1][0] == ("demo-output",) and asked[1][1]["block_mm"] == demo.BLOCK_MM
+
+
+def test_train_and_data_pack_hand_their_options_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("lightning_fabric")
+    from MRSuperResLib.training import loop, pack
+
+    asked: list[Any] = []
+    entry = models.find_model("linear")
+    monkeypatch.setattr(loop, "train", lambda *a, **k: asked.append((a, k)) or entry)
+    command = "train rdst-e --data d --out o --minutes 2 --resume --device cpu --init linear"
+    assert cli.main(command.split()) == 0
+    assert asked[0][0] == ("rdst-e", "d", "o")
+    assert asked[0][1] == {"minutes": 2.0, "resume": True, "device": "cpu", "init": "linear"}
+    (tmp_path / "data").mkdir()
+    save_scan(tmp_path / "data" / "a_T1w.nii.gz")
+    assert cli.main(["data", "pack", str(tmp_path / "data"), str(tmp_path / "a.pack")]) == 0
+    assert "1 volumes" in capsys.readouterr().out and pack.Pack(tmp_path / "a.pack").entries[0].name == "a_T1w"
+    assert cli.main(["data", "pack", str(tmp_path / "out"), str(tmp_path / "b.pack")]) == 2
+    assert capsys.readouterr().err.startswith("error: no volume")
+
+
+def test_a_bug_is_one_line_and_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(*_: Any) -> None:
+        raise KeyError("colour")
+
+    monkeypatch.setattr(models, "list_models", broken)
+    assert cli.main(["models"]) == 1
+    errors = capsys.readouterr().err
+    assert "Traceback" in errors and errors.splitlines()[-1] == "error: KeyError: 'colour' (a bug: please report it)"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "expected"),
+    [
+        (ModuleNotFoundError("No module named 'monai'", name="monai"), 7, "pip install monai"),
+        (KeyboardInterrupt(), 130, "cancelled"),
+    ],
+)
+def test_a_missing_package_and_an_interrupt_have_their_own_codes(
+    error: BaseException, code: int, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(models, "list_models", broken)
+    assert cli.main(["models"]) == code
+    errors = capsys.readouterr().err
+    assert expected in errors and "Traceback" not in errors
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    """`mrsuperres models | head -1`."""
+    command = f"{sys.executable} -m MRSuperResLib models --json | head -c 1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stderr == "" and done.returncode == 0
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith("mrsuperres ")

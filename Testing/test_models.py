@@ -1,0 +1,410 @@
+"""Model packages: what a user drops into a folder is listed, and what was damaged or tampered with is refused with a reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from MRSuperResLib import models, networks
+from MRSuperResLib.errors import ModelError, OutputError
+from MRSuperResLib.models import ModelCard, Requirements, SpacingRange
+
+TINY = {"blocks": 1, "factors": [4, 1], "width": 8, "heads": 2, "growth": 4, "window": 4}
+
+
+def card(name: str = "tiny-through-x4", **changes: object) -> ModelCard:
+    """A sound card of a network small enough for tests."""
+    fields: dict[str, object] = {
+        "id": name,
+        "title": "Tiny",
+        "version": "1.0",
+        "architecture": "rdst",
+        "hyperparameters": TINY,
+        "task": "super-resolve",
+        "plane": "through-plane",
+        "factors": (4, 1),
+        "contrasts": ("T1w", "T2w"),
+        "spacing": SpacingRange((0.5, 1.2), (2.0, 6.0)),
+        "licence": "Apache-2.0",
+        "intended_use": "Tests. Research use only.",
+    }
+    return ModelCard(**(fields | changes))  # type: ignore[arg-type]
+
+
+def weights() -> dict[str, torch.Tensor]:
+    """Random weights of that network, always the same."""
+    torch.manual_seed(0)
+    network = networks.build("rdst", TINY)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return network.state_dict()
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A sound package in an otherwise empty folder."""
+    path = tmp_path / "tiny-through-x4.safetensors"
+    models.save_model(path, card(), weights())
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_models_of_this_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the shipped models nor the user's."""
+    monkeypatch.setenv("MRSUPERRES_MODELS", str(tmp_path_factory.mktemp("empty")))
+    monkeypatch.setattr(models, "default_folders", lambda: (models.user_folder(),))
+
+
+def rewrite(path: Path, change: Callable[[dict], None]) -> None:
+    """Change the header of a safetensors file, data untouched."""
+    blob = path.read_bytes()
+    length = struct.unpack("<Q", blob[:8])[0]
+    header = json.loads(blob[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + blob[8 + length :])
+
+
+def test_a_saved_model_answers_as_before_it_was_saved(package: Path) -> None:
+    """fp16 weights cost less than a thousandth of the range."""
+    before = networks.build("rdst", TINY)
+    before.load_state_dict(weights())
+    image = torch.rand(1, 1, 9, 11)
+    after = models.load_network(models.read_entry(package))
+    with torch.inference_mode():
+        difference = (after(image) - before.eval()(image)).abs().max()
+    assert after(image).shape == (1, 1, 36, 11)
+    assert difference < 1e-3
+
+
+def test_a_model_dropped_into_a_folder_appears_in_the_list_beside_the_baselines(package: Path) -> None:
+    entries = {entry.card.id: entry for entry in models.list_models([package.parent])}
+    assert list(entries)[:3] == ["linear", "bspline", "lanczos"]
+    assert entries["tiny-through-x4"].card == card()
+    assert entries["tiny-through-x4"].path == package
+
+
+def test_models_are_looked_for_beside_the_library_inside_it_and_in_the_users_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("MRSUPERRES_MODELS", str(tmp_path))
+    library = Path(models.__file__).parent
+    assert models.default_folders() == (
+        library.parent / "Resources" / "Models",
+        library / "Resources" / "Models",
+        tmp_path,
+    )
+
+
+def test_the_users_own_folder_is_searched(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MRSUPERRES_MODELS", str(package.parent))
+    assert models.find_model("tiny-through-x4").path == package
+
+
+def test_the_card_comes_back_equal_from_json() -> None:
+    full = card(
+        sources=(models.Source("scans", "CC-BY", "truth"),),
+        training=models.Training("rdst-e", 1000, 20.0, "1 x CPU", "2025-01-01", ""),
+        metrics=(models.Score("a", "axial", "through-gaussian", 30.0, 0.9, 0.01, {"bspline": (28.0, 0.85)}),),
+        paper=models.Paper("RDST", "Zhu", 2023, "arXiv", "+3.4 dB"),
+        requirements=Requirements(uncertainty_scale=1.5),
+    )
+    assert ModelCard.from_json(full.to_json()) == full
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"id": "Has Spaces"}, "lower-case"),
+        ({"factors": (2.5, 1)}, "whole numbers"),
+        ({"factors": None}, "factors are missing"),
+        ({"contrasts": ()}, "contrasts are missing"),
+        ({"task": "translate"}, "target_contrasts"),
+        ({"spacing": SpacingRange((2.0, 1.0), (1.0, 2.0))}, "spacing range"),
+        ({"requirements": Requirements(smallest=0)}, "requirements"),
+        ({"schema": 0}, "schema"),
+    ],
+)
+def test_an_impossible_card_is_refused(change: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ModelError, match=complaint):
+        card(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"colour": "red"}, "colour is not a known field"),
+        ({"task": "paint"}, 'task is "paint", expected one of'),
+        ({"factors": [4]}, "factors has 1 values, expected 2"),
+        ({"factors": "x4"}, 'factors is "x4", expected a list'),
+        ({"title": 3}, "title is 3, expected text"),
+        ({"hyperparameters": []}, "hyperparameters is \\[\\], expected an object"),
+        ({"requirements": {"halo": 1.5}}, "requirements.halo is 1.5, expected a whole number"),
+        ({"requirements": {"tiling": 1}}, "requirements.tiling is 1, expected true or false"),
+        ({"schema": 99}, "update MRSuperRes"),
+    ],
+)
+def test_a_card_with_a_wrong_field_is_refused_by_its_name(change: dict[str, object], complaint: str) -> None:
+    document = json.loads(card().to_json()) | change
+    with pytest.raises(ModelError, match=complaint):
+        ModelCard.from_json(document)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"card"', '{"id": NaN}', "{}"])
+def test_a_card_that_is_no_card_is_refused(text: str) -> None:
+    with pytest.raises(ModelError):
+        ModelCard.from_json(text)
+
+
+def test_a_changed_weight_is_noticed(package: Path) -> None:
+    blob = bytearray(package.read_bytes())
+    blob[-5] ^= 1
+    package.write_bytes(blob)
+    entry = models.read_entry(package)
+    with pytest.raises(ModelError, match="not as it was published"):
+        models.verify(entry)
+    with pytest.raises(ModelError, match="not as it was published"):
+        models.load_network(entry)
+
+
+def test_a_changed_card_is_noticed(package: Path) -> None:
+    """Somebody widens what a model claims to cover."""
+
+    def widen(header: dict) -> None:
+        stated = json.loads(header["__metadata__"]["card"])
+        stated["contrasts"] = ["any"]
+        header["__metadata__"]["card"] = json.dumps(stated)
+
+    rewrite(package, widen)
+    entry = models.read_entry(package)
+    assert entry.card.contrasts == ("any",)
+    with pytest.raises(ModelError, match="not as it was published"):
+        models.verify(entry)
+
+
+def test_a_file_exchanged_after_listing_is_noticed(package: Path) -> None:
+    entry = models.read_entry(package)
+    models.save_model(package, card(title="Other"), weights())
+    with pytest.raises(ModelError, match="changed after it was listed"):
+        models.load_network(entry)
+
+
+def drop_card(header: dict) -> None:
+    del header["__metadata__"]["card"]
+
+
+def drop_digest(header: dict) -> None:
+    del header["__metadata__"]["digest"]
+
+
+def overlap(header: dict) -> None:
+    first, second = [name for name in header if name != "__metadata__"][:2]
+    header[second]["data_offsets"] = header[first]["data_offsets"]
+
+
+def wrong_shape(header: dict) -> None:
+    name = next(name for name in header if name != "__metadata__")
+    header[name]["shape"] = [1, *header[name]["shape"], 7]
+
+
+def baseline_name(header: dict) -> None:
+    header["__metadata__"]["card"] = card(architecture="interpolation").to_json()
+
+
+def bad_json_card(header: dict) -> None:
+    header["__metadata__"]["card"] = "{"
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "complaint"),
+    [
+        (drop_card, "foreign-model", "made by another program"),
+        (drop_digest, "tampered-model", "no digest"),
+        (overlap, "damaged-model", "damaged"),
+        (wrong_shape, "damaged-model", "bytes its shape needs"),
+        (baseline_name, "bad-card", "cannot have the architecture"),
+        (bad_json_card, "bad-card", "not valid JSON"),
+    ],
+)
+def test_a_header_that_lies_is_refused(
+    package: Path, change: Callable[[dict], None], code: str, complaint: str
+) -> None:
+    rewrite(package, change)
+    with pytest.raises(ModelError, match=complaint) as refused:
+        models.read_entry(package)
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "not a safetensors file"),
+        (b"\x01\x02", "not a safetensors file"),
+        (struct.pack("<Q", 2**60) + b"{}", "not a safetensors file"),
+        (struct.pack("<Q", 2) + b"[]", "damaged"),
+        (struct.pack("<Q", 4) + b"nope", "damaged"),
+        (b"\x80\x04pickle" * 10, "not a safetensors file"),
+    ],
+)
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
+    path = tmp_path / "odd.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=complaint):
+        models.read_entry(path)
+
+
+def test_a_half_downloaded_model_is_refused_by_name_and_left_out_of_the_list(package: Path) -> None:
+    package.write_bytes(package.read_bytes()[:-100])
+    told: list[str] = []
+    listed = models.list_models([package.parent], lambda code, message: told.append(f"{code}: {message}"))
+    assert [entry.card.id for entry in listed] == list(models.BASELINES)
+    assert len(told) == 1 and "truncated" in told[0] and told[0].startswith("damaged-model")
+    with pytest.raises(ModelError, match="truncated"):
+        models.find_model("tiny-through-x4", [package.parent])
+
+
+def test_bytes_after_the_weights_are_refused(package: Path) -> None:
+    package.write_bytes(package.read_bytes() + b"payload")
+    with pytest.raises(ModelError, match="longer than its header says"):
+        models.read_entry(package)
+
+
+def test_a_model_that_takes_a_baselines_name_is_ignored(tmp_path: Path) -> None:
+    models.save_model(tmp_path / "x.safetensors", card("linear"), weights())
+    told: list[str] = []
+    listed = models.list_models([tmp_path], lambda code, message: told.append(message))
+    assert [entry.path for entry in listed] == [None] * 3
+    assert "name of a baseline" in told[0]
+
+
+def test_of_two_models_with_one_name_the_newer_version_is_used_and_said(tmp_path: Path) -> None:
+    old = models.save_model(tmp_path / "a.safetensors", card(version="1.9"), weights())
+    new = models.save_model(tmp_path / "b.safetensors", card(version="1.10"), weights())
+    assert old.digest != new.digest
+    told: list[tuple[str, str]] = []
+    assert models.find_model("tiny-through-x4", [tmp_path], lambda *warning: told.append(warning)) == new
+    assert told[0][0] == "duplicate-model" and "a.safetensors" in told[0][1]
+
+
+def test_a_copy_of_a_model_is_no_duplicate(package: Path) -> None:
+    (package.parent / "copy.safetensors").write_bytes(package.read_bytes())
+    told: list[str] = []
+    listed = models.list_models([package.parent], lambda code, message: told.append(message))
+    assert len(listed) == 4 and not told
+
+
+def test_a_misspelt_model_is_answered_with_close_names(package: Path) -> None:
+    with pytest.raises(ModelError, match="did you mean tiny-through-x4"):
+        models.find_model("tiny-trough-x4", [package.parent])
+    with pytest.raises(ModelError, match="there are linear, bspline"):
+        models.find_model("zzzz")
+    with pytest.raises(ModelError, match="no model file at"):
+        models.find_model("nowhere/else.safetensors")
+
+
+def test_a_model_file_can_be_named_directly(package: Path) -> None:
+    assert models.find_model(package).card.id == "tiny-through-x4"
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    wrong = {name: tensor for name, tensor in weights().items() if not name.startswith("head")}
+    entry = models.save_model(tmp_path / "x.safetensors", card(), wrong)
+    with pytest.raises(ModelError, match="do not fit"):
+        models.load_network(entry)
+
+
+@pytest.mark.parametrize("name", ["no_such_network", "os"])
+def test_an_unknown_architecture_is_refused_not_imported(tmp_path: Path, name: str) -> None:
+    entry = models.save_model(tmp_path / "x.safetensors", card(architecture=name), weights())
+    with pytest.raises(ModelError, match="unknown to this version"):
+        models.load_network(entry)
+
+
+def test_unknown_hyperparameters_are_refused(tmp_path: Path) -> None:
+    entry = models.save_model(tmp_path / "x.safetensors", card(hyperparameters={"depth": 3}), weights())
+    with pytest.raises(ModelError, match="does not accept"):
+        models.load_network(entry)
+
+
+def test_diverged_weights_are_not_shipped(tmp_path: Path) -> None:
+    bad = weights()
+    bad["head.bias"] = bad["head.bias"] + 1e6  # beyond fp16
+    with pytest.raises(ModelError, match="not finite"):
+        models.save_model(tmp_path / "x.safetensors", card(), bad)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_save_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written"):
+        models.save_model(tmp_path / "missing" / "x.safetensors", card(), weights())
+    (tmp_path / "taken.safetensors").mkdir()
+    with pytest.raises(OutputError, match="cannot be written"):
+        models.save_model(tmp_path / "taken.safetensors", card(), weights())
+    assert [path.name for path in tmp_path.iterdir()] == ["taken.safetensors"]
+
+
+def test_baselines_have_no_network_and_nothing_to_verify() -> None:
+    linear = models.find_model("linear")
+    models.verify(linear)
+    with pytest.raises(ModelError, match="no network"):
+        models.load_network(linear)
+
+
+def test_a_card_of_a_later_field_still_has_its_digest(package: Path) -> None:
+    """The digest is of the card's text, so that a default added to `ModelCard` later does not spoil published files."""
+    blob = package.read_bytes()
+    length = struct.unpack("<Q", blob[:8])[0]
+    text = json.loads(blob[8 : 8 + length])["__metadata__"]["card"]
+    assert ModelCard.from_json(text) == models.read_entry(package).card
+    models.verify(models.read_entry(package))
+
+
+@dataclasses.dataclass
+class Scan:
+    """What `coverage` asks of a grid."""
+
+    size: tuple[int, int, int] = (200, 220, 30)
+    spacing: tuple[float, float, float] = (0.8, 0.8, 4.0)
+    slice_axis: int = 2
+
+
+@pytest.mark.parametrize(
+    ("scan", "contrast", "factors", "expected"),
+    [
+        (Scan(), "T1w", 4.0, None),
+        (Scan(), None, None, None),
+        (Scan(), "FLAIR", 4.0, "trained on T1w and T2w, this scan is FLAIR"),
+        (Scan(spacing=(0.8, 0.8, 8.0)), "T1w", 4.0, "slices of 2 to 6 mm, this scan has 8 mm"),
+        (Scan(spacing=(0.3, 0.4, 4.0)), "T1w", 4.0, "in-plane voxels of 0.5 to 1.2 mm, this scan has 0.3 x 0.4 mm"),
+        (Scan(), "T1w", (8.0,), "made for x4, x8 is asked"),
+        (Scan(size=(5, 220, 30)), "T1w", 4.0, "at least 8 voxels"),
+    ],
+)
+def test_what_a_model_was_not_trained_for_is_said_in_plain_words(
+    scan: Scan, contrast: str | None, factors: object, expected: str | None
+) -> None:
+    reasons = models.coverage(card(), scan, contrast, factors)  # type: ignore[arg-type]
+    if expected is None:
+        assert reasons == []
+    else:
+        assert len(reasons) == 1 and expected in reasons[0]
+
+
+def test_listing_models_loads_no_torch(package: Path) -> None:
+    """The panel lists models inside Slicer's own process."""
+    code = (
+        "import sys; from MRSuperResLib import models;"
+        f"assert models.find_model('tiny-through-x4', [{str(package.parent)!r}]).card.factor == 4;"
+        "print('torch' in sys.modules, 'safetensors' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.stdout.split() == ["False", "False"], done.stderr
