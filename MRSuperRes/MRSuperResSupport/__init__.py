@@ -1,0 +1,1 @@
+"""What the MRSuperRes module does for its panel and the console: scene in, worker, scene out."""

@@ -1,0 +1,647 @@
+"""Runs models on nodes of the scene: from the panel, and from the Python console. Knows no widgets.
+
+    logic = MRSuperResLogic()
+    fine = logic.superResolve(getNode("T2 thick"), model="rdst-e-through-x4")
+    logic.superResolveMany(["a.nii.gz", "b.nii.gz"], model="rdst-e-through-x4", outputFolder="/data/fine")
+
+What computes is a child process (see `worker`): Slicer stays responsive, and survives it.
+"""
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+
+from MRSuperResLib import models
+from MRSuperResLib.errors import Cancelled, MRSuperResError, OutputError, UsageError
+from MRSuperResLib.inference import estimate as estimate_grid
+from MRSuperResLib.provenance import sidecar_path
+
+from . import requirements, scene
+from .worker import Worker
+
+try:
+    import qt
+except ImportError:  # a script without Qt: runs are then pumped by whoever waits for them
+    qt = None
+
+POLL_MILLISECONDS = 50
+MAPS = {"errorMap": "error_map", "consistencyMap": "consistency_map", "uncertaintyMap": "uncertainty_map"}
+MAP_NAMES = {"errorMap": "error", "consistencyMap": "consistency", "uncertaintyMap": "uncertainty"}
+TASKS = {  # what the panel calls a task -> the cards' task, and plane
+    "in-plane": ("super-resolve", "in-plane"),
+    "through-plane": ("super-resolve", "through-plane"),
+    "reference-guided": ("reference-guided", None),
+    "translate": ("translate", None),
+}
+DONE = "a result is there already"
+
+
+@dataclass
+class RunRequest:
+    """One volume, one model, and what to make of them.
+
+    input, reference, truth: volume nodes. output, errorMap, consistencyMap, uncertaintyMap: a node to fill, True to make one;
+    for a map, None not to. spacing: mm along i, j, k. samples: of a translation; all of them become nodes.
+    """
+
+    input: Any
+    model: str
+    task: str = "super-resolve"
+    plane: str | None = None
+    factor: float | None = None
+    spacing: Any = None
+    contrast: str = ""
+    reference: Any = None
+    register: bool = True
+    truth: Any = None
+    target: str = ""
+    samples: int | None = None
+    seed: int = 0
+    output: Any = None
+    errorMap: Any = None
+    consistencyMap: Any = None
+    uncertaintyMap: Any = None
+    project: bool = False
+    device: str = "auto"
+    precision: str = "auto"
+    superResolveWith: str | None = None
+
+
+@dataclass
+class RunResult:
+    """What a run made. metrics: against the ground truth, if there was one."""
+
+    output: Any
+    errorMap: Any = None
+    consistencyMap: Any = None
+    uncertaintyMap: Any = None
+    samples: list = field(default_factory=list)
+    metrics: dict = field(default_factory=dict)
+    provenance: dict = field(default_factory=dict)
+    warnings: list = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass
+class ManyResult:
+    """One volume of many. output: a node, or the file it was written to; error: None if all went well."""
+
+    name: str
+    output: Any = None
+    error: MRSuperResError | None = None
+    skipped: bool = False
+    seconds: float = 0.0
+
+
+class MRSuperResLogic(ScriptedLoadableModuleLogic):
+    """The module's logic; `process` makes the child processes, for hosts that start them otherwise."""
+
+    def __init__(self, process=Worker):
+        ScriptedLoadableModuleLogic.__init__(self)
+        self._process = process
+
+    # What there is, and what suits
+
+    def models(self):
+        """All models, the baselines first; reads cards only, no torch."""
+        return models.list_models()
+
+    def suitable(self, node, task, contrast="", referenceNode=None):
+        """(models for `task`, [(model, why it is not offered)]) for a volume node.
+
+        task: "in-plane", "through-plane", "reference-guided" or "translate"; contrast: "" if not known.
+        """
+        kind, plane = TASKS[task]
+        offered, hidden = [], []
+        for entry in self.models():
+            reason = self._unsuitable(entry, kind, plane, contrast, referenceNode)
+            if reason is None:
+                offered.append(entry)
+            elif reason:
+                hidden.append((entry, reason))
+        return offered, hidden
+
+    def _unsuitable(self, entry, kind, plane, contrast, referenceNode):
+        """None if the model is offered, "" if it is for something else altogether, else why it is hidden."""
+        card = entry.card
+        if card.task != kind:
+            return ""
+        if plane is not None and card.plane not in ("any", plane):
+            return ""
+        if contrast and "any" not in card.contrasts and contrast not in card.contrasts:
+            return f"made for {', '.join(card.contrasts)}, this scan is {contrast}"
+        if kind == "translate" and not [target for target in card.target_contrasts if target != contrast]:
+            return f"makes {', '.join(card.target_contrasts)} only, which this scan is"
+        if kind == "reference-guided":
+            other, taken = scene.guessContrast(referenceNode), card.reference_contrasts
+            if other and taken and "any" not in taken and other not in taken:
+                return f"takes a reference of {', '.join(taken)}, this one is {other}"
+        return None
+
+    def guessContrast(self, node):
+        """T1w, T2w, FLAIR, PDw, or "" if the node's name and DICOM description do not tell."""
+        return scene.guessContrast(node)
+
+    def refusal(self, node):
+        """Why the node cannot be worked on, "" if it can."""
+        return scene.refusal(node)
+
+    def describe(self, entry):
+        """The card in plain words."""
+        card = entry.card
+        if card.is_baseline:
+            return f"{card.title}. What Slicer does without a model; for comparison."
+        lines = [f"{card.title}, version {card.version}. {card.intended_use}"]
+        lines.append(f"For {', '.join(card.contrasts)} of the {card.anatomy}.")
+        if card.spacing is not None:
+            (low, high), (thin, thick) = card.spacing.in_plane, card.spacing.through_plane
+            lines.append(
+                f"Trained for voxels of {low:g} to {high:g} mm in plane and slices of {thin:g} to {thick:g} mm."
+            )
+        if card.metrics:
+            gains = [score.psnr - score.baseline["bspline"][0] for score in card.metrics if "bspline" in score.baseline]
+            if gains:
+                lines.append(
+                    f"On {len(gains)} held-out scans {sum(gains) / len(gains):+.1f} dB PSNR over B-spline "
+                    f"({min(gains):+.1f} to {max(gains):+.1f})."
+                )
+        if card.paper is not None:
+            lines.append(f"After {card.paper.authors}, {card.paper.year}: {card.paper.title}.")
+        lines.append(f"Licence {card.licence}. Research use only.")
+        return "\n".join(lines)
+
+    def estimate(self, node, modelId, *, factor=None, spacing=None, plane=None):
+        """The grid a run would make and the memory it needs. Raises `MRSuperResError` if it cannot be."""
+        grid = scene.volumeOf(node).grid if scene.refusal(node) else scene.gridOf(node)
+        return estimate_grid(grid, models.find_model(modelId), factor=factor, spacing=spacing, plane=plane)
+
+    def warnings(self, node, modelId, contrast="", *, factor=None, spacing=None):
+        """What the model's card does not cover about this scan, in plain words."""
+        grid = scene.gridOf(node)
+        factors = factor if spacing is None else [old / new for old, new in zip(grid.spacing, spacing, strict=True)]
+        return models.coverage(models.find_model(modelId).card, grid, contrast or None, factors)
+
+    def overlap(self, node, referenceNode):
+        """Share (0 to 1) of the node's box that the reference covers, by their headers, on a coarse raster of points."""
+        import numpy as np
+
+        grid, other = scene.gridOf(node), scene.gridOf(referenceNode)
+        axes = [np.linspace(0, size - 1, 12) for size in grid.size]
+        points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+        return float(np.mean(other.contains(grid.index_to_world(points))))
+
+    # One volume
+
+    def start(self, request, *, onProgress=None, onWarning=None, onLog=None, onFinished=None):
+        """Start a run and return at once; callbacks come in this thread, `onFinished(run)` exactly once.
+
+        onProgress(stage, done, total, secondsLeft or None), onWarning(code, message), onLog(line). Raises `MRSuperResError`
+        if it cannot be started.
+        """
+        requirements.ensure(models.find_model(request.model))
+        run = Run(request, self._process(), onProgress, onWarning, onLog, onFinished)
+        run.begin()
+        return run
+
+    def superResolve(self, node, model, **options):
+        """Super-resolve `node` and return the new volume node; options as the fields of `RunRequest`.
+
+        Blocks, while the application goes on living. Raises `MRSuperResError`.
+        """
+        entry = models.find_model(model)
+        options.setdefault("task", entry.card.task)
+        return self._waited(RunRequest(input=node, model=model, **options)).output
+
+    def translate(self, node, model, target, samples=None, seed=0, **options):
+        """Translate `node` to the contrast `target` and return the new volume node: the mean of `samples` answers."""
+        request = RunRequest(
+            input=node, model=model, task="translate", target=target, samples=samples, seed=seed, **options
+        )
+        return self._waited(request).output
+
+    def _waited(self, request):
+        run = self.start(request)
+        wait(run)
+        if run.error is not None:
+            raise run.error
+        return run.result
+
+    # Many volumes
+
+    def superResolveMany(
+        self, items, model, outputFolder=None, onProgress=None, onFinished=None, blocking=True, resume=True, **options
+    ):
+        """Super-resolve many volumes one after another, going on after a bad one.
+
+        items: volume nodes, sequence nodes, files, or subject-hierarchy items (numbers; all volumes below). outputFolder: write
+        results there as NRRD with a sidecar each, instead of making nodes; files need one. resume: leave out what the folder
+        holds already, made from the same voxels with the same model. onProgress(done, total, name). Blocking, returns the list
+        of `ManyResult`; else the `ManyRun`, and `onFinished(results)` is called at the end.
+        """
+        entry = models.find_model(model)
+        requirements.ensure(entry)
+        options.setdefault("task", entry.card.task)
+        if outputFolder is not None:
+            outputFolder = Path(outputFolder)
+            try:
+                outputFolder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError(f"the folder {outputFolder} cannot be made: {error.strerror}") from error
+        run = ManyRun(self, _expanded(items), model, outputFolder, resume, onProgress, onFinished, options)
+        run.begin()
+        if not blocking:
+            return run
+        wait(run)
+        return run.results
+
+
+class Run:
+    """One run: exported, computed in a child process, imported."""
+
+    def __init__(self, request, process, onProgress=None, onWarning=None, onLog=None, onFinished=None, outputFile=None):
+        self.request, self.error, self.result, self.warnings = request, None, None, []
+        self._process, self._outputFile = process, outputFile
+        self._onProgress, self._onWarning, self._onLog, self._onFinished = onProgress, onWarning, onLog, onFinished
+        self._folder = self._timer = self._answer = self._failure = None
+        self._lastErrors, self._cancelled, self.isRunning = [], False, False
+        self._scene = slicer.mrmlScene
+
+    def begin(self):
+        """Export and start; raises `MRSuperResError`, leaving nothing behind."""
+        self._folder = Path(tempfile.mkdtemp(prefix="MRSuperRes-", dir=_temporaryPath()))
+        try:
+            job = self._job()
+            (self._folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+            self._process.start(["worker", str(self._folder / "job.json")], self._line, self._end)
+        except OSError as error:
+            self._clean()
+            raise MRSuperResError(f"the worker could not be started: {error}", code="no-worker") from error
+        except MRSuperResError:
+            self._clean()
+            raise
+        self.isRunning = True
+        if qt is not None:
+            self._timer = qt.QTimer()
+            self._timer.setInterval(POLL_MILLISECONDS)
+            self._timer.timeout.connect(self.pump)
+            self._timer.start()
+
+    def cancel(self):
+        """End the run: within two seconds nothing of it computes, and nothing of it stays in the scene or on disk."""
+        self._cancelled = True
+        if self.isRunning:
+            self._process.cancel()
+
+    def pump(self):
+        """Take in what the worker has said; the timer calls it, and whoever blocks."""
+        if self.isRunning:
+            self._process.pump()
+
+    def _job(self):
+        request, folder = self.request, self._folder
+        scene.export(request.input, folder / "input.nrrd")
+        job = {
+            "input": str(folder / "input.nrrd"),
+            "output": str(self._outputFile or folder / "output.nrrd"),
+            "model": request.model,
+            "task": request.task,
+            "plane": request.plane,
+            "factor": request.factor,
+            "spacing": list(request.spacing) if request.spacing else None,
+            "contrast": request.contrast or None,
+            "register": request.register,
+            "target": request.target or None,
+            "samples": request.samples,
+            "seed": request.seed,
+            "project": request.project,
+            "device": request.device,
+            "precision": request.precision,
+            "super_resolve_with": request.superResolveWith,
+        }
+        for role in ("reference", "truth"):
+            node = getattr(request, role)
+            if node is not None:
+                scene.export(node, folder / f"{role}.nrrd")
+                job[role] = str(folder / f"{role}.nrrd")
+        for name, key in MAPS.items():
+            if getattr(request, name):
+                job[key] = str(folder / f"{key}.nrrd")
+        if request.errorMap and request.truth is None:
+            raise UsageError("an error map needs a ground truth to compare with: choose one, or leave the map out")
+        if request.samples and request.samples > 1:
+            job["samples_folder"] = str(folder / "samples")
+        return job
+
+    def _line(self, line, isError):
+        if isError:
+            self._lastErrors = [*self._lastErrors, line][-40:]
+            self._tell(self._onLog, line)
+            return
+        try:
+            event = json.loads(line)
+            kind = event["event"]
+        except (ValueError, KeyError, TypeError):  # something else that a library printed
+            self._tell(self._onLog, line)
+            return
+        if kind == "progress":
+            self._tell(self._onProgress, event["stage"], event["done"], event["total"], event.get("seconds_left"))
+        elif kind == "warning":
+            self.warnings.append(event["message"])
+            self._tell(self._onWarning, event["code"], event["message"])
+        elif kind == "result":
+            self._answer = event
+        elif kind == "error":
+            self._failure = event
+        elif kind == "started":
+            self._tell(self._onLog, f"{event['model']} on {event['device']} ({event['precision']})")
+
+    def _tell(self, callback, *values):
+        if callback is not None and not self._cancelled:
+            callback(*values)
+
+    def _end(self, code):
+        try:
+            self.error = self._errorOf(code)
+            if self.error is None:
+                self.result = self._imported()
+        except MRSuperResError as error:
+            self.error = error
+        except (RuntimeError, OSError, ValueError) as error:  # what the worker wrote cannot be read back
+            self.error = MRSuperResError(f"the result could not be brought into the scene: {error}", code="import")
+        finally:
+            self._clean()
+        if self._onFinished is not None:
+            self._onFinished(self)
+
+    def _errorOf(self, code):
+        if self._cancelled or (self._failure or {}).get("code") == "cancelled":
+            return Cancelled("cancelled; nothing was changed")
+        if self._failure is not None:
+            return MRSuperResError(self._failure["message"], code=self._failure["code"])
+        if self._answer is None or code != 0:
+            last = next((line for line in reversed(self._lastErrors) if line.strip()), "it said nothing")
+            ended = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+            hint = " (out of memory?)" if code in (-9, 137) else ""
+            return MRSuperResError(f"the worker {ended}{hint}: {last}", code="crash")
+        if slicer.mrmlScene is not self._scene:
+            return Cancelled("the scene was replaced meanwhile; the result was dropped")
+        return None
+
+    def _imported(self):
+        request, answer = self.request, self._answer
+        provenance, outputs = answer["provenance"], answer["outputs"]
+        result = RunResult(
+            None, metrics=answer["metrics"], provenance=provenance, warnings=self.warnings, seconds=answer["seconds"]
+        )
+        if self._outputFile is not None:
+            result.output = str(self._outputFile)
+            return result
+        source = request.input
+        loaded = scene.load(outputs["output"])
+        before = scene.gridOf(source).spacing
+        factor = max(old / new for old, new in zip(before, loaded[1].spacing, strict=True))
+        name = scene.resultName(source.GetName(), request.model, factor, request.target)
+        with _batch():
+            result.output = self._node(request.output, name, loaded, source, provenance, like=not request.target)
+            for attribute, key in MAPS.items():
+                if outputs.get(key):
+                    mapName = f"{name} {MAP_NAMES[attribute]}"
+                    place = getattr(request, attribute)
+                    made = self._node(place, mapName, scene.load(outputs[key]), source, provenance, like=False)
+                    setattr(result, attribute, made)
+            for number, path in enumerate(outputs.get("samples") or [], start=1):
+                made = self._node(True, f"{name} sample {number}", scene.load(path), source, provenance, like=False)
+                result.samples.append(made)
+        return result
+
+    def _node(self, wanted, name, loaded, source, provenance, like):
+        node = wanted if wanted not in (None, True) else scene.create(name)
+        scene.fill(node, *loaded)
+        scene.show(node, source if like else None)
+        scene.placeBeside(node, source)
+        kept = ("model", "parameters", "versions", "created", "statement")
+        scene.record(node, {key: provenance[key] for key in kept if key in provenance}, source)
+        return node
+
+    def _clean(self):
+        self.isRunning = False
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class ManyRun:
+    """Many runs, one after another."""
+
+    def __init__(self, logic, items, model, folder, resume, onProgress, onFinished, options):
+        self.results, self.error, self.isRunning = [], None, False
+        self._logic, self._items, self._model, self._folder, self._resume = logic, items, model, folder, resume
+        self._onProgress, self._onFinished, self._options = onProgress, onFinished, options
+        self._current, self._cancelled, self._sequences, self._taken = None, False, {}, set()
+
+    def begin(self):
+        """Start with the first."""
+        self.isRunning = True
+        self._next()
+
+    def cancel(self):
+        """Stop the one that is running and leave out the rest; what is done stays."""
+        self._cancelled = True
+        if self._current is not None:
+            self._current.cancel()
+
+    def pump(self):
+        """Take in what the worker has said."""
+        if self._current is not None:
+            self._current.pump()
+
+    def _next(self):
+        """Start the next volume that has something to be done; finish after the last."""
+        while len(self.results) < len(self._items):
+            item = self._items[len(self.results)]
+            if self._onProgress is not None:
+                self._onProgress(len(self.results), len(self._items), item.name)
+            if self._cancelled:
+                self.results.append(ManyResult(item.name, error=Cancelled("cancelled before it was begun")))
+                continue
+            try:
+                if self._begun(item):
+                    return
+            except MRSuperResError as error:
+                item.release()
+                self.results.append(ManyResult(item.name, error=error))
+        if not self.isRunning:
+            return
+        self.isRunning = False
+        if self._onProgress is not None:
+            self._onProgress(len(self._items), len(self._items), "")
+        if self._onFinished is not None:
+            self._onFinished(self.results)
+
+    def _begun(self, item):
+        """Start `item` and return True, or settle it at once and return False."""
+        node = item.node()
+        target = None
+        if self._folder is not None:
+            target = self._folder / f"{self._unique(item.name)}.nrrd"
+            if self._resume and _isDone(target, node, self._model):
+                item.release()
+                self.results.append(ManyResult(item.name, str(target), skipped=True))
+                return False
+        request = RunRequest(input=node, model=self._model, **self._options)
+        started = time.monotonic()
+
+        def finished(run):
+            self._current = None
+            output = None if run.error else run.result.output
+            if output is not None and item.sequence is not None and self._folder is None:
+                output = self._intoSequence(item, output)
+            item.release()
+            self.results.append(ManyResult(item.name, output, run.error, seconds=time.monotonic() - started))
+            self._next()
+
+        self._current = Run(request, self._logic._process(), onFinished=finished, outputFile=target)
+        self._current.begin()
+        return True
+
+    def _unique(self, name):
+        stem = scene.fileName(scene.resultName(scene.stemOf(name), self._model))
+        number, unique = 1, stem
+        while unique in self._taken:
+            number += 1
+            unique = f"{stem}_{number}"
+        self._taken.add(unique)
+        return unique
+
+    def _intoSequence(self, item, node):
+        """Move a frame's result into the sequence of results, which has the source's index."""
+        source, index = item.sequence
+        made = self._sequences.get(source.GetID())
+        if made is None:
+            name = scene.resultName(source.GetName(), self._model)
+            made = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", slicer.mrmlScene.GenerateUniqueName(name))
+            made.SetIndexName(source.GetIndexName())
+            made.SetIndexUnit(source.GetIndexUnit())
+            self._sequences[source.GetID()] = made
+        made.SetDataNodeAtValue(node, source.GetNthIndexValue(index))
+        slicer.mrmlScene.RemoveNode(node)
+        return made
+
+
+@dataclass
+class Item:
+    """One volume of many: a node, a file, or a frame of a sequence (the sequence node and its number)."""
+
+    name: str
+    source: Any = None
+    path: Path | None = None
+    sequence: tuple | None = None
+    temporary: list = field(default_factory=list)
+
+    def node(self):
+        """The volume node to run on; for files and frames a temporary one, which `release` removes."""
+        if self.path is not None:
+            from MRSuperResLib.volume import read_volume
+
+            volume = read_volume(self.path)
+            node = self._temporaryNode()
+            scene.fill(node, volume.array, volume.grid)
+            return node
+        if self.sequence is not None:
+            sequence, index = self.sequence
+            frame = sequence.GetNthDataNode(index)
+            node = self._temporaryNode()
+            node.Copy(frame)
+            node.SetName(self.name)
+            return node
+        return self.source
+
+    def release(self):
+        """Remove what `node` made."""
+        for node in self.temporary:
+            slicer.mrmlScene.RemoveNode(node)
+        self.temporary.clear()
+
+    def _temporaryNode(self):
+        node = slicer.mrmlScene.CreateNodeByClass(scene.VOLUME_CLASS)
+        node.UnRegister(None)
+        node.SetName(self.name)
+        node.SetHideFromEditors(True)
+        slicer.mrmlScene.AddNode(node)
+        self.temporary.append(node)
+        return node
+
+
+def wait(run):
+    """Keep the application alive until `run` has ended."""
+    application = getattr(slicer, "app", None)
+    while run.isRunning:
+        run.pump()
+        if application is not None:
+            application.processEvents()
+        time.sleep(0.01)
+
+
+def _expanded(items):
+    """Every volume that `items` (one or many) stand for."""
+    if isinstance(items, (str, Path, int)) or hasattr(items, "IsA"):
+        items = [items]
+    found = []
+    for item in items:
+        if isinstance(item, (str, Path)):
+            found.append(Item(Path(item).name, path=Path(item)))
+        elif isinstance(item, int):
+            nodes = scene.itemsOf(item)
+            if not nodes:
+                raise UsageError(f"subject-hierarchy item {item} has no volumes below it")
+            found += [Item(node.GetName(), source=node) for node in nodes]
+        elif item is not None and item.IsA("vtkMRMLSequenceNode"):
+            count = item.GetNumberOfDataNodes()
+            found += [Item(f"{item.GetName()} {index + 1}", sequence=(item, index)) for index in range(count)]
+        else:
+            found.append(Item(item.GetName() if item is not None else "nothing", source=item))
+    if not found:
+        raise UsageError("there is no volume to work on")
+    return found
+
+
+def _isDone(target, node, model):
+    """Whether `target` was made from the node's voxels, where they lie, by this very model."""
+    sidecar = Path(sidecar_path(str(target)))
+    if not target.is_file() or not sidecar.is_file():
+        return False
+    try:
+        record = json.loads(sidecar.read_text(encoding="utf-8"))
+        made = (record["inputs"]["input"]["sha256"], record["model"]["digest"])
+    except (OSError, ValueError, KeyError):
+        return False
+    with tempfile.TemporaryDirectory(dir=_temporaryPath()) as folder:
+        scene.export(node, Path(folder) / "input.nrrd")
+        digest = hashlib.sha256((Path(folder) / "input.nrrd").read_bytes()).hexdigest()
+    return made == (digest, models.find_model(model).digest)
+
+
+def _temporaryPath():
+    application = getattr(slicer, "app", None)
+    return application.temporaryPath if application is not None else None
+
+
+@contextlib.contextmanager
+def _batch():
+    """One scene update for all that is made inside."""
+    slicer.mrmlScene.StartState(slicer.vtkMRMLScene.BatchProcessState)
+    try:
+        yield
+    finally:
+        slicer.mrmlScene.EndState(slicer.vtkMRMLScene.BatchProcessState)

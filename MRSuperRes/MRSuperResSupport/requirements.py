@@ -1,0 +1,84 @@
+"""What the worker needs in Slicer's Python: looked for, and asked for, only when something is about to run.
+
+Slicer's process never imports torch itself to find out: that takes seconds and locks files a repair would have to replace.
+"""
+
+import importlib.metadata
+import subprocess
+
+from MRSuperResLib.errors import MissingRequirement
+
+SMALL = ("safetensors>=0.4", "einops>=0.7")  # what else the library uses, Slicer brings
+TORCH = ">=2.4"
+KEPT = ["torch", "numpy", "scipy", "SimpleITK", "vtk", "requests", "pydicom"]  # Slicer's own: never replaced
+
+
+def ensure(entry):
+    """Make sure that `entry` can run, asking the user before anything is installed.
+
+    Interpolation needs nothing. Raises `MissingRequirement`: declined, failed, or no way to install here.
+    """
+    if entry.card.is_baseline:
+        return
+    missing = [text for text in SMALL if not _installed(text)]
+    if missing:
+        _ensureSmall(missing)
+    if not _installed("torch" + TORCH):
+        _ensureTorch()
+
+
+def _installed(text):
+    """Whether a requirement is met by what is installed, files included: half-removed packages do not count."""
+    from packaging.requirements import Requirement
+
+    requirement = Requirement(text)
+    try:
+        distribution = importlib.metadata.distribution(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    if not requirement.specifier.contains(distribution.version, prereleases=True):
+        return False
+    package = distribution.locate_file(requirement.name.lower())
+    return (package / "__init__.py").exists()
+
+
+def _ensureSmall(missing):
+    from packaging.requirements import Requirement
+
+    try:
+        from slicer.packaging import pip_ensure
+    except ImportError as error:
+        raise MissingRequirement(
+            f"{' and '.join(missing)} must be installed, and this Slicer cannot do it: use Slicer 5.12 or later"
+        ) from error
+    try:
+        pip_ensure([Requirement(text) for text in missing], skip_packages=KEPT, requester="MRSuperRes")
+    except RuntimeError as error:
+        raise MissingRequirement(
+            f"{' and '.join(missing)} were not installed; press Apply again to install them"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        raise MissingRequirement(
+            f"{' and '.join(missing)} could not be installed (pip ended with {error.returncode}): check the network, then try again"
+        ) from error
+    if not all(_installed(text) for text in missing):
+        raise MissingRequirement(
+            f"{' and '.join(missing)} are not installed: install them, or run outside of testing mode"
+        )
+
+
+def _ensureTorch():
+    try:
+        import PyTorchUtils
+    except ImportError as error:
+        raise MissingRequirement(
+            "PyTorch is needed: install the PyTorch extension in the Extensions Manager, restart Slicer, and press Apply again"
+        ) from error
+    try:
+        torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=TORCH)
+    except Exception as error:  # whatever pip, the network or a locked file brought up
+        raise MissingRequirement(
+            f"PyTorch could not be installed ({error}): see the PyTorch module, or install it there"
+        ) from error
+    if torch is None or not _installed("torch" + TORCH):
+        raise MissingRequirement("PyTorch was not installed; press Apply again, or install it in the PyTorch module")

@@ -1,0 +1,216 @@
+"""The MRML scene in and out: a node as a file in world space, a result beside its source.
+
+Slicer's nodes lie in RAS, the library's grids in LPS. Input nodes are read, never changed.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+
+from MRSuperResLib.errors import BadVolume
+from MRSuperResLib.volume import Grid, Volume, check_volume, write_volume
+
+VOLUME_CLASS = "vtkMRMLScalarVolumeNode"
+ATTRIBUTE = "MRSuperRes."
+GREY = "vtkMRMLColorTableNodeGrey"
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+CONTRASTS = (  # pattern in a name or description -> contrast; the first that matches
+    (r"flair", "FLAIR"),
+    (r"\bt1w?\b|t1[-_ ]?(weighted|w|mprage|ce|gd|post)|mp-?rage|spgr|fspgr|bravo|tfe", "T1w"),
+    (r"\bt2w?\b|t2[-_ ]?(weighted|w|tse|fse)|haste", "T2w"),
+    (r"\bpdw?\b|proton", "PDw"),
+)
+
+
+def refusal(node):
+    """Why `node` cannot be worked on, in one line; "" if it can. Looks at the node alone, not at its voxels."""
+    if node is None:
+        return "No volume is selected."
+    name = node.GetName()
+    if node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLLabelMapVolumeNode"):
+        return f"{name} is a segmentation: choose the MR volume it was drawn on."
+    if not node.IsA(VOLUME_CLASS):
+        return f"{name} is no volume."
+    image = node.GetImageData()
+    if image is None or image.GetNumberOfPoints() == 0 or image.GetPointData().GetScalars() is None:
+        return f"{name} has no voxels: load or acquire it first."
+    if image.GetNumberOfScalarComponents() != 1:
+        return f"{name} has {image.GetNumberOfScalarComponents()} values in each voxel (colour or vectors), not one intensity."
+    if min(image.GetDimensions()) < 2:
+        size = " x ".join(map(str, image.GetDimensions()))
+        return f"{name} is {size} voxels, a single slice: choose a whole volume."
+    transform = node.GetParentTransformNode()
+    if transform is not None and not transform.IsTransformToWorldLinear():
+        return (
+            f"{name} is under a non-linear transform: harden it first (Transforms module), which resamples the volume."
+        )
+    try:
+        gridOf(node)
+    except BadVolume as error:
+        return f"{name}: {error.message}"
+    return ""
+
+
+def worldMatrix(node):
+    """4x4, continuous index i, j, k -> RAS mm, parent transforms included."""
+    indexToRAS, toWorld, product = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(indexToRAS)
+    transform = node.GetParentTransformNode()
+    if transform is not None:
+        transform.GetMatrixTransformToWorld(toWorld)
+    vtk.vtkMatrix4x4.Multiply4x4(toWorld, indexToRAS, product)
+    return np.array([[product.GetElement(row, column) for column in range(4)] for row in range(4)])
+
+
+def gridOf(node):
+    """The node's grid in the world, LPS. Raises `BadVolume` where its axes are not at right angles there."""
+    matrix = RAS_TO_LPS @ worldMatrix(node)
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    direction = matrix[:3, :3] / np.where(spacing > 0, spacing, 1.0)
+    return Grid(
+        size=tuple(int(n) for n in node.GetImageData().GetDimensions()),
+        spacing=tuple(spacing.tolist()),
+        origin=tuple(matrix[:3, 3].tolist()),
+        direction=tuple(direction.ravel().tolist()),
+    )
+
+
+def volumeOf(node):
+    """The node as the library's volume, in the world. Raises `BadVolume` with the reason if it cannot be one."""
+    reason = refusal(node)
+    if reason:
+        raise BadVolume(reason, code="bad-node")
+    array = np.ascontiguousarray(slicer.util.arrayFromVolume(node), dtype=np.float32)
+    return Volume(array, gridOf(node), node.GetName())
+
+
+def export(node, path):
+    """Write the node, in world space, to the file `path` (NRRD), without its name: file names reach logs."""
+    write_volume(check_volume(volumeOf(node)), path)
+
+
+def load(path):
+    """(array (k, j, i) float32, grid) of a result; nothing is checked, because a map may well be constant."""
+    import SimpleITK as sitk
+
+    image = sitk.ReadImage(str(path))
+    grid = Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    return sitk.GetArrayFromImage(image).astype(np.float32), grid
+
+
+def fill(node, array, grid):
+    """Give `node` these voxels on this grid; it leaves any parent transform, since the grid is in the world."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = grid.axes * np.asarray(grid.spacing)
+    matrix[:3, 3] = grid.origin
+    matrix = RAS_TO_LPS @ matrix
+    indexToRAS = vtk.vtkMatrix4x4()
+    for row in range(4):
+        for column in range(4):
+            indexToRAS.SetElement(row, column, float(matrix[row, column]))
+    wasModifying = node.StartModify()
+    try:
+        node.SetAndObserveTransformNodeID(None)
+        node.SetIJKToRASMatrix(indexToRAS)
+        slicer.util.updateVolumeFromArray(node, array)
+    finally:
+        node.EndModify(wasModifying)
+
+
+def create(name):
+    """A new volume node; names are made unique as Slicer does."""
+    scene = slicer.mrmlScene
+    return scene.AddNewNodeByClass(VOLUME_CLASS, scene.GenerateUniqueName(name))
+
+
+def resultName(source, modelId, factor=None, target=""):
+    """What a result is called: "T2 thick SR x4 (rdst-e)", or "T1 scan as T2w (mtsr-mt)"."""
+    short = re.sub(r"-(in-?plane|through(-plane)?|x\d+(\.\d+)?)(?=-|$)", "", modelId)
+    if target:
+        return f"{source} as {target} ({short})"
+    return f"{source} SR" + (f" x{factor:.3g}" if factor else "") + f" ({short})"
+
+
+def show(node, source=None):
+    """Display nodes for `node`; with `source`, its window and level and grey scale."""
+    node.CreateDefaultDisplayNodes()
+    display, like = node.GetDisplayNode(), source.GetDisplayNode() if source else None
+    if display is None:
+        return
+    if like is not None and like.IsA("vtkMRMLScalarVolumeDisplayNode"):
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevel(like.GetWindow(), like.GetLevel())
+        display.SetAndObserveColorNodeID(like.GetColorNodeID() or GREY)
+    else:
+        display.SetAndObserveColorNodeID(GREY)
+        display.SetAutoWindowLevel(True)
+
+
+def placeBeside(node, source):
+    """Put `node` under the parent of `source` in the subject hierarchy: the same study and folder."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    if hierarchy is None:
+        return
+    invalid = slicer.vtkMRMLSubjectHierarchyNode.GetInvalidItemID()
+    item = hierarchy.GetItemByDataNode(source)
+    parent = hierarchy.GetItemParent(item) if item != invalid else hierarchy.GetSceneItemID()
+    own = hierarchy.GetItemByDataNode(node)
+    if own == invalid:
+        hierarchy.CreateItem(parent, node)
+    else:
+        hierarchy.SetItemParent(own, parent)
+
+
+def record(node, provenance, source):
+    """Keep where `node` came from as attributes, which are saved with the scene."""
+    node.SetAttribute(ATTRIBUTE + "source", source.GetID())
+    for key, value in provenance.items():
+        node.SetAttribute(ATTRIBUTE + key, value if isinstance(value, str) else json.dumps(value))
+
+
+def guessContrast(node):
+    """T1w, T2w, FLAIR, PDw or "": from the node's name, then its DICOM series description and sequence name."""
+    if node is None:
+        return ""
+    for text in (node.GetName() or "", *_dicomTexts(node)):
+        words = re.sub(r"[_\-.]+", " ", text.lower())
+        for pattern, contrast in CONTRASTS:
+            if re.search(pattern, words):
+                return contrast
+    return ""
+
+
+def _dicomTexts(node):
+    """Series description and friends of the first instance, where the DICOM database knows it."""
+    uids = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
+    database = getattr(slicer, "dicomDatabase", None)
+    if not uids or database is None or not database.isOpen:
+        return []
+    return [
+        text
+        for text in (database.instanceValue(uids[0], tag) for tag in ("0008,103e", "0018,1030", "0018,0024"))
+        if text
+    ]
+
+
+def itemsOf(item):
+    """The volume nodes below a subject-hierarchy item (a number), in its order."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    children = vtk.vtkIdList()
+    hierarchy.GetItemChildren(item, children, True)
+    nodes = [hierarchy.GetItemDataNode(children.GetId(number)) for number in range(children.GetNumberOfIds())]
+    return [node for node in nodes if node is not None and node.IsA(VOLUME_CLASS)]
+
+
+def fileName(name):
+    """`name` as part of a file name."""
+    return re.sub(r"[^\w.()-]+", "_", name).strip("_") or "volume"
+
+
+def stemOf(path):
+    """A file's or folder's name without the suffix of an image."""
+    return re.sub(r"\.(nii\.gz|nii|nrrd|nhdr|mha|mhd|mgz)$", "", Path(path).name, flags=re.IGNORECASE)

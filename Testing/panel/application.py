@@ -1,0 +1,221 @@
+"""`slicer.app`, its layout manager and scene, and `slicer.ScriptedLoadableModule`, on Slicer's own MRML logics."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import time
+import types
+import unittest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import slicer
+import vtk
+
+from . import parameters, widgets
+
+MODULE = Path(__file__).resolve().parents[2] / "MRSuperRes"
+
+
+class SliceWidget:
+    """One slice view: a real slice logic with its nodes, without a window."""
+
+    def __init__(self, application: Application, node: Any) -> None:
+        self._node, self._logic = node, slicer.vtkMRMLSliceLogic()
+        self._logic.SetMRMLApplicationLogic(application.logic)
+        self._logic.SetMRMLScene(slicer.mrmlScene)
+        self._logic.SetSliceNode(node)
+        application.logic.GetSliceLogics().AddItem(self._logic)
+        node.SetDimensions(300, 300, 1)
+
+    def mrmlSliceNode(self) -> Any:
+        return self._node
+
+    def mrmlSliceCompositeNode(self) -> Any:
+        return self._logic.GetSliceCompositeNode()
+
+    def sliceLogic(self) -> Any:
+        return self._logic
+
+
+class LayoutManager:
+    """The layout logic makes the slice nodes a layout describes; this gives each its slice logic."""
+
+    def __init__(self, application: Application) -> None:
+        self._application, self._widgets = application, {}
+        self._logic = slicer.vtkMRMLLayoutLogic()
+        self._logic.SetMRMLScene(slicer.mrmlScene)
+
+    def layoutLogic(self) -> Any:
+        return self._logic
+
+    def sliceViewNames(self) -> list[str]:
+        views = self._logic.GetViewNodes()
+        nodes = [views.GetItemAsObject(number) for number in range(views.GetNumberOfItems())]
+        return [node.GetLayoutName() for node in nodes if node.IsA("vtkMRMLSliceNode")]
+
+    def sliceWidget(self, name: str) -> SliceWidget | None:
+        node = slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLSliceNode")
+        if node is None or name not in self.sliceViewNames():
+            return None
+        known = self._widgets.get(name)
+        if known is None or known.mrmlSliceNode() is not node:
+            self._widgets[name] = SliceWidget(self._application, node)
+        return self._widgets[name]
+
+    def mrmlSliceLogics(self) -> Any:
+        for name in self.sliceViewNames():
+            self.sliceWidget(name)
+        return self._application.logic.GetSliceLogics()
+
+
+class Application:
+    """`slicer.app`."""
+
+    applicationName = "Slicer"
+
+    def __init__(self, temporaryPath: Path) -> None:
+        self.temporaryPath = str(temporaryPath)
+        self.qt = widgets.application()
+        self.connected: list[tuple[str, Callable[[], None]]] = []
+        self.messages: list[str] = []
+        slicer.mrmlScene = slicer.vtkMRMLScene()
+        self.logic = slicer.vtkMRMLApplicationLogic()
+        self.logic.SetMRMLScene(slicer.mrmlScene)
+        self.logic.SetSliceLogics(vtk.vtkCollection())
+        self.colours = slicer.vtkSlicerColorLogic()
+        self.colours.SetMRMLScene(slicer.mrmlScene)
+        for kind in ("vtkMRMLSelectionNode", "vtkMRMLInteractionNode"):
+            slicer.mrmlScene.AddNode(getattr(slicer, kind)())
+        crosshair = slicer.vtkMRMLCrosshairNode()
+        crosshair.SetSingletonTag("default")
+        slicer.mrmlScene.AddNode(crosshair)
+        self._layouts = LayoutManager(self)
+
+    def connect(self, signature: str, receiver: Callable[[], None]) -> None:
+        self.connected.append((signature, receiver))
+
+    def layoutManager(self) -> LayoutManager:
+        return self._layouts
+
+    def moduleManager(self) -> Any:
+        return types.SimpleNamespace(connect=lambda *_: None, disconnect=lambda *_: None)
+
+    def testingEnabled(self) -> bool:
+        return True
+
+    def processEvents(self) -> None:
+        self.qt.processEvents()
+
+
+class ScriptedLoadableModule:
+    """What a module tells the application."""
+
+    def __init__(self, parent: Any) -> None:
+        self.parent, self.moduleName = parent, type(self).__name__
+
+
+class ScriptedLoadableModuleWidget:
+    """The panel's frame."""
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__()
+        self.moduleName = type(self).__name__.removesuffix("Widget")
+        self.parent = parent or widgets.qMRMLWidget()
+        self.layout = self.parent.layout() or widgets.QtWidgets.QVBoxLayout(self.parent)
+
+    def resourcePath(self, filename: str) -> str:
+        return str(MODULE / "Resources" / filename)
+
+    def setup(self) -> None:
+        pass
+
+    def cleanup(self) -> None:
+        pass
+
+    def onReload(self) -> None:
+        pass
+
+
+class ScriptedLoadableModuleLogic:
+    """Keeps the module's one parameter node."""
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__()
+        self.moduleName = type(self).__name__.removesuffix("Logic")
+        self.isSingletonParameterNode = True
+
+    def getParameterNode(self) -> Any:
+        node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
+        if node is None:
+            node = slicer.vtkMRMLScriptedModuleNode()
+            node.SetSingletonTag(self.moduleName)
+            node.SetName(self.moduleName)
+            node = slicer.mrmlScene.AddNode(node)
+        node.SetAttribute("ModuleName", self.moduleName)
+        node.SetModuleName(self.moduleName)
+        return node
+
+
+class ScriptedLoadableModuleTest(unittest.TestCase):
+    """A self-test; messages are not shown."""
+
+    def runTest(self) -> None:
+        pass
+
+    def delayDisplay(self, message: str, *_: Any) -> None:
+        slicer.app.messages.append(message)
+
+
+def start(temporaryPath: Path) -> Application:
+    """An application with an empty scene; the module's folder is on the path, as Slicer puts it."""
+    if str(MODULE) not in sys.path:
+        sys.path.insert(0, str(MODULE))
+    base = types.ModuleType("slicer.ScriptedLoadableModule")
+    for kind in (
+        ScriptedLoadableModule,
+        ScriptedLoadableModuleWidget,
+        ScriptedLoadableModuleLogic,
+        ScriptedLoadableModuleTest,
+    ):
+        setattr(base, kind.__name__, kind)
+    words = types.ModuleType("slicer.i18n")
+    words.tr, words.translate = lambda text: text, lambda context, text: text
+    made = {"slicer.ScriptedLoadableModule": base, "slicer.i18n": words, **parameters.modules(), **widgets.modules()}
+    sys.modules.update(made)
+    for name, module in made.items():
+        if name.startswith("slicer."):
+            setattr(slicer, name.removeprefix("slicer."), module)
+    slicer.qMRMLNodeComboBox, slicer.qMRMLWidget = widgets.qMRMLNodeComboBox, widgets.qMRMLWidget
+    slicer.app = Application(temporaryPath)
+    colours = types.SimpleNamespace(logic=lambda: slicer.vtkSlicerColorLogic)
+    slicer.modules = types.SimpleNamespace(colors=colours)
+    return slicer.app
+
+
+def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Process events until `condition()`; fail after `seconds`, saying `what` did not happen."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen within {seconds} s"
+        slicer.app.processEvents()
+        time.sleep(0.01)
+
+
+def load(name: str = "MRSuperRes") -> types.ModuleType:
+    """The module's own file, unchanged but for one import: Qt properties as attributes, which PythonQt always has."""
+    from shibokensupport.feature import pyside_feature_dict
+
+    path = MODULE / f"{name}.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    feature = ast.ImportFrom(module="__feature__", names=[ast.alias("true_property")], level=0)
+    tree.body.insert(1, ast.copy_location(feature, tree.body[0]))
+    module = types.ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module
+    for plain in ("MRSuperResSupport.logic", "MRSuperResSupport.compare", "slicer.util", __name__):
+        pyside_feature_dict[plain] = 0  # they set Qt's properties by functions, which PythonQt has too
+    exec(compile(ast.fix_missing_locations(tree), str(path), "exec"), vars(module))
+    return module

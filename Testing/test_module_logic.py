@@ -1,0 +1,397 @@
+"""The module's logic on real MRML nodes with the real worker: everything lands where it must, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
+pytest.importorskip("PySide6", reason="PySide6 is not installed")
+import vtk  # noqa: E402
+from scipy.spatial.transform import Rotation  # noqa: E402
+
+from panel import application  # noqa: E402
+
+AXES = {
+    "axial": np.eye(3),
+    "coronal": np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=float),
+    "sagittal": np.array([[0, 0, 1], [1, 0, 0], [0, -1, 0]], dtype=float),
+    "left-handed": np.diag([-1.0, 1.0, 1.0]),
+    "oblique": Rotation.from_euler("xyz", [12, -20, 33], degrees=True).as_matrix(),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return application.start(tmp_path_factory.mktemp("slicer"))
+
+
+@pytest.fixture(autouse=True)
+def scene(app: Any) -> Iterator[Any]:
+    slicer.mrmlScene.Clear(0)
+    yield slicer.mrmlScene
+    assert not list(Path(app.temporaryPath).glob("MRSuperRes-*")), "temporary files were left behind"
+
+
+@pytest.fixture
+def logic() -> Any:
+    from MRSuperResSupport.logic import MRSuperResLogic
+
+    return MRSuperResLogic()
+
+
+def matrix(values: np.ndarray) -> vtk.vtkMatrix4x4:
+    made = vtk.vtkMatrix4x4()
+    for row in range(4):
+        for column in range(4):
+            made.SetElement(row, column, float(values[row, column]))
+    return made
+
+
+def volume(name: str = "T2 thick", axes: np.ndarray | None = None, size: tuple[int, int, int] = (14, 12, 8)) -> Any:
+    """A node of `size` voxels (i, j, k) of 1 x 1.2 x 4 mm with a blob in it."""
+    k, j, i = np.meshgrid(*(np.arange(n) for n in reversed(size)), indexing="ij")
+    array = 500 * np.exp(-(((k - 3) / 2.0) ** 2 + ((j - 5) / 3.0) ** 2 + ((i - 8) / 4.0) ** 2)) + 10
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    slicer.util.updateVolumeFromArray(node, array.astype(np.int16))
+    toRAS = np.eye(4)
+    toRAS[:3, :3] = (np.eye(3) if axes is None else axes) * (1.0, 1.2, 4.0)
+    toRAS[:3, 3] = (12.0, -30.0, 45.0)
+    node.SetIJKToRASMatrix(matrix(toRAS))
+    node.CreateDefaultDisplayNodes()
+    return node
+
+
+def volumes() -> list[Any]:
+    return slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+
+
+def world_corners(node: Any) -> np.ndarray:
+    """Outer corners of the voxel box, RAS in the world, from MRML's own matrices."""
+    from MRSuperResSupport.scene import worldMatrix
+
+    ends = np.array(np.meshgrid(*([-0.5, n - 0.5] for n in node.GetImageData().GetDimensions()), indexing="ij"))
+    points = np.vstack([ends.reshape(3, -1), np.ones(8)])
+    return (worldMatrix(node) @ points)[:3].T
+
+
+def world_peak(node: Any) -> np.ndarray:
+    """Centre of mass of the bright part, RAS in the world."""
+    from MRSuperResSupport.scene import worldMatrix
+
+    array = slicer.util.arrayFromVolume(node).astype(float) - 10
+    array[array < 100] = 0
+    k, j, i = (np.average(index, weights=array) for index in np.indices(array.shape))
+    return (worldMatrix(node) @ (i, j, k, 1.0))[:3]
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["", "under a transform"])
+@pytest.mark.parametrize("name", AXES)
+def test_results_lie_where_the_scan_lies(logic: Any, name: str, moved: bool) -> None:
+    node = volume(axes=AXES[name])
+    if moved:
+        toWorld = np.eye(4)
+        toWorld[:3, :3] = Rotation.from_euler("z", 25, degrees=True).as_matrix()
+        toWorld[:3, 3] = (5.0, 6.0, -7.0)
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "move")
+        transform.SetMatrixTransformToParent(matrix(toWorld))
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    before = slicer.util.arrayFromVolume(node).copy()
+    result = logic.superResolve(node, "bspline", factor=2, plane="through-plane")
+    assert result.GetImageData().GetDimensions() == (14, 12, 16)
+    np.testing.assert_allclose(world_corners(result), world_corners(node), atol=1e-4)
+    np.testing.assert_allclose(world_peak(result), world_peak(node), atol=0.4)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), before)
+    assert (node.GetParentTransformNode() is not None) == moved
+    assert not result.GetDisplayNode().GetAutoWindowLevel()
+
+
+def test_result_is_named_shown_placed_and_recorded_like_its_source(logic: Any) -> None:
+    node = volume("T2 thick")
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "visit 1")
+    hierarchy.CreateItem(study, node)
+    node.GetDisplayNode().SetAutoWindowLevel(False)
+    node.GetDisplayNode().SetWindowLevel(321.0, 123.0)
+    result = logic.superResolve(node, "lanczos", factor=2, plane="through-plane")
+    assert result.GetName() == "T2 thick SR x2 (lanczos)"
+    assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result)) == study
+    display = result.GetDisplayNode()
+    assert (display.GetWindow(), display.GetLevel(), display.GetAutoWindowLevel()) == (321.0, 123.0, 0)
+    assert json.loads(result.GetAttribute("MRSuperRes.model"))["id"] == "lanczos"
+    assert result.GetAttribute("MRSuperRes.source") == node.GetID()
+    assert "Research use only" in result.GetAttribute("MRSuperRes.statement")
+
+
+def test_chosen_nodes_are_filled_and_maps_and_scores_come_back(logic: Any) -> None:
+    from MRSuperResSupport.logic import RunRequest, wait
+
+    node, truth = volume(), volume("truth", size=(14, 12, 16))
+    finer = vtk.vtkMatrix4x4()
+    truth.GetIJKToRASMatrix(finer)
+    for row in range(3):
+        finer.SetElement(row, 2, finer.GetElement(row, 2) / 2)
+    finer.SetElement(2, 3, finer.GetElement(2, 3) - 1.0)
+    truth.SetIJKToRASMatrix(finer)
+    chosen = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "mine")
+    seen: list[str] = []
+    run = logic.start(
+        RunRequest(node, "linear", plane="through-plane", factor=2, truth=truth, output=chosen, errorMap=True, consistencyMap=True),
+        onProgress=lambda stage, done, total, left: seen.append(stage),
+    )
+    assert run.isRunning
+    wait(run)
+    assert run.error is None, run.error
+    result = run.result
+    assert result.output is chosen and chosen.GetName() == "mine"
+    assert result.errorMap.GetName() == "T2 thick SR x2 (linear) error"
+    difference = np.abs(slicer.util.arrayFromVolume(chosen) - slicer.util.arrayFromVolume(truth))
+    np.testing.assert_allclose(slicer.util.arrayFromVolume(result.errorMap), difference, atol=1e-3)
+    assert result.consistencyMap.GetImageData().GetDimensions() == node.GetImageData().GetDimensions()
+    assert result.metrics["psnr"] > 0 and {"reading", "writing", "scoring"} <= set(seen)
+
+
+def test_unsuitable_nodes_are_refused_with_the_reason(logic: Any) -> None:
+    from MRSuperResLib.errors import MRSuperResError
+
+    add = slicer.mrmlScene.AddNewNodeByClass
+    label = add("vtkMRMLLabelMapVolumeNode", "label")
+    slicer.util.updateVolumeFromArray(label, np.ones((4, 4, 4), np.uint8))
+    colour = add("vtkMRMLVectorVolumeNode", "colour")
+    image = vtk.vtkImageData()
+    image.SetDimensions(4, 4, 4)
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 3)
+    colour.SetAndObserveImageData(image)
+    bent = volume("bent")
+    warp = add("vtkMRMLBSplineTransformNode", "warp")
+    bent.SetAndObserveTransformNodeID(warp.GetID())
+    sheared = volume("sheared")
+    shear = add("vtkMRMLLinearTransformNode", "shear")
+    values = np.eye(4)
+    values[0, 1] = 0.4
+    shear.SetMatrixTransformToParent(matrix(values))
+    sheared.SetAndObserveTransformNodeID(shear.GetID())
+    cases = {
+        "no voxels": add("vtkMRMLScalarVolumeNode", "empty"),
+        "segmentation": label,
+        "is a segmentation": add("vtkMRMLSegmentationNode", "segments"),
+        "3 values": colour,
+        "non-linear": bent,
+        "right angles": sheared,
+        "single slice": volume("slice", size=(8, 8, 1)),
+    }
+    count = len(volumes())
+    for words, node in cases.items():
+        assert words in logic.refusal(node), words
+        with pytest.raises(MRSuperResError, match=words.split()[0]):
+            logic.superResolve(node, "linear")
+    assert logic.refusal(volume()) == "" and len(volumes()) == count + 1
+
+
+def test_what_the_worker_refuses_is_told_and_leaves_no_node(logic: Any) -> None:
+    from MRSuperResLib.errors import MRSuperResError
+
+    node = volume()
+    with pytest.raises(MRSuperResError, match="expected more than 1"):
+        logic.superResolve(node, "linear", factor=1.0, plane="through-plane")
+    with pytest.raises(MRSuperResError, match="did you mean|no model"):
+        logic.superResolve(node, "liner")
+    assert len(volumes()) == 1
+
+
+class Script:
+    """A process that runs a few lines of Python instead of the library: to crash and to hang on purpose."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    def __call__(self) -> Any:
+        from MRSuperResSupport import worker
+
+        process = worker.Worker()
+        start = process.start
+        process.start = lambda arguments, onLine, onEnd: self._start(start, onLine, onEnd)
+        return process
+
+    def _start(self, start: Any, onLine: Any, onEnd: Any) -> None:
+        from MRSuperResSupport import worker
+
+        original = worker.subprocess.Popen
+
+        def popen(command: list[str], **options: Any) -> Any:
+            return original([command[0], "-c", self.code], **options)
+
+        worker.subprocess.Popen = popen
+        try:
+            start([], onLine, onEnd)
+        finally:
+            worker.subprocess.Popen = original
+
+
+def test_a_worker_that_dies_leaves_slicer_up_and_says_why(app: Any) -> None:
+    from MRSuperResLib.errors import MRSuperResError
+    from MRSuperResSupport.logic import MRSuperResLogic
+
+    code = "import os,sys; print('device fault', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)"
+    with pytest.raises(MRSuperResError, match="signal 9.*device fault") as caught:
+        MRSuperResLogic(process=Script(code)).superResolve(volume(), "linear", factor=2)
+    assert caught.value.code == "crash" and len(volumes()) == 1
+
+
+def test_cancel_ends_the_whole_tree_within_two_seconds_and_leaves_nothing(app: Any, tmp_path: Path) -> None:
+    from MRSuperResSupport.logic import MRSuperResLogic, RunRequest, wait
+
+    marker = tmp_path / "child"
+    code = (
+        "import signal,subprocess,sys,time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        f"child = subprocess.Popen([sys.executable, '-c', 'import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)']);"
+        f"open({str(marker)!r}, 'w').write(str(child.pid)); time.sleep(60)"
+    )
+    ended: list[Any] = []
+    run = MRSuperResLogic(process=Script(code)).start(RunRequest(volume(), "linear", factor=2), onFinished=ended.append)
+    application.until(marker.exists, 30, "the worker's child")
+    while not marker.read_text():
+        time.sleep(0.01)
+    child = int(marker.read_text())
+    started = time.monotonic()
+    run.cancel()
+    wait(run)
+    assert time.monotonic() - started < 2.5
+    assert run.error.code == "cancelled" and ended == [run] and len(volumes()) == 1
+    application.until(lambda: not _alive(child), 2, "the end of the worker's child")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def test_many_volumes_go_on_after_a_bad_one_and_resume(logic: Any, tmp_path: Path) -> None:
+    good, bad, other = volume("one"), slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "bad"), volume("two")
+    seen: list[tuple[int, int, str]] = []
+    first = logic.superResolveMany(
+        [good, bad, other], "bspline", tmp_path / "out", factor=2, plane="through-plane",
+        onProgress=lambda *progress: seen.append(progress),
+    )  # fmt: skip
+    assert [result.error is None for result in first] == [True, False, True]
+    assert "no voxels" in first[1].error.message and len(volumes()) == 3
+    assert seen[0] == (0, 3, "one") and seen[-1][:2] == (3, 3)
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nrrd")) == ["one_SR_(bspline).nrrd", "two_SR_(bspline).nrrd"]
+    again = logic.superResolveMany([good, other], "bspline", tmp_path / "out", factor=2, plane="through-plane")
+    assert [result.skipped for result in again] == [True, True]
+    slicer.util.arrayFromVolume(other)[:] += 1
+    third = logic.superResolveMany([good, other], "bspline", tmp_path / "out", factor=2, plane="through-plane")
+    assert [result.skipped for result in third] == [True, False]
+
+
+def test_files_folders_and_sequences_are_taken(logic: Any, tmp_path: Path) -> None:
+    from MRSuperResSupport import scene as scenes
+
+    node = volume("in folder")
+    path = tmp_path / "scan.nii.gz"
+    scenes.export(node, path)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "folder")
+    hierarchy.CreateItem(folder, node)
+    sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "series")
+    for value in ("0", "1"):
+        sequence.SetDataNodeAtValue(node, value)
+    results = logic.superResolveMany([folder, path, sequence], "linear", factor=2, plane="through-plane")
+    assert [result.error for result in results] == [None] * 4
+    assert [result.name for result in results] == ["in folder", "scan.nii.gz", "series 1", "series 2"]
+    made = results[2].output
+    assert made is results[3].output and made.IsA("vtkMRMLSequenceNode") and made.GetNumberOfDataNodes() == 2
+    np.testing.assert_allclose(world_corners(made.GetNthDataNode(1)), world_corners(node), atol=1e-4)
+
+
+def test_many_can_be_cancelled(logic: Any) -> None:
+    nodes = [volume(f"scan {number}") for number in range(3)]
+    ended: list[Any] = []
+    run = logic.superResolveMany(nodes, "linear", factor=2, blocking=False, onFinished=ended.append)
+    run.cancel()
+    application.until(lambda: bool(ended), 20, "the end of the cancelled runs")
+    assert [result.error.code for result in ended[0]] == ["cancelled"] * 3 and len(volumes()) == 3
+
+
+def test_models_offered_suit_the_task_and_say_why_not(logic: Any) -> None:
+    node = volume()
+    offered, _ = logic.suitable(node, "through-plane", "T2w")
+    assert {"linear", "bspline", "lanczos"} <= {entry.card.id for entry in offered}
+    assert all(entry.card.plane in ("any", "through-plane") for entry in offered)
+    shipped = [entry for entry in logic.models() if not entry.card.is_baseline and entry.card.task == "super-resolve"]
+    for entry in shipped:
+        task = entry.card.plane
+        assert entry in logic.suitable(node, task, entry.card.contrasts[0])[0]
+        hidden = dict((other.card.id, reason) for other, reason in logic.suitable(node, task, "PDw")[1])
+        if "PDw" not in entry.card.contrasts:
+            assert "this scan is PDw" in hidden[entry.card.id]
+        assert "Research use only" in logic.describe(entry)
+    assert "for comparison" in logic.describe(offered[0])
+
+
+def test_size_memory_and_overlap_are_known_before_running(logic: Any) -> None:
+    from MRSuperResLib.errors import MRSuperResError
+
+    node, other = volume(), volume("other")
+    found = logic.estimate(node, "bspline", factor=2, plane="through-plane")
+    assert found.grid.size == (14, 12, 16) and found.memory > 0
+    with pytest.raises(MRSuperResError):
+        logic.estimate(node, "bspline", factor=1, plane="through-plane")
+    assert logic.overlap(node, other) == 1.0
+    toRAS = vtk.vtkMatrix4x4()
+    other.GetIJKToRASMatrix(toRAS)
+    toRAS.SetElement(0, 3, toRAS.GetElement(0, 3) + 7.0)
+    other.SetIJKToRASMatrix(toRAS)
+    assert 0.4 < logic.overlap(node, other) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("name", "contrast"),
+    [
+        ("sub-01_T1w", "T1w"), ("Ax T2 FSE", "T2w"), ("t2_flair_3d", "FLAIR"), ("MPRAGE sag", "T1w"), ("3: T1 post", "T1w"),
+        ("PD TSE", "PDw"), ("proton density", "PDw"), ("localizer", ""), ("ep2d_bold", ""), ("MRBrainTumor1", ""),
+    ],
+)  # fmt: skip
+def test_contrast_is_guessed_from_the_name(logic: Any, name: str, contrast: str) -> None:
+    assert logic.guessContrast(volume(name)) == contrast
+
+
+def test_names_of_results() -> None:
+    from MRSuperResSupport.scene import resultName
+
+    assert resultName("T2 thick", "rdst-e-through-x4", 4.0) == "T2 thick SR x4 (rdst-e)"
+    assert resultName("scan", "rdst-e-inplane-x2", 1.5) == "scan SR x1.5 (rdst-e)"
+    assert resultName("T1", "mtsr-mt", target="T2w") == "T1 as T2w (mtsr-mt)"
+
+
+def test_nothing_is_installed_for_interpolation_and_missing_parts_are_explained(logic: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from MRSuperResLib.errors import MissingRequirement
+    from MRSuperResLib.models import find_model
+    from MRSuperResSupport import requirements
+
+    monkeypatch.setattr(requirements, "_installed", lambda text: False)
+    requirements.ensure(find_model("linear"))
+    networks = [entry for entry in logic.models() if not entry.card.is_baseline]
+    if networks:
+        with pytest.raises(MissingRequirement, match=r"5\.12"):
+            requirements.ensure(networks[0])
+        monkeypatch.setattr(requirements, "_installed", lambda text: not text.startswith("torch"))
+        with pytest.raises(MissingRequirement, match="PyTorch extension"):
+            requirements.ensure(networks[0])
+
+
+def test_what_is_installed_is_recognised() -> None:
+    from MRSuperResSupport import requirements
+
+    assert requirements._installed("einops>=0.7") and not requirements._installed("einops>=99")
+    assert not requirements._installed("no-such-package-anywhere>=1")

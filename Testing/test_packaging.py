@@ -1,0 +1,78 @@
+"""What CMake installs is what git tracks: a file forgotten in a list would be missing from every user's Slicer."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from MRSuperResLib.models import list_models
+
+
+def tracked(repository: Path, *folders: str) -> set[str]:
+    """Files of the source tree: what git tracks, and what it would."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *folders]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("not a git checkout")
+    return {line for line in done.stdout.splitlines() if (repository / line).is_file()}
+
+
+def listed(repository: Path, variable: str) -> set[str]:
+    """Files a `set(VARIABLE ...)` in the module's CMakeLists.txt names, relative to the top."""
+    text = (repository / "MRSuperRes" / "CMakeLists.txt").read_text(encoding="utf-8")
+    found = re.search(rf"set\({variable}\s+([^)]*)\)", text)
+    assert found, f"{variable} is not set"
+    return {f"MRSuperRes/{name.replace('${MODULE_NAME}', 'MRSuperRes')}" for name in found.group(1).split()}
+
+
+def test_every_file_of_the_module_is_installed(repository: Path) -> None:
+    files = tracked(repository, "MRSuperRes") - {"MRSuperRes/CMakeLists.txt"}
+    scripts, resources = listed(repository, "MODULE_PYTHON_SCRIPTS"), listed(repository, "MODULE_PYTHON_RESOURCES")
+    assert scripts | resources == files
+    assert all(name.endswith(".py") for name in scripts) and not any(name.endswith(".py") for name in resources)
+
+
+def test_every_file_of_the_library_is_installed(repository: Path) -> None:
+    """The library's lists are globs: they must match what git has, no more and no less."""
+    text = (repository / "MRSuperResLib" / "CMakeLists.txt").read_text(encoding="utf-8")
+    patterns = re.findall(r"CONFIGURE_DEPENDS\s+([^)]*)\)", text)
+    names = {name for block in patterns[:2] for name in block.split()}
+    library = repository / "MRSuperResLib"
+    globbed = {
+        path.relative_to(repository).as_posix()
+        for name in names
+        for path in library.rglob(name)
+        if "__pycache__" not in path.parts
+    }
+    assert globbed == tracked(repository, "MRSuperResLib") - {"MRSuperResLib/CMakeLists.txt"}
+
+
+def test_every_model_is_installed_and_sound(repository: Path) -> None:
+    files = {Path(name).name for name in tracked(repository, "Resources/Models") if name.endswith(".safetensors")}
+    found = {entry.path.name for entry in list_models() if entry.path and entry.path.parent == repository / "Resources" / "Models"}
+    assert found == files
+    for name in files:
+        assert (repository / "Resources" / "Models" / name).stat().st_size <= 16 * 2**20
+    text = (repository / "MRSuperResLib" / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert "../Resources/Models/*.safetensors" in text and "MRSuperResLib/Resources/Models" in text
+
+
+def test_the_top_list_adds_module_and_library_and_asks_for_pytorch(repository: Path) -> None:
+    text = (repository / "CMakeLists.txt").read_text(encoding="utf-8")
+    for needed in (
+        "project(MRSuperRes", "add_subdirectory(MRSuperRes)", "add_subdirectory(MRSuperResLib)", 'EXTENSION_DEPENDS "PyTorch"',
+        "Slicer_USE_FILE", "Slicer_EXTENSION_GENERATE_CONFIG", "Slicer_EXTENSION_CPACK", "EXTENSION_ICONURL", "EXTENSION_CATEGORY",
+    ):  # fmt: skip
+        assert needed in text
+    for url in re.findall(r"raw\.githubusercontent\.com/[^/]+/[^/]+/main/([^\"]+)", text):
+        assert (repository / url).is_file(), url
+
+
+def test_nothing_third_party_is_imported_when_slicer_loads_the_module(repository: Path) -> None:
+    """Slicer's process must never import torch, nor what only the worker needs."""
+    for path in (repository / "MRSuperRes").rglob("*.py"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert not re.match(r"\s*(import|from)\s+(torch|monai|safetensors|einops|lightning_fabric)\b", line), f"{path}: {line}"
