@@ -33,6 +33,7 @@ WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".nhdr")
 READABLE = (*WRITABLE, ".mgz", ".mgh", ".hdr", ".img", ".img.gz")
 INTERPOLATIONS = ("linear", "bspline", "lanczos", "nearest")
 PAD = 8  # voxels replicated around a volume before interpolating, so that nothing beyond its border is read as 0
+LOBES = 5  # of the Lanczos kernel on each side, as in ITK's
 NIFTI_HEADER = 540  # bytes: that of NIfTI-2; NIfTI-1 has 348
 
 
@@ -173,7 +174,7 @@ def read_volume(path: str | os.PathLike[str], *, allow_labels: bool = False, war
     path = Path(path)
     if not path.exists():
         raise BadVolume(f"{path} does not exist", code="not-found")
-    reader = _series(path, warn) if path.is_dir() else _file(path)
+    reader = _series(path, warn) if path.is_dir() else _file(path, warn)
     with _quiet():
         try:
             image = reader.Execute()
@@ -253,14 +254,26 @@ def write_volume(
         os.close(handle)
         with _quiet():
             sitk.WriteImage(image, name, useCompression=suffix in (".nii.gz", ".nrrd", ".mha"))
-        if os.path.getsize(name) == 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        _check_written(Path(name))
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except (OSError, RuntimeError) as error:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise OutputError(f"cannot write {path}: {_reason(error, path.parent)}", code="cannot-write") from error
+
+
+def _check_written(path: Path) -> None:
+    """ITK does not say when a disk is full: what it wrote is looked at again. Raises OSError."""
+    whole = path.stat().st_size > 0
+    if whole and _suffix(path) in (".nii", ".nii.gz"):
+        try:
+            expected, found, _ = _nifti_content(path)
+            whole = found >= expected
+        except BadVolume:
+            whole = False
+    if not whole:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def resample(volume: Volume, grid: Grid, interpolation: str = "linear", fill: float | None = None) -> Volume:
@@ -279,6 +292,8 @@ def resample(volume: Volume, grid: Grid, interpolation: str = "linear", fill: fl
     array = volume.array.astype(np.float32, copy=False)
     if interpolation != "nearest":
         array = _antialiased(array, volume.grid, grid)
+    if interpolation == "lanczos" and fill is None and np.allclose(volume.grid.axes, grid.axes, atol=1e-6):
+        return Volume(_lanczos(array, volume.grid, grid), grid, volume.name, volume.metadata)
     outside = float(array.min()) if fill is None else float(fill)
     if fill is None:
         padded = np.pad(array, PAD, mode="edge")
@@ -300,6 +315,22 @@ def resample(volume: Volume, grid: Grid, interpolation: str = "linear", fill: fl
     resampler.SetDefaultPixelValue(outside)
     result = sitk.GetArrayFromImage(resampler.Execute(to_sitk(source, sitk)))
     return Volume(result.astype(np.float32, copy=False), grid, volume.name, volume.metadata)
+
+
+def _lanczos(array: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
+    """`array` on a grid whose axes run alike: one matrix an axis, a hundred times faster than ITK's 11 x 11 x 11 taps."""
+    first = source.world_to_index(np.asarray([target.origin]))[0]
+    for axis in range(3):
+        step = target.spacing[axis] / source.spacing[axis]
+        positions = first[axis] + step * np.arange(target.size[axis])
+        taps = np.floor(positions)[:, None] + np.arange(1 - LOBES, LOBES + 1)
+        distance = positions[:, None] - taps
+        weights = np.sinc(distance) * np.sinc(distance / LOBES) * (np.abs(distance) < LOBES)
+        matrix = np.zeros((target.size[axis], source.size[axis]))
+        columns = np.clip(taps, 0, source.size[axis] - 1).astype(int)
+        np.add.at(matrix, (np.arange(len(positions))[:, None], columns), weights / weights.sum(axis=1, keepdims=True))
+        array = np.moveaxis(np.tensordot(matrix.astype(np.float32), array, axes=(1, 2 - axis)), 0, 2 - axis)
+    return np.ascontiguousarray(array, dtype=np.float32)
 
 
 def to_sitk(volume: Volume, sitk: Any = None) -> Any:
@@ -326,12 +357,12 @@ def _antialiased(array: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
     return array
 
 
-def _file(path: Path) -> Any:
+def _file(path: Path, warn: Warn | None) -> Any:
     import SimpleITK as sitk
 
     if path.stat().st_size == 0:
         raise BadVolume(f"{path} is empty (0 bytes); copy or export it again", code="unreadable")
-    _check_whole(path)
+    _check_file(path, warn)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with _quiet():
@@ -356,59 +387,91 @@ def _file(path: Path) -> Any:
     return reader
 
 
-def _check_whole(path: Path) -> None:
-    """Refuse what ITK would read without a word: NIfTI files cut short (read as zeros) and negative spacing in MetaImages."""
+def _check_file(path: Path, warn: Warn | None) -> None:
+    """Refuse, or tell, what ITK would read without a word.
+
+    It reads a NIfTI file cut short as zeros, its NaN and infinite voxels as 0, its spacing of 0 as 1, and takes the sign off
+    a MetaImage's negative spacing.
+    """
     if _suffix(path) in (".nii", ".nii.gz"):
-        opener = gzip.open if path.name.lower().endswith(".gz") else open
-        try:
-            with opener(path, "rb") as stream:
-                expected = _nifti_bytes(stream.read(NIFTI_HEADER))
-                stream.seek(0)
-                found = 0
-                while block := stream.read(2**22):
-                    found += len(block)
-        except (OSError, EOFError, zlib.error) as error:
-            raise BadVolume(
-                f"{path} is damaged or cut short ({error}); copy or export it again", code="unreadable"
-            ) from error
-        if expected is not None and found < expected:
+        expected, found, bad = _nifti_content(path)
+        if found < expected:
             raise BadVolume(
                 f"{path} is cut short: {found} of {expected} bytes; copy or export it again", code="unreadable"
             )
+        if bad == 1.0:
+            raise BadVolume(f"{path} has no finite voxel (all NaN or infinite); export it again", code="all-nan")
+        if bad and warn:
+            warn("nan-replaced", f"{bad:.2g} of the voxels of {_stem(path)} are NaN or infinite and were replaced by 0")
     elif _suffix(path) in (".mha", ".mhd"):
         with open(path, "rb") as stream:
             for line in stream.read(4096).split(b"\n"):
                 key, _, value = line.partition(b"=")
-                if key.strip() in (b"ElementSpacing", b"ElementSize") and b"-" in value.replace(b"e-", b"").replace(
-                    b"E-", b""
-                ):
-                    raise BadVolume(
-                        f"{path}: voxel spacing is{value.decode(errors='replace').rstrip()} mm, expected numbers above 0; "
-                        "mend the header",
-                        code="bad-spacing",
-                    )
+                if key.strip() in (b"ElementSpacing", b"ElementSize") and b"-" in value.lower().replace(b"e-", b""):
+                    raise _bad_spacing(path, value.decode(errors="replace").strip())
 
 
-def _nifti_bytes(header: bytes) -> int | None:
-    """How long the (unpacked) NIfTI file that begins so must be, or None if this is no NIfTI header."""
+def _bad_spacing(path: Path, found: str) -> BadVolume:
+    return BadVolume(
+        f"{path}: voxel spacing is {found} mm, expected numbers above 0; mend the header", code="bad-spacing"
+    )
+
+
+def _nifti_content(path: Path) -> tuple[int, int, float]:
+    """(bytes the unpacked NIfTI file should have, bytes it has, share of its voxels that are not finite).
+
+    Raises `BadVolume` for damaged files and for spacings that are not above 0.
+    """
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    try:
+        with opener(path, "rb") as stream:
+            header = stream.read(NIFTI_HEADER)
+            layout = _nifti_layout(header)
+            if layout is None:
+                raise BadVolume(f"{path} is no NIfTI file: damaged or misnamed", code="unreadable")
+            start, voxels, dtype, spacing = layout
+            if not all(math.isfinite(mm) and mm > 0 for mm in spacing):
+                raise _bad_spacing(path, _numbers(spacing))
+            stream.seek(start)
+            found, bad = 0, 0
+            while block := stream.read(2**22):
+                found += len(block)
+                if dtype.kind == "f":
+                    values = np.frombuffer(block[: len(block) // dtype.itemsize * dtype.itemsize], dtype)
+                    bad += int(values.size - np.count_nonzero(np.isfinite(values)))
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadVolume(f"{path} is damaged or cut short; copy or export it again", code="unreadable") from error
+    return start + voxels * dtype.itemsize, start + found, bad / max(voxels, 1)
+
+
+def _nifti_layout(header: bytes) -> tuple[int, int, np.dtype[Any], tuple[float, ...]] | None:
+    """(where the voxels begin, how many there are, their type, spacing) of a single-file NIfTI, None if it is none."""
     for order in "<>":
-        if len(header) >= 348 and struct.unpack_from(f"{order}i", header)[0] == 348:
-            dimensions = struct.unpack_from(f"{order}8h", header, 40)
-            bits, start = (
-                struct.unpack_from(f"{order}h", header, 72)[0],
-                struct.unpack_from(f"{order}f", header, 108)[0],
+        if len(header) >= 348 and struct.unpack_from(f"{order}i", header)[0] == 348 and header[344:346] == b"n+":
+            dimensions, spacing = (
+                struct.unpack_from(f"{order}8h", header, 40),
+                struct.unpack_from(f"{order}8f", header, 76),
             )
+            kind, bits = struct.unpack_from(f"{order}2h", header, 70)
+            start = struct.unpack_from(f"{order}f", header, 108)[0]
         elif len(header) >= NIFTI_HEADER and struct.unpack_from(f"{order}i", header)[0] == 540:
-            dimensions = struct.unpack_from(f"{order}8q", header, 16)
-            bits, start = (
-                struct.unpack_from(f"{order}h", header, 14)[0],
-                struct.unpack_from(f"{order}q", header, 168)[0],
+            dimensions, spacing = (
+                struct.unpack_from(f"{order}8q", header, 16),
+                struct.unpack_from(f"{order}8d", header, 104),
             )
+            kind, bits = struct.unpack_from(f"{order}2h", header, 12)
+            start = struct.unpack_from(f"{order}q", header, 168)[0]
         else:
             continue
-        if header[344:346] == b"ni":  # the voxels are in another file
-            return None
-        return int(start) + math.prod(max(1, n) for n in dimensions[1 : 1 + dimensions[0]]) * bits // 8
+        floating = {16: "f4", 64: "f8"}.get(kind)
+        dtype = np.dtype(f"{order}{floating}" if floating else f"V{max(1, bits // 8)}")
+        count = min(max(int(dimensions[0]), 0), 7)
+        return (
+            int(start),
+            math.prod(max(1, n) for n in dimensions[1 : 1 + count]),
+            dtype,
+            spacing[1 : 1 + min(count, 3)],
+        )
     return None
 
 

@@ -15,9 +15,8 @@ import pytest
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("PySide6", reason="PySide6 is not installed")
 import vtk  # noqa: E402
-from scipy.spatial.transform import Rotation  # noqa: E402
-
 from panel import application  # noqa: E402
+from scipy.spatial.transform import Rotation  # noqa: E402
 
 AXES = {
     "axial": np.eye(3),
@@ -143,7 +142,16 @@ def test_chosen_nodes_are_filled_and_maps_and_scores_come_back(logic: Any) -> No
     chosen = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "mine")
     seen: list[str] = []
     run = logic.start(
-        RunRequest(node, "linear", plane="through-plane", factor=2, truth=truth, output=chosen, errorMap=True, consistencyMap=True),
+        RunRequest(
+            node,
+            "linear",
+            plane="through-plane",
+            factor=2,
+            truth=truth,
+            output=chosen,
+            errorMap=True,
+            consistencyMap=True,
+        ),
         onProgress=lambda stage, done, total, left: seen.append(stage),
     )
     assert run.isRunning
@@ -201,7 +209,7 @@ def test_what_the_worker_refuses_is_told_and_leaves_no_node(logic: Any) -> None:
     node = volume()
     with pytest.raises(MRSuperResError, match="expected more than 1"):
         logic.superResolve(node, "linear", factor=1.0, plane="through-plane")
-    with pytest.raises(MRSuperResError, match="did you mean|no model"):
+    with pytest.raises(MRSuperResError, match=r"did you mean|no model"):
         logic.superResolve(node, "liner")
     assert len(volumes()) == 1
 
@@ -236,11 +244,12 @@ class Script:
 
 
 def test_a_worker_that_dies_leaves_slicer_up_and_says_why(app: Any) -> None:
-    from MRSuperResLib.errors import MRSuperResError
     from MRSuperResSupport.logic import MRSuperResLogic
 
+    from MRSuperResLib.errors import MRSuperResError
+
     code = "import os,sys; print('device fault', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)"
-    with pytest.raises(MRSuperResError, match="signal 9.*device fault") as caught:
+    with pytest.raises(MRSuperResError, match=r"signal 9.*device fault") as caught:
         MRSuperResLogic(process=Script(code)).superResolve(volume(), "linear", factor=2)
     assert caught.value.code == "crash" and len(volumes()) == 1
 
@@ -251,7 +260,8 @@ def test_cancel_ends_the_whole_tree_within_two_seconds_and_leaves_nothing(app: A
     marker = tmp_path / "child"
     code = (
         "import signal,subprocess,sys,time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-        f"child = subprocess.Popen([sys.executable, '-c', 'import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)']);"
+        "ignore = 'import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)';"
+        "child = subprocess.Popen([sys.executable, '-c', ignore]);"
         f"open({str(marker)!r}, 'w').write(str(child.pid)); time.sleep(60)"
     )
     ended: list[Any] = []
@@ -277,7 +287,11 @@ def _alive(pid: int) -> bool:
 
 
 def test_many_volumes_go_on_after_a_bad_one_and_resume(logic: Any, tmp_path: Path) -> None:
-    good, bad, other = volume("one"), slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "bad"), volume("two")
+    good, bad, other = (
+        volume("one"),
+        slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "bad"),
+        volume("two"),
+    )
     seen: list[tuple[int, int, str]] = []
     first = logic.superResolveMany(
         [good, bad, other], "bspline", tmp_path / "out", factor=2, plane="through-plane",
@@ -286,7 +300,10 @@ def test_many_volumes_go_on_after_a_bad_one_and_resume(logic: Any, tmp_path: Pat
     assert [result.error is None for result in first] == [True, False, True]
     assert "no voxels" in first[1].error.message and len(volumes()) == 3
     assert seen[0] == (0, 3, "one") and seen[-1][:2] == (3, 3)
-    assert sorted(path.name for path in (tmp_path / "out").glob("*.nrrd")) == ["one_SR_(bspline).nrrd", "two_SR_(bspline).nrrd"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nrrd")) == [
+        "one_SR_(bspline).nrrd",
+        "two_SR_(bspline).nrrd",
+    ]
     again = logic.superResolveMany([good, other], "bspline", tmp_path / "out", factor=2, plane="through-plane")
     assert [result.skipped for result in again] == [True, True]
     slicer.util.arrayFromVolume(other)[:] += 1
@@ -332,7 +349,7 @@ def test_models_offered_suit_the_task_and_say_why_not(logic: Any) -> None:
     for entry in shipped:
         task = entry.card.plane
         assert entry in logic.suitable(node, task, entry.card.contrasts[0])[0]
-        hidden = dict((other.card.id, reason) for other, reason in logic.suitable(node, task, "PDw")[1])
+        hidden = {other.card.id: reason for other, reason in logic.suitable(node, task, "PDw")[1]}
         if "PDw" not in entry.card.contrasts:
             assert "this scan is PDw" in hidden[entry.card.id]
         assert "Research use only" in logic.describe(entry)
@@ -374,10 +391,13 @@ def test_names_of_results() -> None:
     assert resultName("T1", "mtsr-mt", target="T2w") == "T1 as T2w (mtsr-mt)"
 
 
-def test_nothing_is_installed_for_interpolation_and_missing_parts_are_explained(logic: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_installed_for_interpolation_and_missing_parts_are_explained(
+    logic: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from MRSuperResSupport import requirements
+
     from MRSuperResLib.errors import MissingRequirement
     from MRSuperResLib.models import find_model
-    from MRSuperResSupport import requirements
 
     monkeypatch.setattr(requirements, "_installed", lambda text: False)
     requirements.ensure(find_model("linear"))

@@ -52,7 +52,11 @@ def test_every_file_of_the_library_is_installed(repository: Path) -> None:
 
 def test_every_model_is_installed_and_sound(repository: Path) -> None:
     files = {Path(name).name for name in tracked(repository, "Resources/Models") if name.endswith(".safetensors")}
-    found = {entry.path.name for entry in list_models() if entry.path and entry.path.parent == repository / "Resources" / "Models"}
+    found = {
+        entry.path.name
+        for entry in list_models()
+        if entry.path and entry.path.parent == repository / "Resources" / "Models"
+    }
     assert found == files
     for name in files:
         assert (repository / "Resources" / "Models" / name).stat().st_size <= 16 * 2**20
@@ -75,4 +79,6 @@ def test_nothing_third_party_is_imported_when_slicer_loads_the_module(repository
     """Slicer's process must never import torch, nor what only the worker needs."""
     for path in (repository / "MRSuperRes").rglob("*.py"):
         for line in path.read_text(encoding="utf-8").splitlines():
-            assert not re.match(r"\s*(import|from)\s+(torch|monai|safetensors|einops|lightning_fabric)\b", line), f"{path}: {line}"
+            assert not re.match(r"\s*(import|from)\s+(torch|monai|safetensors|einops|lightning_fabric)\b", line), (
+                f"{path}: {line}"
+            )

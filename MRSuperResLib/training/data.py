@@ -45,7 +45,8 @@ class DegradationSpec:
     """How a recipe coarsens: `kinds` maps an operator's kind to its weight; the rest are ranges drawn from uniformly.
 
     thickness: full width at half maximum over coarse spacing. noise: standard deviation on the networks' scale, applied with
-    `noise_probability`; a share `rician` of it is Rician, which brightens air, the rest Gaussian. bias: standard deviation of the log bias field at its knots.
+    `noise_probability`; a share `rician` of it is Rician, which brightens air, the rest
+    Gaussian. bias: standard deviation of the log bias field at its knots.
     """
 
     kinds: dict[str, float]
