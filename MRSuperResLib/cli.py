@@ -395,6 +395,9 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument(
         "--figure", default="evaluation.png", metavar="PNG", help="to draw (evaluation.png); '' for none"
     )
+    parser.add_argument(
+        "--publish", metavar="DIR", help="write the models there with these scores printed in their cards"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:n or mps")
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU")
     parser.add_argument("--json", action="store_true", help="print scores as JSON")
@@ -444,6 +447,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from . import evaluation
     from .acquisition import PRESETS
     from .inference import Options
+    from .models import BASELINES, find_model
     from .volume import read_volume
 
     if options.reference and len(options.reference) != len(options.truth):
@@ -474,6 +478,11 @@ def _evaluate(options: argparse.Namespace) -> int:
             shown = {name: answer for name, answer in answers.items() if name not in ("linear", "lanczos")}
             evaluation.figure(figure.with_stem(f"{figure.stem}-{truth.name}") if several else figure, trial, shown)
     print(evaluation.to_json(rows) if options.json else evaluation.table(rows))
+    if options.publish:
+        for name in names:
+            if name not in BASELINES:
+                entry = find_model(name, options.models)
+                evaluation.publish(rows, entry, Path(options.publish) / f"{entry.card.id}.safetensors")
     return 0
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MRSuperResLib import evaluation
+from MRSuperResLib import evaluation, networks
 from MRSuperResLib.errors import OutputError, UnsuitableVolume, UsageError
+from MRSuperResLib.models import ModelCard, load_network, read_entry, save_model
 from MRSuperResLib.volume import Grid, Volume
 
 
@@ -63,6 +64,30 @@ def test_spline_beats_linear_and_the_table_tells(truth: Volume, tmp_path: Path) 
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(OutputError):
         evaluation.figure(tmp_path / "missing" / "figure.png", trial, answers)
+
+
+def test_published_cards_print_the_scores_beside_the_baselines(truth: Volume, tmp_path: Path) -> None:
+    network = networks.build("rdst", {"blocks": 1, "width": 12, "growth": 6, "factors": [2, 1], "skip": "bicubic"})
+    card = ModelCard.from_json(
+        {
+            "id": "tiny", "title": "Tiny", "version": "1", "architecture": "rdst", "task": "super-resolve", "licence": "Apache-2.0",
+            "hyperparameters": {"blocks": 1, "width": 12, "growth": 6, "factors": [2, 1], "skip": "bicubic"},
+            "plane": "through-plane", "factors": [2, 1], "contrasts": ["any"], "spacing": None, "intended_use": "Tests.",
+        }
+    )  # fmt: skip
+    entry = save_model(tmp_path / "tiny.safetensors", card, network.state_dict())
+    trial = evaluation.make_trial(truth, "through-plane", 2, slices=6)
+    rows, _ = evaluation.evaluate(trial, ["bspline", entry])
+    published = evaluation.publish(rows, entry, tmp_path / "scored.safetensors")
+    (score,) = read_entry(tmp_path / "scored.safetensors").card.metrics
+    assert (
+        score.psnr == pytest.approx(rows[1].metrics["psnr"], abs=1e-3) and score.degradation == "through-gaussian, x2"
+    )
+    assert score.baseline["bspline"][0] == pytest.approx(rows[0].metrics["psnr"], abs=1e-3)
+    for name, value in load_network(published).state_dict().items():
+        assert np.array_equal(value, load_network(entry).state_dict()[name])
+    with pytest.raises(UsageError, match="not scored"):
+        evaluation.publish(rows[:1], entry, tmp_path / "nothing.safetensors")
 
 
 def test_the_truth_itself_scores_perfectly_and_a_shift_costs(truth: Volume) -> None:
