@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import atexit
 import sys
 import time
 import types
@@ -16,6 +17,8 @@ import vtk
 
 from . import parameters, widgets
 
+RUNNING: list[Application] = []
+KEPT: list[Any] = []  # Qt and VTK objects with cycles between them are not for the garbage collector
 MODULE = Path(__file__).resolve().parents[2] / "MRSuperRes"
 
 
@@ -47,6 +50,14 @@ class LayoutManager:
         self._application, self._widgets = application, {}
         self._logic = slicer.vtkMRMLLayoutLogic()
         self._logic.SetMRMLScene(slicer.mrmlScene)
+
+    def close(self) -> None:
+        for widget in self._widgets.values():
+            widget.sliceLogic().SetMRMLScene(None)
+            widget.sliceLogic().SetMRMLApplicationLogic(None)
+        self._application.logic.GetSliceLogics().RemoveAllItems()
+        self._widgets.clear()
+        self._logic.SetMRMLScene(None)
 
     def layoutLogic(self) -> Any:
         return self._logic
@@ -94,6 +105,12 @@ class Application:
         slicer.mrmlScene.AddNode(crosshair)
         self._layouts = LayoutManager(self)
 
+    def close(self) -> None:
+        """Let go of the scene in order, views first: VTK's objects do not survive being collected in any other."""
+        self._layouts.close()
+        self.colours.SetMRMLScene(None)
+        self.logic.SetMRMLScene(None)
+
     def connect(self, signature: str, receiver: Callable[[], None]) -> None:
         self.connected.append((signature, receiver))
 
@@ -122,6 +139,7 @@ class ScriptedLoadableModuleWidget:
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__()
+        KEPT.append(self)
         self.moduleName = type(self).__name__.removesuffix("Widget")
         self.parent = parent or widgets.qMRMLWidget()
         self.layout = self.parent.layout() or widgets.QtWidgets.QVBoxLayout(self.parent)
@@ -170,7 +188,14 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
 
 
 def start(temporaryPath: Path) -> Application:
-    """An application with an empty scene; the module's folder is on the path, as Slicer puts it."""
+    """The application, one a process, with an empty scene; the module's folder is on the path, as Slicer puts it."""
+    if RUNNING:
+        application = slicer.app = RUNNING[0]
+        slicer.mrmlScene = application.logic.GetMRMLScene()
+        slicer.mrmlScene.Clear(False)
+        application.temporaryPath = str(temporaryPath)
+        application.messages.clear()
+        return application
     if str(MODULE) not in sys.path:
         sys.path.insert(0, str(MODULE))
     base = types.ModuleType("slicer.ScriptedLoadableModule")
@@ -190,6 +215,8 @@ def start(temporaryPath: Path) -> Application:
             setattr(slicer, name.removeprefix("slicer."), module)
     slicer.qMRMLNodeComboBox, slicer.qMRMLWidget = widgets.qMRMLNodeComboBox, widgets.qMRMLWidget
     slicer.app = Application(temporaryPath)
+    RUNNING.append(slicer.app)
+    atexit.register(slicer.app.close)
     colours = types.SimpleNamespace(logic=lambda: slicer.vtkSlicerColorLogic)
     slicer.modules = types.SimpleNamespace(colors=colours)
     return slicer.app

@@ -80,7 +80,7 @@ class ctkSliderWidget(QtWidgets.QWidget):
     def _lead(self, position: int) -> None:
         self._box.setProperty("value", float(self._box.property("minimum")) + self._span() * position / 1000)
 
-    def _forward(kind: type, name: str) -> Any:  # noqa: N805 - makes class attributes
+    def _forward(kind: type, name: str) -> Any:
         return QtCore.Property(
             kind,
             lambda self: kind(self._box.property(name)),
@@ -129,7 +129,7 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
         self._flags = {"noneEnabled": False, "noneDisplay": NO_NODE}
         self.activated.connect(self._chosen)
 
-    def _flag(name: str, kind: type = bool) -> Any:  # noqa: N805 - makes class attributes
+    def _flag(name: str, kind: type = bool) -> Any:
         def write(self: qMRMLNodeComboBox, value: Any) -> None:
             self._flags[name] = value
             self._list()
@@ -157,7 +157,9 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
     def setMRMLScene(self, scene: Any) -> None:
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
-        self._scene = scene
+        self._scene, self._tags = scene, []
+        if scene is None:
+            return
         events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent)
         self._tags = [scene.AddObserver(event, lambda *_: self._list()) for event in events]
         self._list()

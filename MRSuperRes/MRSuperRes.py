@@ -1,0 +1,1105 @@
+"""MRSuperRes in 3D Slicer: super-resolution and contrast translation of MR volumes. Research use only.
+
+This file is the panel; what it asks for is done by `MRSuperResSupport.logic`, and computed in a child process.
+"""
+
+import enum
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import qt
+import slicer
+import vtk
+from slicer import vtkMRMLScalarVolumeNode
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+# Installed, everything lies in one folder; in a checkout the library lies one folder up.
+_CHECKOUT = Path(__file__).resolve().parent.parent
+if (_CHECKOUT / "MRSuperResLib" / "__init__.py").is_file() and str(_CHECKOUT) not in sys.path:
+    sys.path.insert(0, str(_CHECKOUT))
+
+from MRSuperResSupport import compare  # noqa: E402
+from MRSuperResSupport.logic import MRSuperResLogic, RunRequest  # noqa: E402
+
+from MRSuperResLib.errors import MRSuperResError  # noqa: E402
+
+__all__ = ["MRSuperRes", "MRSuperResLogic", "MRSuperResParameterNode", "MRSuperResTest", "MRSuperResWidget"]
+
+SAMPLE_ROLE = "MRSuperRes.sample"  # node references of the parameter node to the samples of the last translation
+LEAST_OVERLAP = 0.5  # share of the scan a reference should cover
+
+
+class MRSuperRes(ScriptedLoadableModule):
+    """What Slicer's module list, help and start-up need to know."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("MRSuperRes")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Filtering")]
+        self.parent.dependencies = []
+        self.parent.contributors = ["MRSuperRes contributors"]
+        self.parent.helpText = _(
+            "<p>Makes coarse MR volumes finer, in plane or through plane, alone or guided by a sharp scan of the same "
+            "patient, and translates between contrasts. Pick a volume, a task and a model, and press Apply; then press "
+            "Compare.</p>"
+            "<p>Models state what they were trained on. Outside of it you are warned before running. The consistency "
+            "map shows where a result disagrees with what was acquired, the uncertainty map where a model could have "
+            "answered otherwise.</p>"
+            "<p><b>Research use only.</b> Not for diagnosis or treatment.</p>"
+        )
+        self.parent.acknowledgementText = _(
+            "<p>The models implement published work: RDST (residual dense Swin transformer), TransMRSR (generative "
+            "prior through plane), MTSR-MRI (super-resolution and translation), FASR-Net (reference-guided) and "
+            "DisViT (disentangled representation losses). Each model's card cites its paper.</p>"
+        )
+        slicer.app.connect("startupCompleted()", _registerSampleData)
+
+
+def _registerSampleData():
+    from MRSuperResSupport import samples
+
+    samples.register()
+
+
+class Task(enum.Enum):
+    """What to do; the value is what models and jobs call it."""
+
+    IN_PLANE = "in-plane"
+    THROUGH_PLANE = "through-plane"
+    GUIDED = "reference-guided"
+    TRANSLATE = "translate"
+
+    def label(self):
+        """For people."""
+        return {
+            "in-plane": _("Super-resolve in plane"),
+            "through-plane": _("Super-resolve through plane"),
+            "reference-guided": _("Super-resolve, guided by a reference"),
+            "translate": _("Translate to another contrast"),
+        }[self.value]
+
+    @property
+    def kind(self):
+        """The task of a model card and of a job."""
+        return "super-resolve" if self in (Task.IN_PLANE, Task.THROUGH_PLANE) else self.value
+
+    @property
+    def plane(self):
+        """The plane a job is asked for, None where the model decides."""
+        return self.value if self in (Task.IN_PLANE, Task.THROUGH_PLANE) else None
+
+
+class Contrast(enum.Enum):
+    """The scan's weighting."""
+
+    UNKNOWN = ""
+    T1W = "T1w"
+    T2W = "T2w"
+    FLAIR = "FLAIR"
+    PDW = "PDw"
+
+    def label(self):
+        """For people."""
+        return self.value or _("Unknown")
+
+
+class SizeMode(enum.Enum):
+    """How the fineness of the result is asked for."""
+
+    FACTOR = "factor"
+    SPACING = "spacing"
+
+    def label(self):
+        """For people."""
+        return _("By a factor") if self is SizeMode.FACTOR else _("To a voxel size")
+
+
+class Device(enum.Enum):
+    """Where to compute."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+
+    def label(self):
+        """For people."""
+        return {
+            "auto": _("Automatic"),
+            "cpu": _("Processor (CPU)"),
+            "cuda": _("NVIDIA GPU (CUDA)"),
+            "mps": _("Apple GPU (MPS)"),
+        }[self.value]
+
+
+class Precision(enum.Enum):
+    """Numbers to compute with."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+    def label(self):
+        """For people."""
+        return {
+            "auto": _("Automatic"),
+            "fp32": _("Full (32 bit)"),
+            "bf16": _("Half (bfloat16)"),
+            "fp16": _("Half (float16)"),
+        }[self.value]
+
+
+@parameterNodeWrapper
+class MRSuperResParameterNode:
+    """Everything the panel remembers; saved and restored with the scene.
+
+    spacing: mm along the axes the task refines. guessedFor: ID of the volume whose contrast was guessed. metrics: JSON.
+    """
+
+    inputVolume: vtkMRMLScalarVolumeNode
+    contrast: Contrast = Contrast.UNKNOWN
+    guessedFor: str = ""
+    task: Task = Task.THROUGH_PLANE
+    model: str = ""
+    sizeMode: SizeMode = SizeMode.FACTOR
+    factor: Annotated[float, WithinRange(1.1, 16.0)] = 4.0
+    spacing: Annotated[float, WithinRange(0.1, 10.0)] = 1.0
+    referenceVolume: vtkMRMLScalarVolumeNode
+    register: bool = True
+    target: str = ""
+    samples: Annotated[int, WithinRange(1, 100)] = 5
+    seed: Annotated[int, WithinRange(0, 999999)] = 0
+    firstModel: str = ""
+    truthVolume: vtkMRMLScalarVolumeNode
+    outputVolume: vtkMRMLScalarVolumeNode
+    errorMap: vtkMRMLScalarVolumeNode
+    consistencyMap: vtkMRMLScalarVolumeNode
+    uncertaintyMap: vtkMRMLScalarVolumeNode
+    makeErrorMap: bool = True
+    makeConsistencyMap: bool = False
+    makeUncertaintyMap: bool = True
+    device: Device = Device.AUTO
+    precision: Precision = Precision.AUTO
+    project: bool = False
+    metrics: str = ""
+
+
+class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel: shows what is possible, starts and stops the work, shows the results."""
+
+    def __init__(self, parent=None):
+        self.logic = None
+        self.ui = None
+        self._parameterNode = None
+        self._guiTag = None
+        self._run = None  # the run in progress, of one volume or of many
+        self._offered = []
+        self._firstModels = []
+        self._targets = []
+        self._manyItems = []
+        self._refreshing = False
+        self._compare = None
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+
+    # Life of the panel
+
+    def setup(self):
+        """Build the panel. Called once, when the module is first opened, and on reload."""
+        ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/MRSuperRes.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = MRSuperResLogic()
+        self._compare = compare.Comparison()
+        self._flicker = qt.QTimer()
+        self._flicker.interval = compare.FLICKER_MILLISECONDS
+        self._flicker.timeout.connect(self._onFlicker)
+        self._dress()
+        self._connect()
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
+        self.addObserver(scene, scene.NodeRemovedEvent, self._onNodeRemoved)
+        self.initializeParameterNode()
+
+    def cleanup(self):
+        """Let go of everything. Called before a reload and when the application closes."""
+        self._abandonRun()
+        self._flicker.stop()
+        self._compare.forget()
+        self.setParameterNode(None)
+        self.removeObservers()
+
+    def enter(self):
+        """The user opened the module."""
+        self.initializeParameterNode()
+        self._fillMany()
+
+    def onReload(self):
+        """Reload the panel and what it is made of, not only this file."""
+        for name in [name for name in sys.modules if name.split(".")[0] in ("MRSuperResSupport", "MRSuperResLib")]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    def onSceneStartClose(self, caller=None, event=None):
+        """The nodes are about to go."""
+        self._abandonRun()
+        self._flicker.stop()
+        self.ui.flickerButton.checked = False
+        self._compare.forget()
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, caller=None, event=None):
+        """The scene is empty."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def onSceneEndImport(self, caller=None, event=None):
+        """A scene was loaded, perhaps with a parameter node of ours in it."""
+        if self._parameterNode is not None or self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def _onNodeRemoved(self, caller=None, event=None):
+        if self._parameterNode is None or slicer.mrmlScene.IsClosing():
+            return
+        self._refresh()
+
+    def initializeParameterNode(self):
+        """Use the scene's parameter node; take the first volume as input if none is chosen."""
+        self.setParameterNode(MRSuperResParameterNode(self.logic.getParameterNode()))
+        if self._live(self._parameterNode.inputVolume) is None:
+            first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            if first is not None and not first.IsA("vtkMRMLLabelMapVolumeNode"):
+                self._parameterNode.inputVolume = first
+
+    def setParameterNode(self, parameterNode):
+        """Bind the panel to `parameterNode` (a `MRSuperResParameterNode`), or to none."""
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+            self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._refresh)
+        self._parameterNode = parameterNode
+        if parameterNode is not None:
+            widgets = [w for w in vars(self.ui).values() if w.property("SlicerParameterName")]
+            self._guiTag = parameterNode.connectParametersToGui(
+                {str(widget.property("SlicerParameterName")): widget for widget in widgets}
+            )
+            self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._refresh)
+            self._refresh()
+
+    def _dress(self):
+        """What a .ui file cannot say."""
+        self.ui.metricsTable.setHorizontalHeaderLabels([_("Against ground truth"), _("Head"), _("Whole volume")])
+        self.ui.metricsTable.verticalHeader().visible = False
+        self.ui.metricsTable.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
+        self.ui.metricsTable.visible = False
+        self.ui.progressBar.visible = False
+        self.ui.statusLabel.visible = False
+        self.ui.hiddenModelsLabel.visible = False
+        self.ui.overlapLabel.visible = False
+        self.ui.researchLabel.styleSheet = "QLabel { font-weight: bold; padding: 3px; }"
+        self.ui.warningLabel.styleSheet = "QLabel { background: #fff3cd; color: #664d03; border: 1px solid #e0c36a; border-radius: 3px; padding: 5px; }"
+
+    def _connect(self):
+        ui = self.ui
+        ui.applyButton.clicked.connect(self.onApplyButton)
+        ui.modelSelector.currentIndexChanged.connect(self._onModel)
+        ui.firstModelSelector.currentIndexChanged.connect(self._onFirstModel)
+        ui.targetSelector.currentIndexChanged.connect(self._onTarget)
+        ui.hiddenModelsButton.toggled.connect(self._onHiddenModels)
+        ui.overlapButton.clicked.connect(self.onOverlapButton)
+        ui.compareButton.clicked.connect(self.onCompareButton)
+        ui.restoreLayoutButton.clicked.connect(self.onRestoreLayoutButton)
+        ui.blendSlider.valueChanged.connect(self._onBlend)
+        ui.flickerButton.toggled.connect(self._onFlickerButton)
+        ui.sampleSlider.valueChanged.connect(self._onSample)
+        ui.manyButton.clicked.connect(self.onManyButton)
+        ui.manyCollapsibleButton.contentsCollapsed.connect(self._onManyCollapsed)
+
+    # What is possible: everything below the task follows from the volume, the task and the cards
+
+    @staticmethod
+    def _live(node):
+        """`node` if it still is in the scene; parameter nodes remember deleted ones."""
+        return node if node is not None and slicer.mrmlScene.IsNodePresent(node) else None
+
+    @property
+    def _isRunning(self):
+        return self._run is not None
+
+    def _refresh(self, caller=None, event=None):
+        """Bring the whole panel in line with the parameter node and the scene."""
+        if self._parameterNode is None or self._refreshing or slicer.mrmlScene.IsClosing():
+            return
+        self._refreshing = True
+        try:
+            self._guessContrast()
+            self._showRows()
+            self._fillModels()
+            self._fillTranslation()
+            estimate, problem = self._estimate()
+            self._showEstimate(estimate)
+            self._showWarnings()
+            self._showMetrics()
+            self._showCompare()
+            self._showApply(problem)
+        finally:
+            self._refreshing = False
+
+    def _guessContrast(self):
+        parameters = self._parameterNode
+        volume = self._live(parameters.inputVolume)
+        identity = volume.GetID() if volume else ""
+        if identity == parameters.guessedFor:
+            return
+        parameters.guessedFor = identity
+        if volume is None:
+            return
+        guess = self.logic.guessContrast(volume)
+        parameters.contrast = next((c for c in Contrast if c.value == guess), Contrast.UNKNOWN)
+
+    def _showRows(self):
+        """Only the rows that the task needs."""
+        ui, task = self.ui, self._parameterNode.task
+        guided, translate_ = task is Task.GUIDED, task is Task.TRANSLATE
+        enlarges = not translate_ or bool(self._parameterNode.firstModel)
+        byFactor = self._parameterNode.sizeMode is SizeMode.FACTOR
+        rows = (
+            (guided, (ui.referenceLabel, ui.referenceRow, ui.registerCheckBox)),
+            (
+                translate_,
+                (
+                    ui.targetLabel,
+                    ui.targetSelector,
+                    ui.samplesLabel,
+                    ui.samplesRow,
+                    ui.firstLabel,
+                    ui.firstModelSelector,
+                )
+                + (ui.uncertaintyMapCheckBox, ui.uncertaintyMapSelector),
+            ),
+            (enlarges, (ui.sizeLabel, ui.sizeRow)),
+            (enlarges and byFactor, (ui.factorSpinBox,)),
+            (enlarges and not byFactor, (ui.spacingSpinBox,)),
+            (not translate_, (ui.consistencyMapCheckBox, ui.consistencyMapSelector, ui.projectCheckBox)),
+            (guided and bool(ui.overlapLabel.text), (ui.overlapLabel,)),
+        )
+        for visible, widgets in rows:
+            for widget in widgets:
+                widget.visible = visible
+        hasTruth = self._live(self._parameterNode.truthVolume) is not None
+        ui.errorMapCheckBox.enabled = hasTruth
+        ui.errorMapSelector.enabled = hasTruth and self._parameterNode.makeErrorMap
+        ui.consistencyMapSelector.enabled = self._parameterNode.makeConsistencyMap
+        ui.uncertaintyMapSelector.enabled = self._parameterNode.makeUncertaintyMap
+        refusal = self._refusal()
+        ui.refusalLabel.text = refusal
+        ui.refusalLabel.visible = bool(refusal)
+
+    def _refusal(self):
+        volume = self._live(self._parameterNode.inputVolume)
+        return self.logic.refusal(volume) if volume else ""
+
+    def _fillModels(self):
+        """Offer the models whose cards suit; say why the others are hidden."""
+        parameters, ui = self._parameterNode, self.ui
+        offered, hidden = [], []
+        volume = self._live(parameters.inputVolume)
+        if volume is not None and not self._refusal():
+            offered, hidden = self.logic.suitable(
+                volume, parameters.task.value, parameters.contrast.value, self._live(parameters.referenceVolume)
+            )
+        self._offered = offered
+        if parameters.model not in [entry.card.id for entry in offered] and offered:
+            parameters.model = _preferred(offered).card.id
+        _fill(ui.modelSelector, [entry.card.title for entry in offered], self._index(offered, parameters.model))
+        ui.modelSelector.enabled = bool(offered)
+        entry = self._entry()
+        ui.cardLabel.text = self.logic.describe(entry) if entry else ""
+        ui.cardLabel.visible = entry is not None
+        ui.hiddenModelsButton.text = _("{count} hidden").format(count=len(hidden))
+        ui.hiddenModelsButton.visible = bool(hidden)
+        ui.hiddenModelsLabel.text = "\n".join(f"{entry.card.title}: {reason}" for entry, reason in hidden)
+        ui.hiddenModelsLabel.visible = bool(hidden) and ui.hiddenModelsButton.checked
+
+    @staticmethod
+    def _index(entries, identity):
+        return next((number for number, entry in enumerate(entries) if entry.card.id == identity), -1)
+
+    def _entry(self):
+        """The chosen model, None if there is none."""
+        number = self._index(self._offered, self._parameterNode.model)
+        return self._offered[number] if number >= 0 else None
+
+    def _fillTranslation(self):
+        """Target contrasts of the card, and models that may enlarge the scan first."""
+        parameters, ui = self._parameterNode, self.ui
+        entry = self._entry()
+        if parameters.task is not Task.TRANSLATE or entry is None:
+            return
+        self._targets = [target for target in entry.card.target_contrasts if target != parameters.contrast.value]
+        if parameters.target not in self._targets:
+            parameters.target = self._targets[0] if self._targets else ""
+        current = self._targets.index(parameters.target) if parameters.target in self._targets else -1
+        _fill(ui.targetSelector, self._targets, current)
+        volume = self._live(parameters.inputVolume)
+        self._firstModels = []
+        for task in (Task.IN_PLANE, Task.THROUGH_PLANE):
+            suiting = self.logic.suitable(volume, task.value, parameters.contrast.value)[0]
+            self._firstModels += [e for e in suiting if e not in self._firstModels]
+        if self._index(self._firstModels, parameters.firstModel) < 0:
+            parameters.firstModel = ""
+        titles = [_("No"), *(entry.card.title for entry in self._firstModels)]
+        _fill(ui.firstModelSelector, titles, self._index(self._firstModels, parameters.firstModel) + 1)
+        draws = entry.card.requirements.latent > 0
+        for widget in (ui.samplesSpinBox, ui.seedSpinBox, ui.uncertaintyMapCheckBox):
+            widget.enabled = draws
+        ui.uncertaintyMapSelector.enabled = draws and parameters.makeUncertaintyMap
+
+    def _size(self):
+        """The size asked for, as the logic takes it: a factor, or mm along i, j, k."""
+        parameters = self._parameterNode
+        if parameters.task is Task.TRANSLATE and not parameters.firstModel:
+            return {"factor": None, "spacing": None}
+        if parameters.sizeMode is SizeMode.FACTOR:
+            return {"factor": parameters.factor, "spacing": None}
+        spacing = list(self._live(parameters.inputVolume).GetSpacing())
+        sliceAxis = max(range(3), key=lambda axis: (round(spacing[axis], 3), axis))
+        through = self._plane() == "through-plane"
+        for axis in range(3):
+            if (axis == sliceAxis) == through:
+                spacing[axis] = parameters.spacing
+        return {"factor": None, "spacing": tuple(spacing)}
+
+    def _plane(self):
+        """The plane that will be refined, as far as it is known before the model decides."""
+        parameters = self._parameterNode
+        if parameters.task.plane:
+            return parameters.task.plane
+        if parameters.task is Task.TRANSLATE:
+            number = self._index(self._firstModels, parameters.firstModel)
+            entry = self._firstModels[number] if number >= 0 else None
+        else:
+            entry = self._entry()
+        return entry.card.plane if entry and entry.card.plane != "any" else None
+
+    def _estimate(self):
+        """What the run would make, None if that is not known; and what stands in its way, "" if nothing does."""
+        parameters = self._parameterNode
+        volume, entry = self._live(parameters.inputVolume), self._entry()
+        if volume is None or entry is None or self._refusal():
+            return None, ""
+        model, plane = entry.card.id, self._plane()
+        if parameters.task is Task.TRANSLATE:
+            model = parameters.firstModel or model
+        try:
+            return self.logic.estimate(volume, model, plane=plane, **self._size()), ""
+        except MRSuperResError as error:
+            return None, error.message
+
+    def _showEstimate(self, estimate):
+        text = "–"
+        if estimate is not None:
+            size = " × ".join(str(count) for count in estimate.grid.size)
+            spacing = " × ".join(f"{length:.3g}" for length in estimate.grid.spacing)
+            text = _("{size} voxels of {spacing} mm\nNeeds about {memory} of memory").format(
+                size=size, spacing=spacing, memory=_bytes(estimate.memory)
+            )
+            if estimate.device_memory:
+                text += _(" and {memory} on the GPU").format(memory=_bytes(estimate.device_memory))
+        self.ui.estimateLabel.text = text
+
+    def _warnings(self):
+        """What the card does not cover, in plain words."""
+        parameters, entry = self._parameterNode, self._entry()
+        volume = self._live(parameters.inputVolume)
+        if volume is None or entry is None or self._refusal():
+            return []
+        return self.logic.warnings(volume, entry.card.id, parameters.contrast.value, **self._size())
+
+    def _showWarnings(self):
+        warnings = self._warnings()
+        self.ui.warningLabel.text = "\n".join(warnings)
+        self.ui.warningLabel.visible = bool(warnings)
+
+    def _missing(self, problem):
+        """What keeps Apply from being pressed, in one line; "" if nothing does."""
+        parameters = self._parameterNode
+        volume, reference = self._live(parameters.inputVolume), self._live(parameters.referenceVolume)
+        truth, output = self._live(parameters.truthVolume), self._live(parameters.outputVolume)
+        if volume is None:
+            return _("Select the volume to work on.")
+        if self._refusal():
+            return self._refusal()
+        if self._entry() is None:
+            return _("No model suits this task and scan: choose another task, or correct the contrast.")
+        if parameters.task is Task.GUIDED:
+            if reference is None:
+                return _("Select the sharp reference scan of the same patient.")
+            if reference is volume:
+                return _("The reference must be another scan than the input.")
+            if self.logic.refusal(reference):
+                return _("Reference: {reason}").format(reason=self.logic.refusal(reference))
+        if parameters.task is Task.TRANSLATE and not parameters.target:
+            return _("This model makes no contrast other than the scan's own: choose another model.")
+        if truth is not None and self.logic.refusal(truth):
+            return _("Ground truth: {reason}").format(reason=self.logic.refusal(truth))
+        outputs = [output, *(self._live(node) for node, wanted in self._maps().values() if wanted)]
+        outputs = [node for node in outputs if node is not None]
+        if any(node in (volume, reference, truth) for node in outputs):
+            return _("The outputs must be other volumes than the inputs.")
+        if len(outputs) != len({node.GetID() for node in outputs}):
+            return _("Each output needs a volume of its own.")
+        return problem
+
+    def _maps(self):
+        """The maps by name: the node chosen for each and whether it will be made."""
+        parameters, entry = self._parameterNode, self._entry()
+        translates = parameters.task is Task.TRANSLATE
+        draws = translates and entry is not None and entry.card.requirements.latent > 0
+        hasTruth = self._live(parameters.truthVolume) is not None
+        return {
+            "errorMap": (parameters.errorMap, parameters.makeErrorMap and hasTruth),
+            "consistencyMap": (parameters.consistencyMap, parameters.makeConsistencyMap and not translates),
+            "uncertaintyMap": (parameters.uncertaintyMap, parameters.makeUncertaintyMap and draws),
+        }
+
+    def _showApply(self, problem):
+        button = self.ui.applyButton
+        for section in (self.ui.inputsCollapsibleButton, self.ui.outputsCollapsibleButton):
+            section.enabled = not self._isRunning
+        self.ui.advancedCollapsibleButton.enabled = not self._isRunning
+        if self._isRunning:
+            button.text, button.enabled = _("Cancel"), True
+            button.toolTip = _("Stop. Nothing is changed.")
+            self.ui.manyButton.enabled = False
+            return
+        missing = self._missing(problem)
+        button.text, button.enabled = _("Apply"), not missing
+        button.toolTip = missing or _("Run the model. You can go on working meanwhile.")
+        self._showMany(missing)
+
+    # Running
+
+    def onApplyButton(self, checked=False):
+        """Start; or, while running, cancel."""
+        if self._isRunning:
+            self.ui.applyButton.enabled = False
+            self._say(_("Cancelling…"))
+            self._run.cancel()
+            return
+        warnings = self._warnings()
+        if warnings and not slicer.util.confirmOkCancelDisplay(
+            _("The model was not made for this scan:") + "\n\n" + "\n".join(warnings) + "\n\n" + _("Run it anyway?"),
+            windowTitle=_("Outside of what the model was trained on"),
+        ):
+            return
+        self._begin()
+        try:
+            run = self.logic.start(
+                self._request(),
+                onProgress=self._onProgress,
+                onWarning=self._onWarning,
+                onLog=self._onLog,
+                onFinished=self._onFinished,
+            )
+        except MRSuperResError as error:
+            self._fail(error.message)
+        else:
+            self._follow(run)
+        self._refresh()
+
+    def _follow(self, run):
+        """Make `run` the one in progress; it may have ended before it could be."""
+        self._run = run
+        if not run.isRunning:
+            self._onFinished(run)
+
+    def _say(self, text, style=""):
+        """The line under the progress bar."""
+        self.ui.statusLabel.text = text
+        self.ui.statusLabel.styleSheet = style
+        self.ui.statusLabel.visible = bool(text)
+
+    def _begin(self):
+        """Empty what tells of the last run."""
+        self.ui.logText.clear()
+        self._say(_("Starting…"))
+        self.ui.progressBar.setRange(0, 0)
+        self.ui.progressBar.visible = True
+        self._parameterNode.metrics = ""
+
+    def _request(self):
+        """The run the panel asks for."""
+        parameters = self._parameterNode
+        guided, translates = parameters.task is Task.GUIDED, parameters.task is Task.TRANSLATE
+        draws = translates and self._entry().card.requirements.latent > 0
+        maps = {name: (self._live(node) or True) if wanted else None for name, (node, wanted) in self._maps().items()}
+        return RunRequest(
+            input=self._live(parameters.inputVolume),
+            model=parameters.model,
+            task=parameters.task.kind,
+            plane=parameters.task.plane,
+            contrast=parameters.contrast.value,
+            reference=self._live(parameters.referenceVolume) if guided else None,
+            register=parameters.register,
+            truth=self._live(parameters.truthVolume),
+            target=parameters.target if translates else "",
+            samples=parameters.samples if draws else None,
+            seed=parameters.seed,
+            output=self._live(parameters.outputVolume),
+            project=parameters.project and not translates,
+            device=parameters.device.value,
+            precision=parameters.precision.value,
+            superResolveWith=parameters.firstModel or None if translates else None,
+            **self._size(),
+            **maps,
+        )
+
+    def _onProgress(self, stage, done, total, secondsLeft=None):
+        self.ui.progressBar.setRange(0, max(0, int(total)))
+        self.ui.progressBar.value = int(done)
+        self._say(_progressText(stage, done, total, secondsLeft))
+
+    def _onWarning(self, code, message):
+        self.ui.logText.appendPlainText(_("Warning: {message}").format(message=message))
+
+    def _onLog(self, line):
+        self.ui.logText.appendPlainText(str(line).rstrip())
+
+    def _onFinished(self, run):
+        """The run ended, one way or another."""
+        if run is not self._run or self._parameterNode is None:  # abandoned: the scene was closed meanwhile
+            return
+        self._run = None
+        self.ui.progressBar.visible = False
+        if run.error is not None:
+            self._fail(run.error.message, cancelled=run.error.code == "cancelled")
+        else:
+            self._show(run.result)
+        self._refresh()
+
+    def _fail(self, message, cancelled=False):
+        self._run = None
+        self.ui.progressBar.visible = False
+        if cancelled:
+            self._say(_("Cancelled. Nothing was changed."))
+            return
+        self._say(message, "QLabel { color: #c62828; font-weight: bold; }")
+        self.ui.logText.appendPlainText(_("Error: {message}").format(message=message))
+        slicer.util.errorDisplay(message, windowTitle=_("MRSuperRes"))
+
+    def _abandonRun(self):
+        """Cancel a run nobody waits for any more."""
+        run, self._run = self._run, None
+        if run is not None:
+            run.cancel()
+            self.ui.progressBar.visible = False
+            self._say("")
+
+    def _show(self, result):
+        """Put the results into the panel, and on the screen."""
+        parameters = self._parameterNode
+        with slicer.util.NodeModify(parameters.parameterNode):
+            parameters.outputVolume = result.output
+            for name in ("errorMap", "consistencyMap", "uncertaintyMap"):
+                node = getattr(result, name)
+                if node is not None:
+                    setattr(parameters, name, node)
+                    compare.colourMap(node, signed=name == "consistencyMap")
+            parameters.metrics = json.dumps(result.metrics) if result.metrics else ""
+            parameters.parameterNode.RemoveNodeReferenceIDs(SAMPLE_ROLE)
+            for sample in result.samples:
+                parameters.parameterNode.AddNodeReferenceID(SAMPLE_ROLE, sample.GetID())
+        self._say(_("Done in {seconds:.0f} s: {name}").format(seconds=result.seconds, name=result.output.GetName()))
+        if self._compare.isShown:
+            self.onCompareButton()
+        else:
+            slicer.util.setSliceViewerLayers(background=result.output)
+
+    # Results
+
+    def _showMetrics(self):
+        """The scores of the last run, kept with the scene."""
+        table, text = self.ui.metricsTable, self._parameterNode.metrics
+        scores = json.loads(text) if text else {}
+        rows = [(name, key, form) for name, key, form in _scores() if scores.get(key) is not None]
+        table.rowCount = len(rows)
+        for number, (name, key, form) in enumerate(rows):
+            whole = scores.get(f"{key}_whole")
+            cells = (name, form.format(scores[key]), "" if whole is None else form.format(whole))
+            for column, cell in enumerate(cells):
+                table.setItem(number, column, qt.QTableWidgetItem(cell))
+        table.visible = bool(rows)
+
+    def _samples(self):
+        """The samples of the last translation that still are in the scene."""
+        node = self._parameterNode.parameterNode
+        count = node.GetNumberOfNodeReferences(SAMPLE_ROLE)
+        return [s for s in (self._live(node.GetNthNodeReference(SAMPLE_ROLE, n)) for n in range(count)) if s]
+
+    def _showCompare(self):
+        ui, parameters = self.ui, self._parameterNode
+        volume, result = self._live(parameters.inputVolume), self._live(parameters.outputVolume)
+        ready = volume is not None and result is not None
+        ui.compareButton.enabled = ready
+        ui.compareButton.toolTip = (
+            _("Input, result and error map in linked views with the same window, zoom and cross-hair.")
+            if ready
+            else _("There is no result to compare yet.")
+        )
+        shown = self._compare.isShown
+        ui.restoreLayoutButton.enabled = shown
+        for widget in (ui.blendSlider, ui.blendLabel, ui.flickerButton):
+            widget.enabled = shown
+        samples = self._samples()
+        for widget in (ui.sampleLabel, ui.sampleRow):
+            widget.visible = bool(samples)
+        ui.sampleSlider.maximum = float(len(samples))
+        ui.legendLabel.text = self._compare.caption if shown else ""
+        ui.legendLabel.visible = shown and bool(self._compare.caption)
+
+    def onCompareButton(self, checked=False):
+        """Input | result (| map), side by side."""
+        parameters = self._parameterNode
+        volume, result = self._live(parameters.inputVolume), self._live(parameters.outputVolume)
+        maps = [self._live(getattr(parameters, name)) for name in ("errorMap", "consistencyMap", "uncertaintyMap")]
+        chosen = next((node for node in maps if node is not None), None)
+        self._compare.show(volume, result, chosen, through=self._plane() == "through-plane")
+        self._compare.setBlend(self.ui.blendSlider.value)
+        self._refresh()
+
+    def onRestoreLayoutButton(self, checked=False):
+        """The layout the user had."""
+        self.ui.flickerButton.checked = False
+        self._compare.restore()
+        self._refresh()
+
+    def _onBlend(self, value):
+        self._compare.setBlend(value)
+
+    def _onFlickerButton(self, on):
+        if on:
+            self._flicker.start()
+        else:
+            self._flicker.stop()
+            self._compare.setBlend(self.ui.blendSlider.value)
+
+    def _onFlicker(self):
+        self._compare.swap()
+
+    def _onSample(self, value):
+        """Show the mean (0) or a sample (1 and up)."""
+        if self._parameterNode is None or self._refreshing:
+            return
+        samples, number = self._samples(), round(value)
+        node = samples[number - 1] if 1 <= number <= len(samples) else self._live(self._parameterNode.outputVolume)
+        if node is None:
+            return
+        if self._compare.isShown:
+            self._compare.showResult(node)
+        else:
+            slicer.util.setSliceViewerLayers(background=node)
+        self._say(node.GetName())
+
+    def onOverlapButton(self, checked=False):
+        """Say how much of the scan the reference covers."""
+        volume = self._live(self._parameterNode.inputVolume)
+        reference = self._live(self._parameterNode.referenceVolume)
+        if volume is None or reference is None:
+            text = _("Select the volume and the reference first.")
+        else:
+            try:
+                share = self.logic.overlap(volume, reference)
+            except MRSuperResError as error:
+                text = error.message
+            else:
+                text = _("The reference covers {share:.0%} of the scan.").format(share=share)
+                if share < LEAST_OVERLAP:
+                    text += " " + _("Is it of the same patient and body part?")
+        self.ui.overlapLabel.text = text
+        self._refresh()
+
+    def _onHiddenModels(self, shown):
+        self.ui.hiddenModelsLabel.visible = shown
+
+    # Choices in lists whose entries depend on the scan. Signals say index or text, by Qt's version: the index is asked for
+
+    def _onModel(self, _entry=None):
+        number = self.ui.modelSelector.currentIndex
+        if not self._refreshing and self._parameterNode is not None and 0 <= number < len(self._offered):
+            self._parameterNode.model = self._offered[number].card.id
+
+    def _onFirstModel(self, _entry=None):
+        number = self.ui.firstModelSelector.currentIndex
+        if not self._refreshing and self._parameterNode is not None and number >= 0:
+            self._parameterNode.firstModel = self._firstModels[number - 1].card.id if number > 0 else ""
+
+    def _onTarget(self, _entry=None):
+        number = self.ui.targetSelector.currentIndex
+        if not self._refreshing and self._parameterNode is not None and 0 <= number < len(self._targets):
+            self._parameterNode.target = self._targets[number]
+
+    # Many volumes
+
+    def _onManyCollapsed(self, collapsed):
+        if not collapsed:
+            self._fillMany()
+
+    def _fillMany(self):
+        """List what holds several volumes: subject hierarchy items and sequences."""
+        current = self.ui.manySelector.currentText
+        found = _collections()
+        self._manyItems = [volumes for name, volumes in found]
+        names = [name for name, volumes in found]
+        _fill(self.ui.manySelector, names, names.index(current) if current in names else 0 if names else -1)
+        if self._parameterNode is not None:
+            self._refresh()
+
+    def _showMany(self, missing):
+        button = self.ui.manyButton
+        reason = "" if self._manyItems else _("The scene has no folder, study or sequence with several volumes.")
+        if not reason and self._parameterNode.task.plane is None:
+            reason = _("Many volumes can be super-resolved in plane or through plane: choose one of these tasks.")
+        if not reason and self._parameterNode.sizeMode is not SizeMode.FACTOR:
+            reason = _("Many volumes are enlarged by a factor: choose one.")
+        if not reason and self._entry() is None:
+            reason = missing
+        button.enabled = not reason
+        button.toolTip = reason or _("Uses the model and settings above for each volume and goes on after a bad one.")
+
+    def onManyButton(self, checked=False):
+        """Run the model over all volumes of the chosen item."""
+        number = self.ui.manySelector.currentIndex
+        if self._isRunning or not 0 <= number < len(self._manyItems):
+            return
+        parameters = self._parameterNode
+        folder = self.ui.manyFolderEdit.currentPath
+        self._begin()
+        try:
+            run = self.logic.superResolveMany(
+                self._manyItems[number],
+                parameters.model,
+                outputFolder=folder or None,
+                onProgress=self._onManyProgress,
+                onFinished=self._onManyFinished,
+                blocking=False,
+                contrast=parameters.contrast.value,
+                device=parameters.device.value,
+                precision=parameters.precision.value,
+                project=parameters.project,
+                plane=parameters.task.plane,
+                factor=parameters.factor,
+            )
+        except MRSuperResError as error:
+            self._fail(error.message)
+        else:
+            self._run = run if run.isRunning else None
+        self._refresh()
+
+    def _onManyProgress(self, done, total, name):
+        self.ui.progressBar.setRange(0, total)
+        self.ui.progressBar.value = done
+        self._say(_("{done} of {total} volumes done; {name}").format(done=done, total=total, name=name))
+
+    def _onManyFinished(self, results):
+        if self._parameterNode is None:
+            return
+        self._run = None
+        self.ui.progressBar.visible = False
+        failed = [result for result in results if result.error is not None]
+        self._say(_("{good} of {total} volumes done").format(good=len(results) - len(failed), total=len(results)))
+        for result in failed:
+            self._onLog(f"{result.name}: {result.error.message}")
+        if failed:
+            self.ui.logCollapsibleButton.collapsed = False
+        self._refresh()
+
+
+def _fill(combo, labels, current):
+    """Give `combo` these entries, silently."""
+    blocked = combo.blockSignals(True)
+    try:
+        if [combo.itemText(number) for number in range(combo.count)] != list(labels):
+            combo.clear()
+            combo.addItems(list(labels))
+        combo.currentIndex = current
+    finally:
+        combo.blockSignals(blocked)
+
+
+def _preferred(entries):
+    """The first model with weights, else the first."""
+    return next((entry for entry in entries if not entry.card.is_baseline), entries[0])
+
+
+def _bytes(count):
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(1, round(count / 2**20))} MiB"
+
+
+def _scores():
+    """(what people call it, key, format) of the scores the table shows."""
+    return (
+        (_("PSNR (dB, higher is better)"), "psnr", "{:.2f}"),
+        (_("SSIM (1 is best)"), "ssim", "{:.4f}"),
+        (_("NMSE (lower is better)"), "nmse", "{:.4f}"),
+    )
+
+
+def _progressText(stage, done, total, secondsLeft):
+    names = {
+        "reading": _("Reading"),
+        "super-resolving": _("Super-resolving"),
+        "registering": _("Aligning the reference"),
+        "translating": _("Translating"),
+        "scoring": _("Scoring"),
+        "writing": _("Writing"),
+    }
+    text = names.get(stage, str(stage))
+    if stage in ("super-resolving", "translating") and total > 1:
+        text = _("{stage}: {done} of {total} slices").format(stage=text, done=done, total=total)
+    if secondsLeft is not None and done < total:
+        minutes, seconds = divmod(round(secondsLeft), 60)
+        left = _("{m} min {s} s").format(m=minutes, s=seconds) if minutes else _("{s} s").format(s=seconds)
+        text += _(", about {left} left").format(left=left)
+    return text
+
+
+def _collections():
+    """(name, what `superResolveMany` takes) of everything in the scene that holds several volumes."""
+    found = []
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    if hierarchy is not None:
+        items = vtk.vtkIdList()
+        hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
+        for number in range(items.GetNumberOfIds()):
+            item = items.GetId(number)
+            volumes = _volumesUnder(hierarchy, item)
+            if hierarchy.GetItemDataNode(item) is None and len(volumes) > 1:
+                found.append((f"{hierarchy.GetItemName(item)} ({len(volumes)})", volumes))
+    for sequence in slicer.util.getNodesByClass("vtkMRMLSequenceNode"):
+        if sequence.GetDataNodeClassName() == "vtkMRMLScalarVolumeNode":
+            found.append((f"{sequence.GetName()} ({sequence.GetNumberOfDataNodes()})", [sequence]))
+    return found
+
+
+def _volumesUnder(hierarchy, item):
+    children = vtk.vtkIdList()
+    hierarchy.GetItemChildren(item, children, True)
+    nodes = [hierarchy.GetItemDataNode(children.GetId(number)) for number in range(children.GetNumberOfIds())]
+    return [node for node in nodes if node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode"]
+
+
+class MRSuperResTest(ScriptedLoadableModuleTest):
+    """The user's journey, in a real Slicer: input, Apply, cancel, result, compare, back, save and restore."""
+
+    def setUp(self):
+        """Start from an empty scene."""
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        """All of it."""
+        for journey in (self.test_apply, self.test_cancel, self.test_compare, self.test_restore):
+            self.setUp()
+            journey()
+
+    def _panel(self):
+        """The module's panel, shown, with a small scan chosen and B-spline interpolation as the model."""
+        import numpy as np
+
+        k, j, i = np.mgrid[0:12, 0:48, 0:40]
+        ball = 100.0 * np.exp(-(((k - 6) / 4.0) ** 2 + ((j - 24) / 14.0) ** 2 + ((i - 20) / 12.0) ** 2))
+        volume = slicer.util.addVolumeFromArray(ball.astype("float32"), name="T2 thick")
+        volume.SetSpacing(1.0, 1.0, 4.0)
+        volume.SetOrigin(10.0, -20.0, 30.0)
+        volume.CreateDefaultDisplayNodes()
+        slicer.util.selectModule("MRSuperRes")
+        panel = slicer.modules.MRSuperResWidget
+        panel.initializeParameterNode()
+        panel._parameterNode.inputVolume = volume
+        panel._parameterNode.task = Task.THROUGH_PLANE
+        panel._parameterNode.model = "bspline"
+        panel._parameterNode.factor = 2.0
+        return panel, volume
+
+    def _wait(self, panel, seconds=120.0):
+        import time
+
+        start = time.monotonic()
+        while panel._isRunning:
+            self.assertLess(time.monotonic() - start, seconds, "the run does not end")
+            slicer.app.processEvents()
+            time.sleep(0.02)
+
+    def _applied(self):
+        panel, volume = self._panel()
+        self.assertEqual(panel.ui.applyButton.toolTip.count("Select"), 0)
+        panel.ui.applyButton.click()
+        self.assertEqual(panel.ui.applyButton.text, _("Cancel"))
+        self._wait(panel)
+        return panel, volume, panel._parameterNode.outputVolume
+
+    def test_apply(self):
+        """Apply makes a volume with the same extent and thinner slices, and leaves the input alone."""
+        self.delayDisplay("Apply")
+        panel, volume, result = self._applied()
+        self.assertIsNotNone(result, panel.ui.statusLabel.text)
+        self.assertEqual(result.GetImageData().GetDimensions(), (40, 48, 24))
+        bounds, expected = [0.0] * 6, [0.0] * 6
+        result.GetRASBounds(bounds)
+        volume.GetRASBounds(expected)
+        for found, wanted in zip(bounds, expected, strict=True):
+            self.assertAlmostEqual(found, wanted, places=3)
+        self.assertEqual(volume.GetImageData().GetDimensions(), (40, 48, 12))
+
+    def test_cancel(self):
+        """Cancel ends the run and leaves no node."""
+        self.delayDisplay("Cancel")
+        panel, _volume = self._panel()
+        before = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+        panel.ui.applyButton.click()
+        panel.ui.applyButton.click()
+        self._wait(panel, seconds=10.0)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"), before)
+
+    def test_compare(self):
+        """Compare shows input and result, linked; back returns to the layout there was."""
+        self.delayDisplay("Compare")
+        panel, volume, result = self._applied()
+        layoutNode = slicer.app.layoutManager().layoutLogic().GetLayoutNode()
+        before = layoutNode.GetViewArrangement()
+        panel.ui.compareButton.click()
+        views = [compare.compositeNode(name) for name in compare.VIEWS[:2]]
+        self.assertEqual(views[0].GetBackgroundVolumeID(), volume.GetID())
+        self.assertEqual(views[1].GetForegroundVolumeID(), result.GetID())
+        self.assertTrue(all(view.GetLinkedControl() for view in views))
+        panel.ui.restoreLayoutButton.click()
+        self.assertEqual(layoutNode.GetViewArrangement(), before)
+
+    def test_restore(self):
+        """Choices come back with a saved scene; closing the scene empties the panel."""
+        self.delayDisplay("Save and restore")
+        panel, _volume = self._panel()
+        panel._parameterNode.factor = 3.0
+        path = str(Path(slicer.app.temporaryPath) / "MRSuperResTest.mrb")
+        self.assertTrue(slicer.util.saveScene(path))
+        slicer.mrmlScene.Clear()
+        self.assertFalse(panel.ui.applyButton.enabled)
+        slicer.util.loadScene(path)
+        panel.initializeParameterNode()
+        self.assertEqual(panel._parameterNode.factor, 3.0)
+        self.assertEqual(panel._parameterNode.inputVolume.GetName(), "T2 thick")
+        Path(path).unlink()

@@ -1,0 +1,356 @@
+"""Input and result side by side: linked views, one window and level, blending, and maps with honest colours.
+
+Everything here changes only what is shown; the layout and cross-hair the user had come back with `restore`.
+"""
+
+import math
+
+import numpy as np
+import slicer
+import vtk
+
+try:
+    from slicer.i18n import tr as _
+except ImportError:  # outside of the application
+
+    def _(text):
+        return text
+
+
+__all__ = ["FLICKER_MILLISECONDS", "LAYOUTS", "VIEWS", "Comparison", "colourMap", "compositeNode", "sliceNode"]
+
+VIEWS = ("MRSuperResInput", "MRSuperResResult", "MRSuperResMap")
+LAYOUTS = {2: 7411, 3: 7412}  # by number of views; numbers above 999 are free for modules
+VIEW_COLOURS = ("#4a90d9", "#3aa76d", "#b8860b")
+VIEW_GROUP = 741  # only views of one group follow each other
+FLICKER_MILLISECONDS = 600
+TABLE_SIZE = 256
+MAP_PERCENTILE = 99.5  # a few wild voxels must not wash the map out
+ROLE = "MRSuperRes.colours"  # attribute by which our colour tables are found again
+
+
+# Colours
+
+
+def _fromOklab(lightness, a, b):
+    """sRGB (n, 3) in 0..1 of OKLab colours, where equal steps look equally large (Ottosson 2020)."""
+    root = np.stack(
+        [
+            lightness + 0.3963377774 * a + 0.2158037573 * b,
+            lightness - 0.1055613458 * a - 0.0638541728 * b,
+            lightness - 0.0894841775 * a - 1.2914855480 * b,
+        ],
+        axis=-1,
+    )
+    matrix = np.array(
+        [
+            [4.0767416621, -3.3077115913, 0.2309699292],
+            [-1.2684380046, 2.6097574011, -0.3413193965],
+            [-0.0041960863, -0.7034186147, 1.7076147010],
+        ]
+    )
+    linear = root**3 @ matrix.T
+    positive = np.clip(linear, 0.0, None)
+    curved = np.where(positive <= 0.0031308, 12.92 * positive, 1.055 * positive ** (1 / 2.4) - 0.055)
+    return curved, bool(np.all(linear > -1e-6) and np.all(linear < 1 + 1e-6))
+
+
+def _ramp(lightness, hue, chroma):
+    """sRGB (n, 3) along a path in OKLab, its chroma lowered only where a screen could not show it. Angles in degrees."""
+    colours = np.empty((len(lightness), 3))
+    for number, (light, angle, strength) in enumerate(zip(lightness, np.radians(hue), chroma, strict=True)):
+        low, high = 0.0, float(strength)
+        for trial in [high, *([None] * 18)]:
+            value = (low + high) / 2 if trial is None else trial
+            rgb, fits = _fromOklab(
+                np.array([light]), np.array([value * math.cos(angle)]), np.array([value * math.sin(angle)])
+            )
+            if fits:
+                low = value
+                if trial is not None:
+                    break
+            else:
+                high = value
+        rgb, fits = _fromOklab(np.array([light]), np.array([low * math.cos(angle)]), np.array([low * math.sin(angle)]))
+        colours[number] = np.clip(rgb[0], 0.0, 1.0)
+    return colours
+
+
+def _grey(share):
+    """OKLab's lightness of greys whose CIE lightness L* is `share` (0..1) of white's: OKLab squeezes what is nearly black."""
+    height = 100.0 * np.asarray(share)
+    return np.cbrt(np.where(height > 8.0, ((height + 16.0) / 116.0) ** 3, height * (3.0 / 29.0) ** 3))
+
+
+def sequentialColours(count=TABLE_SIZE):
+    """(count, 3) from black over violet and orange to pale yellow, in even steps of lightness: for sizes, zero is black."""
+    t = np.linspace(0.0, 1.0, count)
+    return _ramp(_grey(0.97 * t), 290.0 + 175.0 * t, 0.20 * np.sin(math.pi * np.clip(t, 0, 1)) ** 0.7)
+
+
+def divergingColours(count=TABLE_SIZE):
+    """(count, 3) from light blue over black to light orange, equally light at equal distance: zero, the middle, is black."""
+    t = np.linspace(-1.0, 1.0, count)
+    size = np.abs(t)
+    return _ramp(_grey(0.95 * size), np.where(t < 0, 255.0, 60.0), 0.18 * np.sin(math.pi * size) ** 0.7)
+
+
+def colourTable(signed):
+    """The scene's colour table for signed or for positive maps; made when it is not there."""
+    name = "MRSuperRes signed" if signed else "MRSuperRes magnitude"
+    for table in slicer.util.getNodesByClass("vtkMRMLColorTableNode"):
+        if table.GetAttribute(ROLE) == name:
+            return table
+    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", name)
+    table.SetTypeToUser()
+    table.SetAttribute(ROLE, name)
+    table.SetAttribute("Category", "MRSuperRes")
+    colours = divergingColours() if signed else sequentialColours()
+    table.SetNumberOfColors(len(colours))
+    for number, (red, green, blue) in enumerate(colours):
+        table.SetColor(number, f"{number}", float(red), float(green), float(blue), 1.0)
+    table.SetHideFromEditors(False)
+    return table
+
+
+def colourRange(values, signed):
+    """(lowest, highest) of a map's colours: zero at the bottom, or in the middle of a signed map."""
+    finite = np.abs(values[np.isfinite(values)])
+    top = float(np.percentile(finite, MAP_PERCENTILE)) if finite.size else 0.0
+    top = top or (float(finite.max()) if finite.size else 0.0) or 1.0
+    return (-top if signed else 0.0), top
+
+
+def colourMap(node, signed=False):
+    """Show the map `node` in colours whose steps are equally visible, with zero where it belongs, and a legend."""
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    low, high = colourRange(slicer.util.arrayFromVolume(node), signed)
+    display.SetAndObserveColorNodeID(colourTable(signed).GetID())
+    display.AutoWindowLevelOff()
+    display.SetWindowLevelMinMax(low, high)
+    display.SetInterpolate(False)
+    _legend(node)
+
+
+def _legend(node):
+    """A colour legend for `node`, where the application has them."""
+    if not hasattr(slicer.modules, "colors"):
+        return
+    legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(node)
+    legend.SetTitleText(node.GetName())
+    legend.SetLabelFormat("%.3g")
+    legend.SetNumberOfLabels(5)
+    legend.SetVisibility(True)
+
+
+# Views
+
+
+def _layout(count):
+    """The layout's description: `count` slice views in a row."""
+    labels = (_("Input"), _("Result"), _("Map"))
+    items = "".join(
+        f'<item><view class="vtkMRMLSliceNode" singletontag="{name}">'
+        '<property name="orientation" action="default">Axial</property>'
+        f'<property name="viewlabel" action="default">{label}</property>'
+        f'<property name="viewcolor" action="default">{colour}</property>'
+        f'<property name="viewgroup" action="default">{VIEW_GROUP}</property>'
+        "</view></item>"
+        for name, label, colour in list(zip(VIEWS, labels, VIEW_COLOURS, strict=True))[:count]
+    )
+    return f'<layout type="horizontal" split="true">{items}</layout>'
+
+
+def _sliceWidget(name):
+    """The slice view of one of `VIEWS`, None while its layout is not shown."""
+    manager = slicer.app.layoutManager()
+    return manager.sliceWidget(name) if manager is not None else None
+
+
+def sliceNode(name):
+    """The slice node of one of `VIEWS`."""
+    return _sliceWidget(name).mrmlSliceNode()
+
+
+def compositeNode(name):
+    """The slice composite node of one of `VIEWS`: which volumes it shows, and how blended."""
+    return _sliceWidget(name).mrmlSliceCompositeNode()
+
+
+def _layoutNode():
+    manager = slicer.app.layoutManager()
+    return manager.layoutLogic().GetLayoutNode() if manager is not None else None
+
+
+def _crosshair():
+    return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+
+
+def _orientation(node, through):
+    """The plane to look at: the acquired one, or, `through` the slices, one that cuts across them."""
+    spacing = node.GetSpacing()
+    axis = max(range(3), key=lambda number: (round(spacing[number], 3), number))
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASDirectionMatrix(matrix)
+    along = max(range(3), key=lambda row: abs(matrix.GetElement(row, axis)))  # R, A or S
+    if through:
+        return "Coronal" if along == 0 else "Sagittal"
+    return ("Sagittal", "Coronal", "Axial")[along]
+
+
+class Comparison:
+    """The comparing layout: shown, changed and taken away again."""
+
+    def __init__(self):
+        self._before = None  # the user's layout and cross-hair
+        self._observed = []
+        self._result = None
+        self.caption = ""  # what the third view's colours mean
+
+    @property
+    def isShown(self):
+        """Whether the views are on the screen."""
+        node = _layoutNode()
+        return node is not None and node.GetViewArrangement() in LAYOUTS.values()
+
+    def show(self, low, result, shownMap=None, through=False):
+        """Lay out `low` | `result` (| `shownMap`), linked, in one window and level and zoom, cross-hair on.
+
+        through: look across the slices of `low` instead of along them.
+        """
+        layout, crosshair = _layoutNode(), _crosshair()
+        if layout is None:  # no window, nothing to show
+            return
+        if not self.isShown:
+            self._before = (
+                layout.GetViewArrangement(),
+                (crosshair.GetCrosshairMode(), crosshair.GetCrosshairBehavior()) if crosshair else None,
+            )
+        count = 2 if shownMap is None else 3
+        _setLayout(layout, count)
+        self._unlink()
+        self._result = result
+        views = VIEWS[:count]
+        for name in views:
+            compositeNode(name).SetLinkedControl(True)
+            compositeNode(name).SetHotLinkedControl(True)
+        _setLayers(VIEWS[0], low)
+        _setLayers(VIEWS[1], low, result)
+        if shownMap is not None:
+            _setLayers(VIEWS[2], shownMap)
+        self.caption = _caption(shownMap)
+        _align(views, low, _orientation(low, through))
+        self._linkWindows(low, result)
+        if crosshair:
+            crosshair.SetCrosshairMode(crosshair.ShowBasic)
+            crosshair.SetCrosshairBehavior(crosshair.OffsetJumpSlice)
+
+    def showResult(self, node):
+        """Show `node`, e.g. a sample, in place of the result."""
+        low = slicer.mrmlScene.GetNodeByID(compositeNode(VIEWS[1]).GetBackgroundVolumeID() or "")
+        compositeNode(VIEWS[1]).SetForegroundVolumeID(node.GetID())
+        if low is not None:
+            self._unlink()
+            self._linkWindows(low, node)
+
+    def setBlend(self, opacity):
+        """From the input (0) to the result (1) in the second view."""
+        if self.isShown:
+            compositeNode(VIEWS[1]).SetForegroundOpacity(opacity)
+
+    def swap(self):
+        """The input in place of the result in the second view, or the other way round."""
+        if self.isShown:
+            self.setBlend(0.0 if compositeNode(VIEWS[1]).GetForegroundOpacity() > 0.5 else 1.0)
+
+    def restore(self):
+        """The layout and cross-hair there were before."""
+        self._unlink()
+        layout, crosshair = _layoutNode(), _crosshair()
+        if self._before is None or layout is None:
+            return
+        arrangement, cross = self._before
+        self._before = None
+        layout.SetViewArrangement(arrangement)
+        if crosshair and cross:
+            crosshair.SetCrosshairMode(cross[0])
+            crosshair.SetCrosshairBehavior(cross[1])
+
+    def forget(self):
+        """The scene goes: let go of its nodes, and leave the comparing layout if it is shown."""
+        if self.isShown:
+            self.restore()
+        self._unlink()
+        self.caption = ""
+
+    def _linkWindows(self, first, second):
+        """Give both volumes the window and level of `first`, now and whenever either changes."""
+        displays = []
+        for node in (first, second):
+            node.CreateDefaultDisplayNodes()
+            displays.append(node.GetDisplayNode())
+        source, target = displays
+        _copyWindow(source, target)
+        for one, other in ((source, target), (target, source)):
+            tag = one.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda caller, event, o=other: _copyWindow(caller, o))
+            self._observed.append((one, tag))
+
+    def _unlink(self):
+        for display, tag in self._observed:
+            display.RemoveObserver(tag)
+        self._observed = []
+
+
+def _setLayout(layout, count):
+    number, text = LAYOUTS[count], _layout(count)
+    if layout.IsLayoutDescription(number):
+        layout.SetLayoutDescription(number, text)
+    else:
+        layout.AddLayoutDescription(number, text)
+    layout.SetViewArrangement(number)
+
+
+def _setLayers(name, background, foreground=None):
+    composite = compositeNode(name)
+    composite.SetBackgroundVolumeID(background.GetID())
+    composite.SetForegroundVolumeID(foreground.GetID() if foreground else None)
+    composite.SetLabelVolumeID(None)
+    composite.SetForegroundOpacity(1.0 if foreground else 0.0)
+
+
+def _align(names, volume, orientation):
+    """The same plane, place and zoom in all views, along the volume's own axes."""
+    for name in names:
+        node = sliceNode(name)
+        node.SetOrientation(orientation)
+        node.RotateToVolumePlane(volume)
+    logic, first = _sliceWidget(names[0]).sliceLogic(), sliceNode(names[0])
+    logic.FitSliceToBackground()
+    for name in names[1:]:
+        node = sliceNode(name)
+        _sliceWidget(name).sliceLogic().FitSliceToBackground()
+        node.SetFieldOfView(*first.GetFieldOfView())
+        node.SetXYZOrigin(*first.GetXYZOrigin())
+        node.SetSliceOffset(first.GetSliceOffset())
+
+
+def _copyWindow(source, target):
+    """Window and level of one display node to another; does nothing when they agree, so that links end."""
+    same = source.GetWindow() == target.GetWindow() and source.GetLevel() == target.GetLevel()
+    if same and not target.GetAutoWindowLevel():
+        return
+    target.AutoWindowLevelOff()
+    target.SetWindowLevel(source.GetWindow(), source.GetLevel())
+
+
+def _caption(node):
+    """What the colours of the map `node` mean, in a line."""
+    display = node.GetDisplayNode() if node is not None else None
+    if display is None:
+        return ""
+    low, high = display.GetWindowLevelMin(), display.GetWindowLevelMax()
+    text = _("{name}: black is zero, the brightest colours are {low:.3g} and {high:.3g}.")
+    if low == 0:
+        text = _("{name}: black is zero, the brightest colour is {high:.3g} or more.")
+    return text.format(name=node.GetName(), low=low, high=high)

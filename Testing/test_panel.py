@@ -1,0 +1,510 @@
+"""The module's panel: the real .ui file, the real MRML scene, the real worker; what Slicer itself adds is stood in for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+slicer = pytest.importorskip("slicer", reason="the panel needs slicer-core")
+pytest.importorskip("PySide6.QtUiTools", reason="the panel needs PySide6-Essentials")
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from panel import application  # noqa: E402
+
+from MRSuperResLib.errors import UnsuitableVolume  # noqa: E402
+from MRSuperResLib.models import ModelCard, ModelEntry, Requirements  # noqa: E402
+
+UI = application.MODULE / "Resources" / "UI" / "MRSuperRes.ui"
+UNBOUND = {  # lists whose entries depend on the scan, which Slicer cannot bind, and what only shows
+    "modelSelector",
+    "targetSelector",
+    "firstModelSelector",
+    "manySelector",
+    "manyFolderEdit",
+    "blendSlider",
+    "sampleSlider",
+}
+EDITABLE = ("qMRMLNodeComboBox", "QComboBox", "QSpinBox", "QDoubleSpinBox", "QCheckBox", "ctkSliderWidget")
+
+
+def got(widget: Any, name: str) -> Any:
+    return widget.property(name)
+
+
+def put(widget: Any, name: str, value: Any) -> None:
+    assert widget.setProperty(name, value)
+
+
+def hidden(widget: Any) -> bool:
+    """Whether the panel hides it; a window that was never shown hides everything, so only the explicit flag counts."""
+    return widget.testAttribute(application.widgets.Qt.WA_WState_ExplicitShowHide) and widget.testAttribute(
+        application.widgets.Qt.WA_WState_Hidden
+    )
+
+
+@pytest.fixture
+def slicerApp(tmp_path: Path) -> application.Application:
+    return application.start(tmp_path)
+
+
+@pytest.fixture
+def module(slicerApp: application.Application) -> Any:
+    return application.load()
+
+
+@pytest.fixture
+def panel(module: Any) -> Any:
+    """The panel in an empty scene; a run that a test left is ended."""
+    widget = module.MRSuperResWidget()
+    widget.setup()
+    yield widget
+    run = widget._run
+    widget.cleanup()
+    for box in widget.parent.findChildren(application.widgets.qMRMLNodeComboBox):
+        box.setMRMLScene(None)
+    if run is not None:
+        application.until(lambda: not run.isRunning, 10, "the end of the run")
+
+
+def scan(name: str = "T2 thick", shape: tuple[int, int, int] = (10, 24, 20), spacing: Any = (1.0, 1.0, 4.0)) -> Any:
+    """A small volume in the scene: a ball in noise."""
+    k, j, i = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    noise = np.random.default_rng(3).normal(size=shape)
+    array = 100 * np.exp(-3 * (k**2 + j**2 + i**2)) + noise
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    slicer.util.updateVolumeFromArray(node, array.astype(np.float32))
+    node.SetSpacing(*spacing)
+    node.CreateDefaultDisplayNodes()
+    return node
+
+
+def chosen(panel: Any, module: Any, **fields: Any) -> Any:
+    """A scan, interpolation as the model, and `fields` of the parameter node set; returns the scan."""
+    node = scan()
+    parameters = panel._parameterNode
+    parameters.inputVolume = node
+    for name, value in {"task": module.Task.THROUGH_PLANE, "model": "bspline", "factor": 2.0, **fields}.items():
+        setattr(parameters, name, value)
+    return node
+
+
+def ended(panel: Any, seconds: float = 60.0) -> None:
+    application.until(lambda: panel._run is None, seconds, "the end of the run")
+
+
+def translator(**changes: Any) -> ModelEntry:
+    values = {
+        "id": "mt-test",
+        "title": "Translator",
+        "version": "1",
+        "architecture": "translation",
+        "task": "translate",
+        "plane": "any",
+        "factors": (1.0, 1.0),
+        "contrasts": ("T1w", "T2w"),
+        "target_contrasts": ("T1w", "T2w", "FLAIR"),
+        "spacing": None,
+        "licence": "Apache-2.0",
+        "intended_use": "Tests. Research use only.",
+        "requirements": Requirements(latent=8),
+    }
+    return ModelEntry(ModelCard(**(values | changes)), Path("mt-test.safetensors"), "0" * 64)
+
+
+# The .ui file
+
+
+def test_every_scene_widget_is_given_the_scene() -> None:
+    root = ElementTree.parse(UI).getroot()
+    names = {w.get("name") for w in root.iter("widget") if w.get("class") == "qMRMLNodeComboBox"}
+    told = {
+        c.findtext("receiver")
+        for c in root.iter("connection")
+        if (c.findtext("signal"), c.findtext("slot"))
+        == ("mrmlSceneChanged(vtkMRMLScene*)", "setMRMLScene(vtkMRMLScene*)")
+    }
+    assert names and told == names
+
+
+def test_every_choice_is_kept_with_the_scene(module: Any) -> None:
+    widgets = {w.get("name"): w for w in ElementTree.parse(UI).getroot().iter("widget") if w.get("class") in EDITABLE}
+    bound = {
+        p.findtext("string"): name
+        for name, w in widgets.items()
+        for p in w.findall("property")
+        if p.get("name") == "SlicerParameterName"
+    }
+    assert set(widgets) - set(bound.values()) == UNBOUND - {"manyFolderEdit"}
+    fields = set(module.MRSuperResParameterNode.allParameters)
+    assert set(bound) <= fields
+    assert fields - set(bound) == {"model", "target", "firstModel", "guessedFor", "metrics"}
+
+
+def test_only_widgets_that_slicer_ships_are_in_the_ui_file() -> None:
+    kinds = {w.get("class") for w in ElementTree.parse(UI).getroot().iter("widget")}
+    own = {"ctkCollapsibleButton", "ctkSliderWidget", "ctkPathLineEdit", "qMRMLNodeComboBox", "qMRMLWidget"}
+    assert {kind for kind in kinds if not kind.startswith("Q")} == own
+
+
+def test_the_panel_uses_only_widgets_that_exist(panel: Any) -> None:
+    import re
+
+    used = set(re.findall(r"\bui\.(\w+)", (application.MODULE / "MRSuperRes.py").read_text(encoding="utf-8")))
+    assert not [name for name in used if not hasattr(panel.ui, name)]
+
+
+def test_nothing_heavy_is_loaded_and_the_warning_is_visible(panel: Any) -> None:
+    assert not {"torch", "monai"} & set(sys.modules)
+    assert "Research use only" in got(panel.ui.researchLabel, "text")
+    assert not hidden(panel.ui.researchLabel)
+
+
+# What can be pressed, and what is said when it cannot
+
+
+def tip(panel: Any) -> tuple[bool, str]:
+    return got(panel.ui.applyButton, "enabled"), got(panel.ui.applyButton, "toolTip")
+
+
+def test_apply_says_that_a_volume_is_missing(panel: Any) -> None:
+    assert tip(panel) == (False, "Select the volume to work on.")
+
+
+def test_apply_can_be_pressed_once_all_is_there(panel: Any, module: Any) -> None:
+    chosen(panel, module)
+    assert tip(panel)[0]
+    assert got(panel.ui.estimateLabel, "text").startswith("20 × 24 × 20 voxels of 1 × 1 × 2 mm")
+
+
+def test_a_volume_without_voxels_is_refused_with_the_reason(panel: Any) -> None:
+    panel._parameterNode.inputVolume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
+    enabled, reason = tip(panel)
+    assert not enabled and reason == got(panel.ui.refusalLabel, "text") != ""
+    assert not hidden(panel.ui.refusalLabel)
+
+
+def test_apply_is_refused_when_nothing_would_be_refined(panel: Any, module: Any) -> None:
+    chosen(panel, module, sizeMode=module.SizeMode.SPACING, spacing=5.0)
+    enabled, reason = tip(panel)
+    assert not enabled and "nothing to refine" in reason
+
+
+def test_a_spacing_is_asked_for_along_the_refined_axes_only(panel: Any, module: Any) -> None:
+    chosen(panel, module, sizeMode=module.SizeMode.SPACING, spacing=0.5)
+    assert panel._size() == {"factor": None, "spacing": (1.0, 1.0, 0.5)}
+    panel._parameterNode.task = module.Task.IN_PLANE
+    assert panel._size() == {"factor": None, "spacing": (0.5, 0.5, 4.0)}
+    assert hidden(panel.ui.factorSpinBox) and not hidden(panel.ui.spacingSpinBox)
+
+
+def test_the_input_cannot_be_overwritten(panel: Any, module: Any) -> None:
+    node = chosen(panel, module)
+    panel._parameterNode.outputVolume = node
+    assert tip(panel) == (False, "The outputs must be other volumes than the inputs.")
+
+
+def test_two_outputs_cannot_share_a_volume(panel: Any, module: Any) -> None:
+    chosen(panel, module)
+    other = scan("other")
+    panel._parameterNode.outputVolume = panel._parameterNode.consistencyMap = other
+    assert tip(panel)[0]
+    panel._parameterNode.makeConsistencyMap = True
+    assert tip(panel) == (False, "Each output needs a volume of its own.")
+
+
+def test_an_error_map_needs_a_ground_truth(panel: Any, module: Any) -> None:
+    chosen(panel, module)
+    assert not got(panel.ui.errorMapCheckBox, "enabled") and not panel._maps()["errorMap"][1]
+    panel._parameterNode.truthVolume = scan("truth", (20, 24, 20), (1, 1, 2))
+    assert got(panel.ui.errorMapCheckBox, "enabled") and panel._maps()["errorMap"][1]
+
+
+def test_a_guided_task_asks_for_a_reference_and_shows_the_overlap(panel: Any, module: Any, monkeypatch: Any) -> None:
+    guide = translator(id="guide", title="Guide", task="reference-guided", factors=(2.0, 2.0), target_contrasts=())
+    monkeypatch.setattr(panel.logic, "models", lambda: [guide])
+    monkeypatch.setattr(panel.logic, "estimate", lambda *_, **__: None)
+    monkeypatch.setattr(panel.logic, "warnings", lambda *_, **__: [])
+    node = chosen(panel, module, task=module.Task.GUIDED)
+    assert tip(panel) == (False, "Select the sharp reference scan of the same patient.")
+    assert not hidden(panel.ui.referenceRow) and not hidden(panel.ui.registerCheckBox)
+    panel._parameterNode.referenceVolume = node
+    assert tip(panel) == (False, "The reference must be another scan than the input.")
+    far = scan("T1 sharp")
+    far.SetOrigin(500, 0, 0)
+    panel._parameterNode.referenceVolume = far
+    assert tip(panel)[0]
+    panel.ui.overlapButton.click()
+    assert got(panel.ui.overlapLabel, "text").startswith("The reference covers 0% of the scan. Is it")
+    far.SetOrigin(*node.GetOrigin())
+    panel.ui.overlapButton.click()
+    assert got(panel.ui.overlapLabel, "text") == "The reference covers 100% of the scan."
+
+
+def test_translation_offers_other_contrasts_samples_and_a_seed(panel: Any, module: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(panel.logic, "models", lambda: [translator()])
+    monkeypatch.setattr(panel.logic, "estimate", lambda *_, **__: None)
+    monkeypatch.setattr(panel.logic, "warnings", lambda *_, **__: [])
+    chosen(panel, module, task=module.Task.TRANSLATE)
+    box = panel.ui.targetSelector
+    assert [box.itemText(n) for n in range(got(box, "count"))] == ["T1w", "FLAIR"]
+    put(box, "currentIndex", 1)
+    assert panel._parameterNode.target == "FLAIR"
+    assert not hidden(panel.ui.samplesRow) and hidden(panel.ui.sizeRow) and hidden(panel.ui.consistencyMapCheckBox)
+    request = panel._request()
+    assert (request.task, request.target, request.samples, request.uncertaintyMap) == ("translate", "FLAIR", 5, True)
+    assert request.factor is None and request.plane is None and request.consistencyMap is None
+
+
+def test_the_card_is_shown_and_hidden_models_say_why(panel: Any, module: Any, monkeypatch: Any) -> None:
+    hides = translator(id="t1-only", title="T1 only", task="super-resolve", plane="through-plane", contrasts=("T1w",))
+    shown = panel.logic.models
+    monkeypatch.setattr(panel.logic, "models", lambda: [*shown(), hides])
+    chosen(panel, module)
+    assert "B-spline" in got(panel.ui.cardLabel, "text")
+    assert "T1 only: made for T1w, this scan is T2w" in got(panel.ui.hiddenModelsLabel, "text")
+    assert hidden(panel.ui.hiddenModelsLabel)
+    panel.ui.hiddenModelsButton.click()
+    assert not hidden(panel.ui.hiddenModelsLabel)
+
+
+def test_the_contrast_is_guessed_once_and_can_be_corrected(panel: Any, module: Any) -> None:
+    chosen(panel, module)
+    assert panel._parameterNode.contrast is module.Contrast.T2W
+    put(panel.ui.contrastSelector, "currentIndex", list(module.Contrast).index(module.Contrast.FLAIR))
+    panel._parameterNode.factor = 3.0
+    assert panel._parameterNode.contrast is module.Contrast.FLAIR
+
+
+def test_choosing_in_the_lists_reaches_the_parameters(panel: Any, module: Any) -> None:
+    chosen(panel, module)
+    box = panel.ui.modelSelector
+    number = box.findText("Linear interpolation")
+    put(box, "currentIndex", number)
+    assert panel._parameterNode.model == "linear"
+    put(panel.ui.factorSpinBox, "value", 3.5)
+    put(panel.ui.projectCheckBox, "checked", True)
+    assert (panel._parameterNode.factor, panel._parameterNode.project) == (3.5, True)
+
+
+def test_the_user_is_warned_before_a_run_outside_of_the_card(panel: Any, module: Any, monkeypatch: Any) -> None:
+    asked: list[str] = []
+
+    def decline(text: str, **_: Any) -> bool:
+        asked.append(text)
+        return False
+
+    monkeypatch.setattr(panel.logic, "warnings", lambda *_, **__: ["trained on slices of 2 to 3 mm"])
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", decline)
+    chosen(panel, module)
+    assert not hidden(panel.ui.warningLabel) and "2 to 3 mm" in got(panel.ui.warningLabel, "text")
+    panel.ui.applyButton.click()
+    assert panel._run is None and "2 to 3 mm" in asked[0]
+
+
+# Runs, with the real worker
+
+
+def test_apply_becomes_cancel_and_then_there_is_a_result(panel: Any, module: Any) -> None:
+    node = chosen(panel, module, makeConsistencyMap=True)
+    before = slicer.util.arrayFromVolume(node).copy()
+    panel._parameterNode.truthVolume = scan("truth", (20, 24, 20), (1, 1, 2))
+    panel.ui.applyButton.click()
+    assert got(panel.ui.applyButton, "text") == "Cancel" and got(panel.ui.applyButton, "enabled")
+    assert not hidden(panel.ui.progressBar) and not got(panel.ui.inputsCollapsibleButton, "enabled")
+    ended(panel)
+    parameters = panel._parameterNode
+    assert parameters.outputVolume is not None, got(panel.ui.statusLabel, "text")
+    assert parameters.outputVolume.GetImageData().GetDimensions() == (20, 24, 20)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), before)
+    assert got(panel.ui.applyButton, "text") == "Apply" and hidden(panel.ui.progressBar)
+    assert panel.ui.metricsTable.item(0, 0).text() == "PSNR (dB, higher is better)"
+    assert float(panel.ui.metricsTable.item(0, 1).text()) > 0
+    error, consistency = parameters.errorMap.GetDisplayNode(), parameters.consistencyMap.GetDisplayNode()
+    assert error.GetWindowLevelMin() == 0
+    assert consistency.GetWindowLevelMin() == pytest.approx(-consistency.GetWindowLevelMax())
+    assert got(panel.ui.compareButton, "enabled")
+
+
+def test_cancel_leaves_no_node(panel: Any, module: Any) -> None:
+    chosen(panel, module)
+    count = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+    panel.ui.applyButton.click()
+    panel.ui.applyButton.click()
+    assert not got(panel.ui.applyButton, "enabled")
+    ended(panel, 5)
+    assert got(panel.ui.statusLabel, "text") == "Cancelled. Nothing was changed."
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == count
+    assert tip(panel)[0]
+
+
+def test_an_error_of_the_worker_is_shown(panel: Any, module: Any, monkeypatch: Any) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: shown.append(text))
+    node = chosen(panel, module)
+    truth = scan("truth")
+    truth.SetOrigin(node.GetOrigin()[0] + 900, 0, 0)
+    panel._parameterNode.truthVolume = truth
+    panel.ui.applyButton.click()
+    ended(panel)
+    assert shown and "ground truth does not lie" in shown[0] == got(panel.ui.statusLabel, "text")
+    assert "ground truth does not lie" in panel.ui.logText.toPlainText()
+
+
+def test_what_keeps_a_run_from_starting_is_shown(panel: Any, module: Any, monkeypatch: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise UnsuitableVolume("too small by far")
+
+    chosen(panel, module)
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: None)
+    monkeypatch.setattr(panel.logic, "start", refuse)
+    panel.ui.applyButton.click()
+    assert got(panel.ui.statusLabel, "text") == "too small by far"
+    assert tip(panel)[0] and panel._run is None
+
+
+def test_closing_the_scene_ends_the_run_and_the_panel_lives(panel: Any, module: Any) -> None:
+    chosen(panel, module)
+    panel.ui.applyButton.click()
+    run = panel._run
+    slicer.mrmlScene.Clear()
+    assert panel._run is None
+    application.until(lambda: not run.isRunning, 5, "the end of the worker")
+    slicer.app.processEvents()
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 0
+    assert tip(panel) == (False, "Select the volume to work on.")
+    chosen(panel, module)
+    assert tip(panel)[0]
+
+
+def test_deleting_the_input_is_noticed(panel: Any, module: Any) -> None:
+    node = chosen(panel, module)
+    slicer.mrmlScene.RemoveNode(node)
+    assert tip(panel) == (False, "Select the volume to work on.")
+
+
+def test_choices_come_back_with_a_saved_scene(panel: Any, module: Any, tmp_path: Path) -> None:
+    chosen(panel, module, factor=3.0, seed=7, precision=module.Precision.FP32)
+    panel._parameterNode.contrast = module.Contrast.FLAIR
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    assert slicer.mrmlScene.Commit()
+    slicer.mrmlScene.Clear()
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    slicer.mrmlScene.Connect()
+    panel.initializeParameterNode()
+    found = panel._parameterNode
+    assert (found.factor, found.seed, found.precision) == (3.0, 7, module.Precision.FP32)
+    assert found.inputVolume.GetName() == "T2 thick"
+
+
+def test_a_second_panel_after_a_reload_works(panel: Any, slicerApp: Any) -> None:
+    panel.cleanup()
+    module = application.load()
+    second = module.MRSuperResWidget()
+    second.setup()
+    chosen(second, module)
+    assert tip(second)[0]
+    second.cleanup()
+    panel.setup()
+
+
+def test_many_volumes_of_a_folder_are_done_one_after_another(panel: Any, module: Any, tmp_path: Path) -> None:
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "Study")
+    for node in (chosen(panel, module), scan("T2 other")):
+        item = hierarchy.CreateItem(folder, node)
+        assert item
+    panel._fillMany()
+    assert got(panel.ui.manySelector, "currentText") == "Study (2)"
+    put(panel.ui.manyFolderEdit, "currentPath", str(tmp_path / "out"))
+    assert got(panel.ui.manyButton, "enabled"), got(panel.ui.manyButton, "toolTip")
+    panel.ui.manyButton.click()
+    ended(panel)
+    assert got(panel.ui.statusLabel, "text") == "2 of 2 volumes done"
+    assert len(list((tmp_path / "out").glob("*.nrrd"))) == 2
+
+
+# Comparing
+
+
+def test_compare_lays_out_linked_views_and_goes_back(panel: Any, module: Any) -> None:
+    node = chosen(panel, module)
+    result, error = scan("result", (20, 24, 20), (1, 1, 2)), scan("error")
+    panel._parameterNode.outputVolume, panel._parameterNode.errorMap = result, error
+    module.compare.colourMap(error)
+    layout = slicer.app.layoutManager().layoutLogic().GetLayoutNode()
+    layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
+    crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+    crosshair.SetCrosshairMode(crosshair.NoCrosshair)
+    node.GetDisplayNode().AutoWindowLevelOff()
+    node.GetDisplayNode().SetWindowLevel(80, 40)
+    panel.ui.compareButton.click()
+    names = list(module.compare.VIEWS)
+    assert slicer.app.layoutManager().sliceViewNames() == names
+    composites = [module.compare.compositeNode(name) for name in names]
+    slices = [module.compare.sliceNode(name) for name in names]
+    assert [c.GetBackgroundVolumeID() for c in composites] == [node.GetID(), node.GetID(), error.GetID()]
+    assert composites[1].GetForegroundVolumeID() == result.GetID() and composites[1].GetForegroundOpacity() == 1
+    assert all(c.GetLinkedControl() for c in composites) and len({s.GetViewGroup() for s in slices}) == 1
+    assert {s.GetOrientation() for s in slices} == {"Sagittal"}
+    assert len({s.GetFieldOfView() for s in slices}) == 1
+    assert len({round(s.GetSliceOffset(), 6) for s in slices}) == 1
+    assert crosshair.GetCrosshairMode() == crosshair.ShowBasic
+    assert (result.GetDisplayNode().GetWindow(), result.GetDisplayNode().GetLevel()) == (80, 40)
+    result.GetDisplayNode().SetWindowLevel(50, 30)
+    assert (node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel()) == (50, 30)
+    put(panel.ui.blendSlider, "value", 0.25)
+    assert composites[1].GetForegroundOpacity() == 0.25
+    panel._onFlicker()
+    assert composites[1].GetForegroundOpacity() == 1.0
+    panel._onFlicker()
+    assert composites[1].GetForegroundOpacity() == 0.0
+    assert "black is zero" in got(panel.ui.legendLabel, "text")
+    panel.ui.restoreLayoutButton.click()
+    assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpView
+    assert crosshair.GetCrosshairMode() == crosshair.NoCrosshair
+
+
+def test_the_slider_goes_through_the_samples(panel: Any, module: Any) -> None:
+    chosen(panel, module)
+    mean, first, second = scan("mean"), scan("first"), scan("second")
+    panel._parameterNode.outputVolume = mean
+    for node in (first, second):
+        panel._parameterNode.parameterNode.AddNodeReferenceID(module.SAMPLE_ROLE, node.GetID())
+    panel._refresh()
+    assert not hidden(panel.ui.sampleRow)
+    panel.ui.compareButton.click()
+    view = module.compare.compositeNode(module.compare.VIEWS[1])
+    put(panel.ui.sampleSlider, "value", 2.0)
+    assert view.GetForegroundVolumeID() == second.GetID()
+    put(panel.ui.sampleSlider, "value", 0.0)
+    assert view.GetForegroundVolumeID() == mean.GetID()
+
+
+def _lightness(colours: np.ndarray) -> np.ndarray:
+    """CIE L* of sRGB colours, by the standard's own formula."""
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    y = linear @ np.array([0.2126, 0.7152, 0.0722])
+    return np.where(y > (6 / 29) ** 3, 116 * np.cbrt(y) - 16, y * (29 / 3) ** 3)
+
+
+def test_equal_errors_differ_equally_in_the_colours_of_maps(module: Any) -> None:
+    steps = np.diff(_lightness(module.compare.sequentialColours()))
+    assert steps[8:].min() > 0 and steps[32:].max() < 2.5 * steps[32:].min()
+    signed = _lightness(module.compare.divergingColours(255))
+    assert signed[127] == pytest.approx(0, abs=0.5)
+    np.testing.assert_allclose(signed, signed[::-1], atol=6)
+
+
+def test_the_self_test_passes_here_as_it_does_in_slicer(module: Any, panel: Any, monkeypatch: Any) -> None:
+    slicer.modules.MRSuperResWidget = panel
+    monkeypatch.setattr(slicer.util, "selectModule", lambda name: None)
+    test = module.MRSuperResTest()
+    for journey in (test.test_apply, test.test_cancel, test.test_compare):
+        test.setUp()
+        journey()
+    assert slicer.app.messages == ["Apply", "Cancel", "Compare"]
