@@ -456,7 +456,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         )
     profile = f"through-{options.profile}" if f"through-{options.profile}" in PRESETS else options.profile
     how = Options(device=options.device, threads=options.threads, model_folders=tuple(options.models))
-    names = evaluation.with_baselines([name for name in options.model.split(",") if name])
+    asked = [name for name in options.model.split(",") if name]
+    names = evaluation.with_baselines([*asked])
     rows: list[evaluation.Row] = []
     for number, path in enumerate(options.truth):
         truth = read_volume(path, warn=_tell)
@@ -479,7 +480,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             evaluation.figure(figure.with_stem(f"{figure.stem}-{truth.name}") if several else figure, trial, shown)
     print(evaluation.to_json(rows) if options.json else evaluation.table(rows))
     if options.publish:
-        for name in names:
+        for name in asked:
             if name not in BASELINES:
                 entry = find_model(name, options.models)
                 evaluation.publish(rows, entry, Path(options.publish) / f"{entry.card.id}.safetensors")

@@ -7,6 +7,7 @@ or error. The worker process prints them as lines on its standard output.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import math
 import os
@@ -50,7 +51,7 @@ SCHEMA = 1
 MOST_SAMPLES = 100
 FORMATS = (".nii.gz", ".nii", ".nrrd", ".mha")  # what results are written as: one file each, so that it can be renamed
 CANCEL_FILE_SECONDS = 0.2  # how often the cancel file is looked for
-GRACE_SECONDS = 1.5  # after a signal, before the worker ends itself in the middle of whatever library call it is in
+GRACE_SECONDS = 1.0  # after a signal, before the worker ends itself in the middle of whatever library call it is in
 
 Emit = Callable[[dict[str, Any]], None]
 Task = Literal["super-resolve", "reference-guided", "translate"]
@@ -248,7 +249,7 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
             truth = _read(job.truth, "ground truth", run.warn) if job.truth else None
             reference = _read(job.reference, "reference", run.warn) if job.reference else None
         device, precision = _device(job, entry)
-        target = estimate_job(job, volume.grid).grid
+        expected = estimate_job(job, volume.grid)
         run.emit(
             {
                 "event": "started",
@@ -257,8 +258,8 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
                 "digest": entry.digest,
                 "device": device,
                 "precision": precision,
-                "output_size": list(target.size),
-                "output_spacing": list(target.spacing),
+                "output_size": list(expected.grid.size),
+                "output_spacing": list(expected.grid.spacing),
             }
         )
         made = (
@@ -270,9 +271,11 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
             with run.stage("scoring"):
                 made.score(truth, run.warn)
         with run.stage("writing"):
-            record = _record(run, entry, made, device, precision)
+            chosen = {"plane": expected.plane, "slice_axis": expected.slice_axis, "passes": expected.passes}
+            record = _record(run, entry, made, device=device, precision=precision, chosen=chosen)
             try:
-                made.write(places, provenance.header_fields(entry, job.parameters))
+                with _silent_libraries():
+                    made.write(places, provenance.header_fields(entry, job.parameters))
                 _write_text(places["sidecar"], json.dumps(record, indent=2, ensure_ascii=False) + "\n")
             except OutputError as error:
                 raise OutputError(files.in_final_names(error.message), code=error.code) from error
@@ -450,14 +453,14 @@ def _registered(run: Run, entry: ModelEntry, volume: Volume, reference: Volume) 
         slice_axis=job.slice_axis,
         contrast=job.contrast,
     )
-    with run.stage("registering"):
+    with run.stage("registering", announce=False):
         return super_resolution.align_reference(
             reference, volume, made, job.options, run.warn, run.progress, run.cancel
         )
 
 
 def _translated(run: Run, entry: ModelEntry, volume: Volume) -> Made:
-    translate = super_resolution.part("inference.translation", "translate")
+    translate = _translator()
     job = run.job
     if job.super_resolve_with:
         with run.stage("super-resolving", announce=False):
@@ -489,7 +492,21 @@ def _translated(run: Run, entry: ModelEntry, volume: Volume) -> Made:
     return Made(job, answer.mean, uncertainty=answer.uncertainty, samples=answer.samples if job.samples_folder else ())
 
 
-def _record(run: Run, entry: ModelEntry, made: Made, device: str, precision: str) -> dict[str, Any]:
+def _translator() -> Callable[..., Translation]:
+    """`inference.translation.translate`, which only translation models need."""
+    try:
+        module = importlib.import_module("MRSuperResLib.inference.translation")
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"this version of MRSuperRes cannot run such models (it has no {error.name}): update it",
+            code="unknown-task",
+        ) from error
+    translate: Callable[..., Translation] = module.translate
+    return translate
+
+
+def _record(run: Run, entry: ModelEntry, made: Made, **how: Any) -> dict[str, Any]:
+    """The sidecar. how: device, precision, and what was chosen where the job left it open."""
     job = run.job
     inputs = {"input": job.input, "reference": job.reference, "truth": job.truth}
     digests = {role: provenance.digest_of(path) for role, path in inputs.items() if path}
@@ -504,12 +521,11 @@ def _record(run: Run, entry: ModelEntry, made: Made, device: str, precision: str
         entry,
         parameters=job.parameters,
         inputs=digests,
-        device=device,
-        precision=precision,
         timings=timings,
         output={"size": list(grid.size), "spacing": list(grid.spacing)},
         metrics=made.metrics,
         warnings=[{**warning, "message": _without_paths(warning["message"], job)} for warning in run.warnings],
+        **how,
         **more,
     )
 
@@ -657,6 +673,23 @@ def _overlap(one: Grid, other: Grid) -> bool:
         a.contains(np.vstack((b.corners(), b.corners().mean(axis=0)))).any() for a, b in ((one, other), (other, one))
     ]
     return bool(any(inside))
+
+
+@contextlib.contextmanager
+def _silent_libraries() -> Iterator[None]:
+    """Keep what C++ libraries print by themselves off standard error, when the error they raise is told anyway."""
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # closed, as under pythonw: nothing can be printed
+        yield
+        return
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _failed(emit: Emit, code: str, message: str, exit_code: int) -> int:

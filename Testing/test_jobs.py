@@ -167,6 +167,7 @@ def test_the_sidecar_records_how_to_repeat_it_and_never_who_the_patient_is(job: 
     assert record["model"]["digest"] == entry.digest and record["model"]["id"] == entry.card.id
     assert record["inputs"]["input"]["sha256"] == hashlib.sha256(Path(job.input).read_bytes()).hexdigest()
     assert record["versions"]["MRSuperRes"] and record["versions"]["torch"]
+    assert record["chosen"] == {"plane": "through-plane", "slice_axis": 2, "passes": 1}
     assert record["timings"]["super-resolving"] > 0 and record["output"]["size"] == [16, 18, 12]
     assert "DOE" not in text and "JANE" not in text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import struct
 import subprocess
@@ -359,13 +360,25 @@ def test_baselines_have_no_network_and_nothing_to_verify() -> None:
         models.load_network(linear)
 
 
-def test_a_card_of_a_later_field_still_has_its_digest(package: Path) -> None:
-    """The digest is of the card's text, so that a default added to `ModelCard` later does not spoil published files."""
-    blob = package.read_bytes()
-    length = struct.unpack("<Q", blob[:8])[0]
-    text = json.loads(blob[8 : 8 + length])["__metadata__"]["card"]
-    assert ModelCard.from_json(text) == models.read_entry(package).card
-    models.verify(models.read_entry(package))
+def test_a_published_file_stays_valid_when_cards_gain_fields(tmp_path: Path) -> None:
+    """The digest is of the card's text: a file whose card lacks a field that has a default today is as published.
+
+    The file is made here by hand, its digest computed as documented: card text, tensor header, tensor bytes.
+    """
+    from safetensors.torch import save
+
+    stated = json.loads(card().to_json())
+    del stated["anatomy"]
+    text = json.dumps(stated)
+    plain = save(weights())
+    length = struct.unpack("<Q", plain[:8])[0]
+    header = json.dumps(json.loads(plain[8 : 8 + length]), sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode() + header.encode() + plain[8 + length :]).hexdigest()
+    path = tmp_path / "old.safetensors"
+    path.write_bytes(save(weights(), metadata={"card": text, "digest": digest}))
+    entry = models.read_entry(path)
+    models.verify(entry)
+    assert entry.card == card()
 
 
 @dataclasses.dataclass
@@ -397,6 +410,13 @@ def test_what_a_model_was_not_trained_for_is_said_in_plain_words(
         assert reasons == []
     else:
         assert len(reasons) == 1 and expected in reasons[0]
+
+
+def test_convolutional_networks_are_laid_out_channels_last_and_transformers_are_not(tmp_path: Path) -> None:
+    """Where it pays: 10 to 20 % for convolutions, a loss for RDST, whose weights are mostly linear layers."""
+    assert models._convolutional(torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.Conv2d(8, 8, 1)))
+    assert not models._convolutional(networks.build("rdst", {"blocks": 4, "factors": [4, 1]}))
+    assert not models._convolutional(torch.nn.Linear(3, 3))
 
 
 def test_listing_models_loads_no_torch(package: Path) -> None:

@@ -161,6 +161,8 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         if card.is_baseline:
             return f"{card.title}. What Slicer does without a model; for comparison."
         lines = [f"{card.title}, version {card.version}. {card.intended_use}"]
+        if "research use only" not in card.intended_use.lower():
+            lines.append("Research use only.")
         lines.append(f"For {', '.join(card.contrasts)} of the {card.anatomy}.")
         if card.spacing is not None:
             (low, high), (thin, thick) = card.spacing.in_plane, card.spacing.through_plane
@@ -176,7 +178,7 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
                 )
         if card.paper is not None:
             lines.append(f"After {card.paper.authors}, {card.paper.year}: {card.paper.title}.")
-        lines.append(f"Licence {card.licence}. Research use only.")
+        lines.append(f"Licence {card.licence}.")
         return "\n".join(lines)
 
     def estimate(self, node, modelId, *, factor=None, spacing=None, plane=None):

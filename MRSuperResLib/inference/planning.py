@@ -75,7 +75,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job will make and need: bytes of host memory and of the device's (0 when the host computes)."""
+    """What a job will make and need: bytes of host memory and of the device's (0 when the host computes).
+
+    plane and slice_axis: what was chosen where the request left it open.
+    """
 
     grid: Grid
     memory: int
@@ -83,6 +86,8 @@ class Estimate:
     slices: int
     passes: int
     notes: tuple[tuple[str, str], ...] = ()
+    plane: str = "in-plane"
+    slice_axis: int = 2
 
 
 def plan(
@@ -143,13 +148,16 @@ def estimate(
         pixels = math.prod(grid.size) // grid.size[_slice_axis(grid, slice_axis)]
         memory = LIBRARIES + 4 * 6 * math.prod(grid.size) + int(_network_bytes(card, pixels, device))
         notes = tuple(("outside-training", f"'{card.id}': {why}") for why in models.coverage(card, grid, contrast))
-        return Estimate(grid, memory, 0, grid.size[_slice_axis(grid, slice_axis)], 1, notes)
+        axis = _slice_axis(grid, slice_axis)
+        return Estimate(grid, memory, 0, grid.size[axis], 1, notes, "in-plane", axis)
     made = plan(grid, card, factor=factor, spacing=spacing, plane=plane, slice_axis=slice_axis, contrast=contrast)
     working = max((_network_bytes(card, max(_pixels(made, stage)), device) for stage in made.stages), default=0.0)
     host, on_device = (LIBRARIES + host_bytes(made), int(working)) if device != "cpu" else (LIBRARIES, 0)
     if device == "cpu":
         host += host_bytes(made) + int(working)
-    return Estimate(made.target, host, on_device, slices(made), max(1, len(made.stages)), made.notes)
+    return Estimate(
+        made.target, host, on_device, slices(made), max(1, len(made.stages)), made.notes, made.plane, made.slice_axis
+    )
 
 
 def slices(made: Plan) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -184,22 +183,11 @@ def align_reference(
     cancel: Cancel = never,
 ) -> Aligned:
     """`reference` on the grid where the network of `made` wants it, moved onto `volume` first if `options.register`."""
-    align: Callable[..., Aligned] = part("registration", "align")
+    from ..registration import align
+
     return align(
         reference, volume, reference_grid(made), register=options.register, warn=warn, progress=progress, cancel=cancel
     )
-
-
-def part(module: str, name: str) -> Callable[..., Any]:
-    """`name` out of a module of this library that only some models' tasks need."""
-    try:
-        found: Callable[..., Any] = getattr(importlib.import_module(f"MRSuperResLib.{module}"), name)
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"this version of MRSuperRes cannot run such models (it has no {error.name}): update it",
-            code="unknown-task",
-        ) from error
-    return found
 
 
 def reference_grid(made: Plan) -> Grid:
