@@ -35,7 +35,9 @@ from MRSuperResLib.errors import MRSuperResError  # noqa: E402
 
 __all__ = ["MRSuperRes", "MRSuperResLogic", "MRSuperResParameterNode", "MRSuperResTest", "MRSuperResWidget"]
 
-SAMPLE_ROLE = "MRSuperRes.sample"  # node references of the parameter node to the samples of the last translation
+# Node references of the parameter node to what the last run made, which the comparison shows.
+RESULT_ROLE, MAP_ROLE, SAMPLE_ROLE = "MRSuperRes.result", "MRSuperRes.map", "MRSuperRes.sample"
+OUTPUTS = ("outputVolume", "errorMap", "consistencyMap", "uncertaintyMap")
 LEAST_OVERLAP = 0.5  # share of the scan a reference should cover
 
 
@@ -165,6 +167,7 @@ class MRSuperResParameterNode:
     """Everything the panel remembers; saved and restored with the scene.
 
     spacing: mm along the axes the task refines. guessedFor: ID of the volume whose contrast was guessed. metrics: JSON.
+    madeFor: what the outputs now chosen were made for, see `_subject`; "" if a run made none of them.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -193,6 +196,7 @@ class MRSuperResParameterNode:
     precision: Precision = Precision.AUTO
     project: bool = False
     metrics: str = ""
+    madeFor: str = ""
 
 
 class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -304,14 +308,19 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """What a .ui file cannot say."""
         self.ui.metricsTable.setHorizontalHeaderLabels([_("Against ground truth"), _("Head"), _("Whole volume")])
         self.ui.metricsTable.verticalHeader().visible = False
-        self.ui.metricsTable.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
+        header = self.ui.metricsTable.horizontalHeader()
+        header.setSectionResizeMode(qt.QHeaderView.Stretch)
+        header.setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
         self.ui.metricsTable.visible = False
         self.ui.progressBar.visible = False
         self.ui.statusLabel.visible = False
         self.ui.hiddenModelsLabel.visible = False
         self.ui.overlapLabel.visible = False
         self.ui.researchLabel.styleSheet = "QLabel { font-weight: bold; padding: 3px; }"
-        self.ui.warningLabel.styleSheet = "QLabel { background: #fff3cd; color: #664d03; border: 1px solid #e0c36a; border-radius: 3px; padding: 5px; }"
+        self.ui.warningLabel.styleSheet = (
+            "QLabel { background: #fff3cd; color: #664d03; border: 1px solid #e0c36a; border-radius: 3px;"
+            " padding: 5px; }"
+        )
 
     def _connect(self):
         ui = self.ui
@@ -347,6 +356,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._refreshing = True
         try:
             self._guessContrast()
+            self._leaveResults()
             self._showRows()
             self._fillModels()
             self._fillTranslation()
@@ -370,6 +380,30 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         guess = self.logic.guessContrast(volume)
         parameters.contrast = next((c for c in Contrast if c.value == guess), Contrast.UNKNOWN)
+
+    def _subject(self):
+        """Input, task and model: a result of one is not overwritten by that of another."""
+        parameters = self._parameterNode
+        volume = self._live(parameters.inputVolume)
+        return " ".join((volume.GetID() if volume else "-", parameters.task.name, parameters.model))
+
+    def _leaveResults(self):
+        """Once input, task or model are others, the next results get volumes of their own again."""
+        parameters = self._parameterNode
+        if not parameters.madeFor or parameters.madeFor == self._subject():
+            return
+        sameInput = parameters.madeFor.split()[0] == self._subject().split()[0]
+        parameters.madeFor = ""
+        for name in OUTPUTS:
+            setattr(parameters, name, None)
+        if not sameInput:
+            parameters.metrics = ""
+            for role in (RESULT_ROLE, MAP_ROLE, SAMPLE_ROLE):
+                parameters.parameterNode.RemoveNodeReferenceIDs(role)
+
+    def _last(self, role):
+        """The node the last run on this input made, None if there is none any more."""
+        return self._live(self._parameterNode.parameterNode.GetNodeReference(role))
 
     def _showRows(self):
         """Only the rows that the task needs."""
@@ -449,6 +483,9 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         parameters, ui = self._parameterNode, self.ui
         entry = self._entry()
         if parameters.task is not Task.TRANSLATE or entry is None:
+            self._targets, self._firstModels = [], []
+            _fill(ui.targetSelector, [], -1)
+            _fill(ui.firstModelSelector, [], -1)
             return
         self._targets = [target for target in entry.card.target_contrasts if target != parameters.contrast.value]
         if parameters.target not in self._targets:
@@ -721,6 +758,10 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                     setattr(parameters, name, node)
                     compare.colourMap(node, signed=name == "consistencyMap")
             parameters.metrics = json.dumps(result.metrics) if result.metrics else ""
+            parameters.madeFor = self._subject()
+            shownMap = result.errorMap or result.consistencyMap or result.uncertaintyMap
+            parameters.parameterNode.SetNodeReferenceID(RESULT_ROLE, result.output.GetID())
+            parameters.parameterNode.SetNodeReferenceID(MAP_ROLE, shownMap.GetID() if shownMap else None)
             parameters.parameterNode.RemoveNodeReferenceIDs(SAMPLE_ROLE)
             for sample in result.samples:
                 parameters.parameterNode.AddNodeReferenceID(SAMPLE_ROLE, sample.GetID())
@@ -753,7 +794,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _showCompare(self):
         ui, parameters = self.ui, self._parameterNode
-        volume, result = self._live(parameters.inputVolume), self._live(parameters.outputVolume)
+        volume, result = self._live(parameters.inputVolume), self._last(RESULT_ROLE)
         ready = volume is not None and result is not None
         ui.compareButton.enabled = ready
         ui.compareButton.toolTip = (
@@ -775,10 +816,10 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onCompareButton(self, checked=False):
         """Input | result (| map), side by side."""
         parameters = self._parameterNode
-        volume, result = self._live(parameters.inputVolume), self._live(parameters.outputVolume)
-        maps = [self._live(getattr(parameters, name)) for name in ("errorMap", "consistencyMap", "uncertaintyMap")]
-        chosen = next((node for node in maps if node is not None), None)
-        self._compare.show(volume, result, chosen, through=self._plane() == "through-plane")
+        volume, result = self._live(parameters.inputVolume), self._last(RESULT_ROLE)
+        if volume is None or result is None:
+            return
+        self._compare.show(volume, result, self._last(MAP_ROLE), through=self._plane() == "through-plane")
         self._compare.setBlend(self.ui.blendSlider.value)
         self._refresh()
 
@@ -806,7 +847,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._parameterNode is None or self._refreshing:
             return
         samples, number = self._samples(), round(value)
-        node = samples[number - 1] if 1 <= number <= len(samples) else self._live(self._parameterNode.outputVolume)
+        node = samples[number - 1] if 1 <= number <= len(samples) else self._last(RESULT_ROLE)
         if node is None:
             return
         if self._compare.isShown:

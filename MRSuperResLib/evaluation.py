@@ -92,6 +92,8 @@ def make_trial(
             start[other], size[other] = (size[other] - kept) // 2, kept
     truth = truth.crop(tuple(start), tuple(size))  # type: ignore[arg-type]
     name = way if isinstance(way, str) else way.kind
+    if slices is not None:
+        name += f", {slices} middle slices"
     return Trial(truth, acquire(truth, factors, preset(way), seed=seed), axis, plane, factor, name)  # type: ignore[arg-type]
 
 

@@ -142,7 +142,7 @@ def test_every_choice_is_kept_with_the_scene(module: Any) -> None:
     assert set(widgets) - set(bound.values()) == UNBOUND - {"manyFolderEdit"}
     fields = set(module.MRSuperResParameterNode.allParameters)
     assert set(bound) <= fields
-    assert fields - set(bound) == {"model", "target", "firstModel", "guessedFor", "metrics"}
+    assert fields - set(bound) == {"model", "target", "firstModel", "guessedFor", "metrics", "madeFor"}
 
 
 def test_only_widgets_that_slicer_ships_are_in_the_ui_file() -> None:
@@ -328,6 +328,10 @@ def test_apply_becomes_cancel_and_then_there_is_a_result(panel: Any, module: Any
     assert error.GetWindowLevelMin() == 0
     assert consistency.GetWindowLevelMin() == pytest.approx(-consistency.GetWindowLevelMax())
     assert got(panel.ui.compareButton, "enabled")
+    made = parameters.outputVolume
+    parameters.model = "linear"
+    assert parameters.outputVolume is None and parameters.errorMap is None, "the next run would overwrite the result"
+    assert slicer.mrmlScene.IsNodePresent(made) and got(panel.ui.compareButton, "enabled")
 
 
 def test_cancel_leaves_no_node(panel: Any, module: Any) -> None:
@@ -434,7 +438,9 @@ def test_many_volumes_of_a_folder_are_done_one_after_another(panel: Any, module:
 def test_compare_lays_out_linked_views_and_goes_back(panel: Any, module: Any) -> None:
     node = chosen(panel, module)
     result, error = scan("result", (20, 24, 20), (1, 1, 2)), scan("error")
-    panel._parameterNode.outputVolume, panel._parameterNode.errorMap = result, error
+    panel._parameterNode.parameterNode.SetNodeReferenceID(module.RESULT_ROLE, result.GetID())
+    panel._parameterNode.parameterNode.SetNodeReferenceID(module.MAP_ROLE, error.GetID())
+    panel._refresh()
     module.compare.colourMap(error)
     layout = slicer.app.layoutManager().layoutLogic().GetLayoutNode()
     layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
@@ -472,7 +478,7 @@ def test_compare_lays_out_linked_views_and_goes_back(panel: Any, module: Any) ->
 def test_the_slider_goes_through_the_samples(panel: Any, module: Any) -> None:
     chosen(panel, module)
     mean, first, second = scan("mean"), scan("first"), scan("second")
-    panel._parameterNode.outputVolume = mean
+    panel._parameterNode.parameterNode.SetNodeReferenceID(module.RESULT_ROLE, mean.GetID())
     for node in (first, second):
         panel._parameterNode.parameterNode.AddNodeReferenceID(module.SAMPLE_ROLE, node.GetID())
     panel._refresh()
