@@ -81,7 +81,8 @@ def test_published_cards_print_the_scores_beside_the_baselines(truth: Volume, tm
     published = evaluation.publish(rows, entry, tmp_path / "scored.safetensors")
     (score,) = read_entry(tmp_path / "scored.safetensors").card.metrics
     assert (
-        score.psnr == pytest.approx(rows[1].metrics["psnr"], abs=1e-3) and score.degradation == "through-gaussian, 6 middle slices, x2"
+        score.psnr == pytest.approx(rows[1].metrics["psnr"], abs=1e-3)
+        and score.degradation == "through-gaussian, 6 middle slices, x2"
     )
     assert score.baseline["bspline"][0] == pytest.approx(rows[0].metrics["psnr"], abs=1e-3)
     for name, value in load_network(published).state_dict().items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -158,8 +159,25 @@ def test_the_panel_uses_only_widgets_that_exist(panel: Any) -> None:
     assert not [name for name in used if not hasattr(panel.ui, name)]
 
 
-def test_nothing_heavy_is_loaded_and_the_warning_is_visible(panel: Any) -> None:
-    assert not {"torch", "monai"} & set(sys.modules)
+def test_loading_and_showing_the_panel_imports_nothing_heavy(tmp_path: Path) -> None:
+    """In a process of its own: other tests of this one may have imported torch."""
+    code = (
+        "import sys; from pathlib import Path; from panel import application;"
+        f"application.start(Path({str(tmp_path)!r})); application.load().MRSuperResWidget().setup();"
+        "assert not {'torch', 'monai', 'safetensors', 'einops'} & set(sys.modules), 'heavy'; print('light')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "light" in done.stdout, done.stderr
+
+
+def test_the_warning_is_visible(panel: Any) -> None:
     assert "Research use only" in got(panel.ui.researchLabel, "text")
     assert not hidden(panel.ui.researchLabel)
 

@@ -231,8 +231,16 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(0.01)
 
 
+def _shieldTorch() -> None:
+    """Qt's feature switch reads the source of every loaded module, and torch.classes answers any question with an error."""
+    classes = sys.modules.get("torch.classes")
+    if classes is not None:
+        vars(classes)["__wrapped__"] = None  # where `inspect.unwrap` stops
+
+
 def load(name: str = "MRSuperRes") -> types.ModuleType:
     """The module's own file, unchanged but for one import: Qt properties as attributes, which PythonQt always has."""
+    _shieldTorch()
     from shibokensupport.feature import pyside_feature_dict
 
     path = MODULE / f"{name}.py"

@@ -1,0 +1,67 @@
+"""The perceptual loss of FASR-Net (Liu et al., section III-E-2, eq. 23): squared difference of a fixed network's features.
+
+The paper's network is VGG-19 trained on ImageNet. Its weights are not ours to ship: they come from a local file whose digest the
+caller states. Any network that turns images into one or several feature maps serves as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import MissingRequirement, ModelError
+
+
+class PerceptualLoss(nn.Module):
+    """Mean squared difference of the last feature map of `extractor`, which is frozen.
+
+    extractor: (B, 1, H, W) -> a feature map or a list of them, of which the last counts: relu3_2 for FASR's texture extractor.
+    """
+
+    def __init__(self, extractor: nn.Module) -> None:
+        super().__init__()
+        self.extractor = extractor.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> PerceptualLoss:
+        """The extractor stays in evaluation mode."""
+        return super().train(False)
+
+    def forward(self, answer: Tensor, truth: Tensor) -> Tensor:
+        """Both (B, 1, H, W) -> a scalar."""
+        with torch.no_grad():
+            wanted = self._features(truth)
+        return nn.functional.mse_loss(self._features(answer).float(), wanted.float())
+
+    def _features(self, image: Tensor) -> Tensor:
+        features = self.extractor(image)
+        return features if isinstance(features, Tensor) else features[-1]
+
+
+def read_vgg19(path: str | os.PathLike[str], digest: str) -> dict[str, Tensor]:
+    """VGG-19's weights, named as torchvision names them, from a safetensors file whose SHA-256 (hex) must be `digest`.
+
+    Raises `MissingRequirement` without the file, `ModelError` if it is another one than said or holds no VGG-19.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = Path(path)
+    if not path.is_file():
+        raise MissingRequirement(
+            f"{path} does not exist: put VGG-19's ImageNet weights there, as safetensors with torchvision's names", code="no-vgg"
+        )
+    blob = path.read_bytes()
+    found = hashlib.sha256(blob).hexdigest()
+    if found != digest.lower():
+        raise ModelError(f"{path.name} has the SHA-256 {found}, expected {digest or 'one, and none was given'}", code="bad-vgg")
+    try:
+        weights = load(blob)
+    except SafetensorError as error:
+        raise ModelError(f"{path.name} is no safetensors file ({error}): convert it first", code="bad-vgg") from error
+    if "features.0.weight" not in weights or weights["features.0.weight"].shape != torch.Size((64, 3, 3, 3)):
+        raise ModelError(f"{path.name} holds no VGG-19: 'features.0.weight' of 64 x 3 x 3 x 3 is not in it", code="bad-vgg")
+    return weights

@@ -1,0 +1,402 @@
+"""Training of reference-guided networks: two contrasts of one subject, references moved, missing or wrong, and the loop.
+
+Everything that single-image training has already comes from `loop`: checkpoints, exact resume, moving average, export. A recipe has
+one section more, [guidance].
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from .. import networks
+from ..acquisition import bias_field
+from ..documents import BadDocument, decode
+from ..errors import UsageError
+from ..losses.fourier import FourierLoss
+from ..losses.perceptual import PerceptualLoss, read_vgg19
+from ..models import ModelEntry
+from . import loop
+from .data import ATTEMPTS, FOREGROUND, MARGIN, AugmentationSpec, DataSpec, SourceSpec, degrade, recoloured, trim
+from .data import CropDrawer as SingleDrawer
+from .loop import BEST, CHECKPOINT_SECONDS, CURVE_STEPS, LAST, MovingAverage, Progress, Report
+from .pack import Entry, Pack
+from .recipes import FOLDER, Recipe, tomllib
+from .synthesis import synthesise
+
+LOSSES = ("l1", "perceptual", "fourier")
+VALIDATION_PAIRS = 32
+VALIDATION_SEED = 20
+
+Guided = tuple[Tensor, Tensor, Tensor, Tensor]  # low (1, p, p); high, reference, valid (1, p*fh, p*fw)
+
+
+@dataclass(frozen=True)
+class GuidanceSpec:
+    """What happens to references in training, as probabilities, and how the paper's two stages are cut.
+
+    misaligned: moved by up to `shift` mm along rows and columns, small moves more often than large, and up to `rotation` degrees.
+    missing: none at all (valid is 0). partial: cut off along a line. wrong: of another place or person, or noise. noise: largest
+    standard deviation added, on the networks' scale. contrast_probability: of a made-up contrast curve, for each image.
+    coarse: the part of the training with L1 alone, before the other losses (10 of 60 epochs in the paper). rest_rate: learning rate
+    of all but the texture extractor over that of the extractor (0.1 in the paper). vgg, vgg_digest: a local file of VGG-19's
+    ImageNet weights, and its SHA-256, for the extractor and the perceptual loss; "" to start from random weights.
+    """
+
+    misaligned: float = 0.5
+    shift: float = 3.0
+    rotation: float = 3.0
+    missing: float = 0.12
+    partial: float = 0.05
+    wrong: float = 0.1
+    noise: float = 0.02
+    coarse: float = 1.0
+    rest_rate: float = 1.0
+    vgg: str = ""
+    vgg_digest: str = ""
+
+
+@dataclass(frozen=True)
+class GuidedRecipe(Recipe):
+    """A `Recipe` with [guidance]."""
+
+    guidance: GuidanceSpec = field(default_factory=GuidanceSpec)
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.loss if name not in LOSSES]
+        if unknown:
+            raise BadDocument(f"loss.{unknown[0]} is not a known loss; expected {', '.join(LOSSES)}")
+
+
+def load_guided_recipe(name_or_path: str | Path) -> tuple[GuidedRecipe, str]:
+    """As `load_recipe`, for recipes with [guidance]."""
+    path = Path(name_or_path)
+    if not path.is_file():
+        path = FOLDER / f"{name_or_path}.toml"
+    if not path.is_file():
+        names = ", ".join(sorted(recipe.stem for recipe in FOLDER.glob("fasr*.toml")))
+        raise UsageError(f"no guided recipe is called '{name_or_path}'; there are {names}, or give a .toml file")
+    text = path.read_text(encoding="utf-8")
+    try:
+        return decode(GuidedRecipe, tomllib.loads(text)), text
+    except (tomllib.TOMLDecodeError, BadDocument) as error:
+        raise UsageError(f"recipe {path}: {error}") from error
+
+
+class PairDrawer(SingleDrawer):
+    """Draws two registered sharp crops of one subject in two contrasts: real ones, or synthesised from one label map."""
+
+    def __init__(self, pack: Pack, sources: tuple[SourceSpec, ...]) -> None:
+        super().__init__(pack, sources)
+        self.groups: list[list[tuple[Entry, ...]]] = []
+        for source, entries in self.choices:
+            subjects: dict[str, list[Entry]] = {}
+            for entry in entries:
+                subjects.setdefault(entry.subject, []).append(entry)
+            groups = [tuple(group) for group in subjects.values() if group[0].labels or len(group) > 1]
+            for group in groups:
+                if any(not entry.grid.same_as(group[0].grid) for entry in group):
+                    raise UsageError(f"the contrasts of {group[0].subject} lie on different grids: resample them to one")
+            if not groups:
+                raise UsageError(f"'{source.match}' matches no subject with two contrasts: nothing to guide with")
+            self.groups.append(groups)
+
+    def draw_pair(
+        self, shape: tuple[int, int], rng: np.random.Generator, augmentation: AugmentationSpec, *, transpose: bool
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """(target, reference, pixel size in mm): augmented crops of `shape`, float32 on the networks' scale."""
+        choice = int(rng.choice(len(self.choices), p=self.probabilities))
+        source, groups = self.choices[choice][0], self.groups[choice]
+        zoom = rng.uniform(*augmentation.zoom) if rng.random() < augmentation.zoom_probability else 1.0
+        wanted = tuple(int(np.ceil(n * zoom)) for n in shape)
+        for _ in range(ATTEMPTS):
+            group = groups[rng.integers(len(groups))]
+            images = self._registered(group, source.planes, wanted, rng)
+            if images[0].mean() > FOREGROUND:
+                break
+        if zoom != 1.0:
+            ratio = (shape[0] / wanted[0], shape[1] / wanted[1])
+            images = [ndimage.zoom(image, ratio, order=3, mode="reflect", grid_mode=True) for image in images]
+        if augmentation.flip:
+            up, left, turn = rng.choice((-1, 1)), rng.choice((-1, 1)), transpose and rng.random() < 0.5
+            images = [image[::up, ::left].T if turn else image[::up, ::left] for image in images]
+        spacing = sorted(group[0].grid.spacing)[0] * zoom
+        target, reference = (recoloured(image, augmentation, rng) for image in images)
+        return target, reference, spacing
+
+    def _registered(
+        self, group: tuple[Entry, ...], planes: str, shape: tuple[int, ...], rng: np.random.Generator
+    ) -> list[np.ndarray]:
+        seed = int(rng.integers(2**31))
+        if group[0].labels:
+            stored = self.crop(group[0], planes, shape, np.random.default_rng(seed))
+            return list(synthesise(stored, rng, contrasts=2))
+        chosen = rng.choice(len(group), 2, replace=False)
+        return [
+            self.pack.unit(group[n], self.crop(group[n], planes, shape, np.random.default_rng(seed))) for n in chosen
+        ]  # the same seed, so the same place
+
+
+class GuidedPairs(IterableDataset[Guided]):
+    """An endless stream of (low, high, reference, valid); pair n depends on `seed` and n alone, as in `SlicePairs`.
+
+    clean: references are never moved, missing, wrong or noisy: for validation.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        spec: DataSpec,
+        guidance: GuidanceSpec,
+        factors: tuple[int, int],
+        seed: int = 0,
+        start: int = 0,
+        *,
+        clean: bool = False,
+    ) -> None:
+        super().__init__()
+        self.spec, self.guidance, self.factors, self.seed, self.start = spec, guidance, factors, seed, start
+        self.clean = clean
+        self.drawer = PairDrawer(pack, spec.sources)
+
+    def __iter__(self) -> Iterator[Guided]:
+        worker = torch.utils.data.get_worker_info()
+        number, stride = (self.start, 1) if worker is None else (self.start + worker.id, worker.num_workers)
+        while True:
+            images = self.pair(np.random.default_rng((self.seed, number)))
+            yield tuple(torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None] for image in images)  # type: ignore[misc]
+            number += stride
+
+    def pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(low (p, p), high, reference, valid (p*fh, p*fw))."""
+        side = self.spec.patch + 2 * MARGIN
+        shape = (side * self.factors[0], side * self.factors[1])
+        transpose = self.factors[0] == self.factors[1]
+        high, reference, spacing = self.drawer.draw_pair(shape, rng, self.spec.augmentation, transpose=transpose)
+        if self.spec.degradation.bias and rng.random() < 0.5:
+            high = high * bias_field(high.shape, rng.uniform(0, self.spec.degradation.bias), rng)
+        low = degrade(high, self.factors, self.spec.degradation, rng)
+        valid = np.ones(shape, dtype=np.float32)
+        if not self.clean:
+            reference, valid = self._disturbed(reference, valid, spacing, rng)
+        return trim(low, (1, 1)), *(trim(image, self.factors) for image in (high, reference * valid, valid))  # type: ignore[return-value]
+
+    def _disturbed(
+        self, reference: np.ndarray, valid: np.ndarray, spacing: float, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The reference as registration and mistakes may leave it."""
+        plan = self.guidance
+        if rng.random() < plan.wrong:
+            reference = self._wrong(reference.shape, rng)
+        elif rng.random() < plan.misaligned:
+            amount = rng.random()  # small moves more often
+            shift = rng.uniform(-1, 1, 2) * plan.shift * amount / spacing
+            reference = moved(reference, shift, np.deg2rad(rng.uniform(-1, 1) * plan.rotation * amount))
+        if plan.noise:
+            reference = reference + rng.uniform(0, plan.noise) * rng.standard_normal(reference.shape, dtype=np.float32)
+        if rng.random() < plan.missing:
+            valid = np.zeros_like(valid)
+        elif rng.random() < plan.partial:
+            valid = half_plane(valid.shape, rng)
+        return reference, valid
+
+    def _wrong(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        if rng.random() < 0.25:
+            return (rng.uniform(0, 0.7) + rng.uniform(0.05, 0.3) * rng.standard_normal(shape)).astype(np.float32)
+        return self.drawer.draw_pair(shape, rng, self.spec.augmentation, transpose=True)[1]  # type: ignore[arg-type]
+
+
+def moved(image: np.ndarray, shift: np.ndarray, angle: float) -> np.ndarray:
+    """`image` (H, W) rotated by `angle` (radians) about its centre and shifted by `shift` pixels; cubic, borders continued."""
+    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = (np.array(image.shape) - 1) / 2
+    offset = centre - matrix @ (centre + shift)
+    return np.asarray(ndimage.affine_transform(image, matrix, offset, order=3, mode="nearest"), dtype=np.float32)
+
+
+def half_plane(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """1 on one side of a random line through the middle half of `shape` (H, W), 0 on the other."""
+    rows, columns = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    angle = rng.uniform(0, 2 * np.pi)
+    return (np.cos(angle) * rows + np.sin(angle) * columns > rng.uniform(-0.5, 0.5)).astype(np.float32)
+
+
+class GuidedLoss(nn.Module):
+    """Eq. 25 with a weight for each term; the others than L1 join after the coarse stage."""
+
+    def __init__(self, weights: dict[str, float], extractor: nn.Module | None = None) -> None:
+        super().__init__()
+        self.weights = weights
+        self.fourier = FourierLoss()
+        if weights.get("perceptual") and extractor is None:
+            raise UsageError("the perceptual loss needs a feature network: give guidance.vgg, a file of VGG-19's weights")
+        self.perceptual = PerceptualLoss(extractor) if weights.get("perceptual") and extractor is not None else None
+
+    def forward(self, answer: Tensor, truth: Tensor, coarse: bool) -> Tensor:
+        """Both (B, 1, H, W), float32."""
+        total = self.weights.get("l1", 0.0) * (answer - truth).abs().mean()
+        if coarse:
+            return total
+        if self.weights.get("fourier"):
+            total = total + self.weights["fourier"] * self.fourier(answer, truth)
+        if self.perceptual is not None:
+            total = total + self.weights["perceptual"] * self.perceptual(answer, truth)
+        return total
+
+
+def train(
+    recipe: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    minutes: float,
+    resume: bool = False,
+    device: str = "auto",
+    init: str | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    report: Report = print,
+) -> ModelEntry:
+    """Train a reference-guided network; arguments and result as `loop.train`."""
+    plan, text = load_guided_recipe(recipe)
+    guidance = plan.guidance
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "recipe.toml").write_text(text, encoding="utf-8")
+    fabric = loop.make_fabric(device)
+    fabric.seed_everything(seed)
+    network = networks.build(plan.architecture, plan.network)
+    feature_network = None
+    if guidance.vgg:
+        weights = read_vgg19(guidance.vgg, guidance.vgg_digest)
+        network.extractor.load_vgg(weights)  # type: ignore[operator,union-attr]
+        feature_network = networks.build(plan.architecture, {"size": "published"}).extractor
+        feature_network.load_vgg(weights)  # type: ignore[operator,union-attr]
+    if init:
+        report(loop.initialise(network, init))
+    card_fields, _ = loop.checked_card(plan)
+    losses = GuidedLoss(plan.loss, feature_network).to(fabric.device)  # type: ignore[arg-type]
+    optimiser = torch.optim.Adam(parameter_groups(network, guidance.rest_rate), lr=plan.optimisation.learning_rate)
+    average = MovingAverage(network, plan.optimisation.ema)
+    progress = Progress(machine=loop.machine_name(fabric))
+    if resume:
+        loop.load_checkpoint(out / LAST, network, average, optimiser, progress)
+        report(f"resumed at step {progress.step}, {progress.minutes:.1f} minutes")
+    budget = progress.minutes + minutes
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
+    model, optimiser = fabric.setup(network, optimiser)
+    average.weights = {name: value.to(fabric.device) for name, value in average.weights.items()}
+    packed = loop.training_pack(Path(data), out)
+    pairs = GuidedPairs(packed, plan.data, guidance, network.factors, seed=seed + fabric.global_rank, start=progress.samples)
+    batches = DataLoader(
+        pairs, batch_size=plan.optimisation.batch, num_workers=workers, pin_memory=fabric.device.type == "cuda",
+        prefetch_factor=4 if workers else None,
+    )
+    validator = GuidedValidator(plan, Path(data), out, network.factors, report)
+    started, offset, last_save, last_check = time.monotonic(), progress.minutes, time.monotonic(), progress.minutes
+    running: list[float] = []
+    for batch in batches:
+        done = loop._fraction(plan, progress, budget)
+        if done >= 1:
+            break
+        loop.set_rate(optimiser, plan, progress.step, done)
+        for group in optimiser.param_groups:
+            group["lr"] *= group["ratio"]
+        low, high, reference, valid = (image.to(fabric.device, non_blocking=True) for image in batch)
+        loss = losses(model(low, reference, valid).float(), high, done < guidance.coarse)
+        optimiser.zero_grad(set_to_none=True)
+        fabric.backward(loss)
+        if plan.optimisation.clip:
+            fabric.clip_gradients(model, optimiser, max_norm=plan.optimisation.clip)
+        optimiser.step()
+        progress.step += 1
+        progress.samples += len(low)
+        average.update(network, progress.step)
+        progress.minutes = offset + (time.monotonic() - started) / 60
+        if progress.step % CURVE_STEPS == 0 or progress.step == 1:
+            running.append(float(loss.detach()))
+            loop.curve(out, progress, loss=running[-1], rate=optimiser.param_groups[0]["lr"])
+            report(f"step {progress.step:6d}  {progress.minutes:6.1f} min  loss {sum(running[-8:]) / len(running[-8:]):.5f}")
+        if fabric.is_global_zero and progress.minutes - last_check >= plan.validation.every_minutes:
+            scores = validator.score(network, average)
+            loop.curve(out, progress, **scores)
+            if scores and scores["psnr"] > progress.best:
+                progress.best = scores["psnr"]
+                loop.save_checkpoint(out / BEST, network, average, optimiser, progress)
+            last_check = progress.minutes
+        if fabric.is_global_zero and time.monotonic() - last_save > CHECKPOINT_SECONDS:
+            loop.save_checkpoint(out / LAST, network, average, optimiser, progress)
+            last_save = time.monotonic()
+    loop.save_checkpoint(out / LAST, network, average, optimiser, progress)
+    report(f"stopped at step {progress.step} after {progress.minutes:.1f} minutes")
+    return loop.export(out, plan, card_fields, average, progress, str(recipe))
+
+
+def parameter_groups(network: nn.Module, rest_rate: float) -> list[dict[str, object]]:
+    """The texture extractor at the recipe's rate and the rest at `rest_rate` of it, in the order of `network.parameters()`."""
+    named = list(network.named_parameters())
+    extractor = [value for name, value in named if name.startswith("extractor.")]
+    rest = [value for name, value in named if not name.startswith("extractor.")]
+    if not extractor or not all(a is b for a, (_, b) in zip([*extractor, *rest], named, strict=True)):
+        raise UsageError("this recipe's network has no texture extractor in front: a guided network is expected")
+    return [{"params": extractor, "ratio": 1.0}, {"params": rest, "ratio": rest_rate}]
+
+
+class GuidedValidator:
+    """PSNR of the averaged network on held-out pairs with the reference as it is, as noise, and without one; all on one set."""
+
+    def __init__(self, plan: GuidedRecipe, data: Path, out: Path, factors: tuple[int, int], report: Report) -> None:
+        self.report = report
+        self.network = networks.build(plan.architecture, plan.network).eval()
+        self.pairs: Guided | None = None
+        if not ((data / "val").is_dir() or (data / "val.pack").is_file()):
+            report(f"{data} has no val: nothing is validated, the last weights are kept as the best")
+            return
+        packed = loop.training_pack(data, out, "val")
+        sources = tuple(source for source in plan.data.sources if _has_pairs(packed, source))
+        if not sources:
+            report(f"{data}/val has no subject with two contrasts: nothing is validated")
+            return
+        spec = replace(plan.data, sources=sources, augmentation=AugmentationSpec(False, (1.0, 1.0), 0.0, (1.0, 1.0), 0.0))
+        stream = GuidedPairs(packed, spec, plan.guidance, factors, seed=VALIDATION_SEED, clean=True)
+        self.pairs = tuple(torch.stack(images) for images in zip(*islice(stream, VALIDATION_PAIRS), strict=True))  # type: ignore[assignment]
+
+    @torch.inference_mode()
+    def score(self, network: nn.Module, average: MovingAverage) -> dict[str, float]:
+        """psnr, psnr_noise, psnr_alone and psnr_bicubic, dB for a range of 1; empty without held-out data."""
+        if self.pairs is None:
+            return {}
+        self.network.load_state_dict(average.weights)
+        device = next(network.parameters()).device
+        low, high, reference, valid = (images.to(device) for images in self.pairs)
+        model = self.network.to(device)
+        noise = torch.rand(reference.shape, generator=torch.Generator().manual_seed(VALIDATION_SEED)).to(device)
+        answers = {
+            "psnr": (reference, valid),
+            "psnr_noise": (noise, valid),
+            "psnr_alone": (torch.zeros_like(reference), torch.zeros_like(valid)),
+        }
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            scores = {name: _psnr(model(low, *images).float(), high) for name, images in answers.items()}
+        with torch.autocast(device.type, enabled=False):
+            scores["psnr_bicubic"] = _psnr(nn.functional.interpolate(low, high.shape[-2:], mode="bicubic", antialias=True), high)
+        self.report("  held out, dB: " + ", ".join(f"{name[5:] or 'guided'} {value:.2f}" for name, value in scores.items()))
+        return scores
+
+
+def _has_pairs(pack: Pack, source: SourceSpec) -> bool:
+    subjects = [entry.subject for entry in pack.select(source.match) if not entry.labels]
+    return len(subjects) > len(set(subjects))
+
+
+def _psnr(answer: Tensor, truth: Tensor) -> float:
+    return float(-10 * torch.log10((answer - truth).square().mean()))

@@ -1,0 +1,238 @@
+"""FASR-Net: the extractor the paper counts, hard attention that is exact in pieces, fallbacks without a reference, ablations."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from MRSuperResLib import networks
+from MRSuperResLib.errors import MissingRequirement, ModelError
+from MRSuperResLib.losses.fourier import FourierLoss
+from MRSuperResLib.losses.perceptual import PerceptualLoss, read_vgg19
+from MRSuperResLib.networks import fasr
+
+SMALL = {"size": "s", "widths": [4, 8, 8], "stages": 1, "embedding": 8}
+
+
+def multiply_adds(network: nn.Module, *inputs: Tensor) -> float:
+    """Multiply-adds of the convolutions in one forward pass."""
+    total = [0]
+
+    def count(layer: nn.Module, _: object, answer: Tensor) -> None:
+        assert isinstance(layer, nn.Conv2d)
+        total[0] += answer[0].numel() // layer.out_channels * layer.weight.numel()
+
+    hooks = [layer.register_forward_hook(count) for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    with torch.inference_mode():
+        network(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return float(total[0])
+
+
+def test_the_extractor_is_vgg19_up_to_relu3_2() -> None:
+    """VGG-19's own table: 1.145 M parameters and 9.78 G multiply-adds up to conv3_2 at 256 x 256 x 3, by hand."""
+    extractor = fasr.TextureExtractor()
+    by_hand = sum(a * b * 9 + b for a, b in ((3, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256)))
+    assert sum(p.numel() for p in extractor.parameters()) == by_hand == 1_145_408
+    image = torch.zeros(1, 1, 256, 256)
+    assert multiply_adds(extractor, image) == pytest.approx(9.777e9, rel=1e-3)
+    assert [tuple(f.shape[1:]) for f in extractor(image[..., :64, :64])] == [(64, 64, 64), (128, 32, 32), (256, 16, 16)]
+
+
+def test_three_inputs_through_conv3_1_cost_what_the_paper_prints() -> None:
+    """Table II prints 22.06 G. Three images through all before conv3_2 are 22.08 G; no cut of VGG-19 has its 12.34 M."""
+    extractor = fasr.TextureExtractor()
+    last = multiply_adds(nn.Conv2d(256, 256, 3, padding=1), torch.zeros(1, 256, 64, 64))
+    assert 3 * (multiply_adds(extractor, torch.zeros(1, 1, 256, 256)) - last) == pytest.approx(22.06e9, rel=2e-3)
+
+
+def test_imagenet_weights_come_only_from_the_file_that_was_named(tmp_path: Path) -> None:
+    layers = ((3, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256))
+    weights: dict[str, Tensor] = {}
+    for number, (a, b) in zip(fasr.VGG_LAYERS, layers, strict=True):
+        weights |= {f"features.{number}.weight": torch.randn(b, a, 3, 3), f"features.{number}.bias": torch.randn(b)}
+    path = tmp_path / "vgg19.safetensors"
+    save_file(weights, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    extractor = fasr.TextureExtractor()
+    extractor.load_vgg(read_vgg19(path, digest))
+    image = torch.rand(1, 1, 8, 8)
+    x = (image - torch.tensor(fasr.IMAGENET_MEAN)[:, None, None]) / torch.tensor(fasr.IMAGENET_DEVIATION)[:, None, None]
+    for number in (0, 2):
+        x = torch.relu(
+            torch.conv2d(x, weights[f"features.{number}.weight"], weights[f"features.{number}.bias"], padding=1)
+        )
+    torch.testing.assert_close(extractor(image)[0], x)
+    with pytest.raises(ModelError, match="SHA-256"):
+        read_vgg19(path, "0" * 64)
+    with pytest.raises(MissingRequirement, match="does not exist"):
+        read_vgg19(tmp_path / "none.safetensors", digest)
+    with pytest.raises(ValueError, match="conv1_1"):
+        fasr.TextureExtractor((4, 8, 8)).load_vgg(weights)
+
+
+def test_search_in_pieces_finds_the_indices_of_the_whole_matrix() -> None:
+    q, k = torch.randn(2, 48, 7), torch.randn(2, 80, 7)
+    weights = torch.softmax(q @ k.transpose(1, 2), -1)
+    for chunk in (1, 2 * 80 * 5, 10**9):
+        match = fasr.best_match(q, k, chunk)
+        assert torch.equal(match.index, weights.argmax(-1))
+        torch.testing.assert_close(match.peak, weights.amax(-1))
+
+
+def test_pyramid_search_in_pieces_finds_the_indices_of_the_upsampled_sum() -> None:
+    """Eqs. 14-16 written out: each scale's softmax as an image of images, upsampled nearest on both sides, and summed."""
+    size, key_size = (8, 12), (4, 8)
+    q = [torch.randn(2, size[0] * size[1] // s**2, 5) for s in (1, 2, 4)]
+    k = [torch.randn(2, key_size[0] * key_size[1] // s**2, 5) for s in (1, 2, 4)]
+    total = torch.zeros(2, *size, *key_size)
+    for own_q, own_k, s in zip(q, k, (1, 2, 4), strict=True):
+        c = torch.softmax(own_q @ own_k.transpose(1, 2), -1)
+        c = c.view(2, size[0] // s, size[1] // s, key_size[0] // s, key_size[1] // s)
+        for axis in (1, 2, 3, 4):
+            c = c.repeat_interleave(s, dim=axis)
+        total += c
+    whole = total.view(2, size[0] * size[1], -1)
+    for chunk in (1, 10**9):
+        match = fasr.best_pyramid_match(q, k, size, key_size, chunk)
+        assert torch.equal(match.index, whole.argmax(-1))
+        torch.testing.assert_close(match.peak, whole.amax(-1) / 3)
+
+
+def test_tokens_are_cut_and_pasted_without_loss_and_warped_by_index() -> None:
+    image = torch.randn(2, 3, 8, 12)
+    tokens = fasr.cut(image, 4)
+    assert tokens.shape == (2, 6, 48)
+    torch.testing.assert_close(fasr.paste(tokens, (2, 3), 4), image)
+    swapped = fasr.paste(fasr.taken(tokens, torch.tensor([[5, 1, 2, 3, 4, 0]] * 2)), (2, 3), 4)
+    torch.testing.assert_close(swapped[..., :4, :4], image[..., 4:, 8:])
+
+
+def test_a_shifted_reference_is_found_where_it_went() -> None:
+    """With keys like the queries but one token to the right, every match is one token to the right."""
+    matcher = fasr.Matcher(cosine=True, prior=8.0, patch=4)
+    tokens = torch.randn(1, 6, 6, 16)
+    q = matcher.queries(tokens.view(1, 36, 16), (6, 6), 4)
+    k = matcher.keys(tokens.roll(1, 2).view(1, 36, 16), (6, 6), 4, torch.ones(1, 36))
+    index = fasr.best_match(q, k).index.view(6, 6)
+    assert torch.equal(index[:, :5], torch.arange(36).view(6, 6)[:, 1:])
+
+
+@pytest.mark.parametrize("factors", [(4, 4), (2, 2), (4, 1), (3, 2)])
+@pytest.mark.parametrize("size", [(8, 8), (13, 9)])
+def test_any_factor_and_size(factors: tuple[int, int], size: tuple[int, int]) -> None:
+    network = networks.build("fasr", {**SMALL, "factors": list(factors)})
+    fine = (size[0] * factors[0], size[1] * factors[1])
+    assert network(torch.rand(1, 1, *size), torch.rand(1, 1, *fine)).shape == (1, 1, *fine)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"single_multi": False},
+        {"multi_multi": False},
+        {"single_multi": False, "multi_multi": False},
+        {"fusion": False},
+    ],
+)
+@pytest.mark.parametrize("modulate", ["output", "input"])
+def test_ablations_run_and_every_weight_learns(flags: dict[str, bool], modulate: str) -> None:
+    torch.manual_seed(0)
+    network = networks.build("fasr", {**SMALL, "skip": "none", "modulate": modulate, "factors": [2, 2], **flags})
+    answer = network(torch.rand(2, 1, 16, 16), torch.rand(2, 1, 32, 32))
+    answer.square().mean().backward()
+    # The coarsest keys' bias adds the same to all of a query's correlations, so softmax does not feel it.
+    still = [n for n, p in network.named_parameters() if p.grad is None or (not p.grad.any() and "key" not in n)]
+    assert not still
+
+
+def test_an_untrained_small_network_gives_the_interpolated_image() -> None:
+    network = networks.build("fasr", SMALL)
+    x = torch.rand(1, 1, 8, 8)
+    expected = nn.functional.interpolate(x, scale_factor=4, mode="bicubic", antialias=True)
+    torch.testing.assert_close(network(x, torch.rand(1, 1, 32, 32)), expected)
+
+
+def trained_looking() -> nn.Module:
+    """A small network whose output is not its start."""
+    torch.manual_seed(1)
+    network = networks.build("fasr", SMALL).eval()
+    nn.init.normal_(network.decoder.tail.weight)  # type: ignore[union-attr]
+    return network
+
+
+def test_without_a_valid_reference_nothing_of_it_reaches_the_answer() -> None:
+    network, x = trained_looking(), torch.rand(1, 1, 8, 8)
+    nowhere = torch.zeros(1, 1, 32, 32)
+    with torch.inference_mode():
+        one, other = (network(x, torch.rand(1, 1, 32, 32) * 3, nowhere) for _ in range(2))
+        seen = network(x, torch.rand(1, 1, 32, 32))
+    assert torch.equal(one, other)
+    assert (one - seen).abs().max() > 1e-3
+
+
+def test_far_from_the_reference_the_answer_is_that_without_one() -> None:
+    """A reference that covers one side leaves the other as it would be alone: no artefact reaches across."""
+    network, x = trained_looking(), torch.rand(1, 1, 8, 64)
+    valid = torch.zeros(1, 1, 32, 256)
+    valid[..., :64] = 1
+    with torch.inference_mode():
+        alone = network(x, torch.zeros(1, 1, 32, 256), torch.zeros_like(valid))
+        partly = network(x, torch.rand(1, 1, 32, 256), valid)
+    assert torch.equal(partly[..., 192:], alone[..., 192:])
+    assert (partly[..., :64] - alone[..., :64]).abs().max() > 1e-3
+
+
+def test_a_reference_of_the_wrong_size_or_a_bad_argument_is_refused() -> None:
+    network = networks.build("fasr", SMALL)
+    with pytest.raises(ValueError, match="expected"):
+        network(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 16, 16))
+    for wrong in ({"patch": 6}, {"similarity": "l2"}, {"size": "xl"}, {"factors": [1, 1]}, {"colour": 3}):
+        with pytest.raises(ModelError, match="hyper-parameters"):
+            networks.build("fasr", wrong)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no resource module to measure the peak memory with")
+def test_a_slice_of_320_pixels_fits_in_3_gib() -> None:
+    """The published size on a CPU, in its own process: peak memory, Python and torch included."""
+    code = (
+        "import resource, torch; torch.set_num_threads(1)\n"
+        "from MRSuperResLib import networks\n"
+        "n = networks.build('fasr', {'stages': 1, 'blocks': 1}).eval()\n"
+        "with torch.inference_mode(): n(torch.rand(1, 1, 80, 80), torch.rand(1, 1, 320, 320))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * unit < 3 * 2**30
+
+
+def test_fourier_loss_of_a_wave_is_its_weight_in_the_spectrum() -> None:
+    """A cosine of amplitude a along a row of n has two coefficients of a * n / 2 (a * sqrt(n m) / 2 when unitary)."""
+    column = torch.arange(16)
+    wave = 0.5 * torch.cos(2 * torch.pi * 3 * column / 16).expand(1, 1, 8, 16)
+    expected = 2 * 0.5 * np.sqrt(8 * 16) / 2 / (8 * 16)
+    loss = FourierLoss()
+    assert float(loss(wave, torch.zeros_like(wave))) == pytest.approx(expected, rel=1e-3)
+    spectrum = torch.fft.fft2(torch.rand(2, 1, 9, 7), norm="ortho")
+    image = torch.fft.ifft2(spectrum, norm="ortho").real
+    assert float(loss(image, torch.zeros_like(image))) == pytest.approx(float(spectrum.abs().mean()), rel=1e-3)
+
+
+def test_perceptual_loss_trains_the_image_and_not_its_network() -> None:
+    loss = PerceptualLoss(fasr.TextureExtractor((4, 8, 8), channels=1))
+    answer, truth = torch.rand(1, 1, 16, 16, requires_grad=True), torch.rand(1, 1, 16, 16)
+    assert float(loss(truth, truth)) == 0
+    loss(answer, truth).backward()
+    assert answer.grad is not None and answer.grad.any()
+    assert all(p.grad is None for p in loss.parameters()) and not loss.train().extractor.training

@@ -1,0 +1,218 @@
+"""Guided training: pairs line up, references are disturbed as said, a run resumes exactly and ends in a package that loads."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from MRSuperResLib import networks
+from MRSuperResLib.errors import UsageError
+from MRSuperResLib.models import find_model, load_network
+from MRSuperResLib.training import guided, loop
+from MRSuperResLib.training.guided import GuidanceSpec, GuidedPairs, half_plane, load_guided_recipe, moved
+from MRSuperResLib.training.pack import Pack, pack
+from MRSuperResLib.training.recipes import FOLDER
+
+RECIPE = """
+architecture = "fasr"
+[network]
+size = "s"
+widths = [4, 4, 4]
+stages = 1
+embedding = 4
+factors = [2, 2]
+[optimisation]
+learning_rate = 1e-3
+batch = 2
+[loss]
+l1 = 1.0
+fourier = 0.1
+[guidance]
+coarse = 0.0
+rest_rate = 0.5
+[data]
+patch = 8
+sources = [{ match = "multicontrast/*" }, { match = "labels/*", weight = 0.3 }]
+[data.degradation]
+kinds = { bicubic = 1.0 }
+[validation]
+every_minutes = 1000
+[card]
+id = "tiny-guided"
+title = "Tiny"
+version = "1"
+task = "reference-guided"
+plane = "in-plane"
+factors = [2, 2]
+contrasts = ["T1w"]
+reference_contrasts = ["T2w"]
+spacing = { in_plane = [0.5, 5.0], through_plane = [0.5, 5.0] }
+licence = "Apache-2.0"
+intended_use = "Tests. Research use only."
+"""
+CLEAN = {"misaligned": 0.0, "missing": 0.0, "partial": 0.0, "wrong": 0.0, "noise": 0.0}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train/ and val/ with one head in two contrasts, and a label map."""
+    folder = tmp_path_factory.mktemp("guided")
+    k, j, i = np.meshgrid(*(np.arange(n) for n in (40, 44, 48)), indexing="ij")
+    head = ((k - 20) / 18) ** 2 + ((j - 22) / 20) ** 2 + ((i - 24) / 22) ** 2 < 1
+    tissue = np.sin(k / 3.0) * np.cos(j / 2.5) + 0.4 * np.sin(i / 2.0)
+    images = {
+        "multicontrast/a_T1w": head * (600 + 300 * tissue),
+        "multicontrast/a_T2w": head * (700 - 250 * tissue),
+        "labels/b": head.astype(np.int16) * (1 + (tissue > 0)).astype(np.int16),
+    }
+    for part in ("train", "val"):
+        for name, array in images.items():
+            path = folder / part / f"{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sitk.WriteImage(sitk.GetImageFromArray(array if "labels" in name else array.astype(np.float32)), str(path))
+    (folder / "tiny.toml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packed(study: Path) -> Pack:
+    return pack(study / "train", study / "train.pack")
+
+
+def pairs(study: Path, packed: Pack, factors: tuple[int, int] = (2, 2), **changes: float) -> GuidedPairs:
+    plan, _ = load_guided_recipe(study / "tiny.toml")
+    return GuidedPairs(packed, plan.data, GuidanceSpec(**{**CLEAN, **changes}), factors, seed=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("factors", [(2, 2), (4, 1)])
+def test_a_reference_shows_the_same_place_as_its_truth(study: Path, packed: Pack, factors: tuple[int, int]) -> None:
+    """Edges of the two contrasts coincide, and no longer do when the reference is shifted by three pixels."""
+    here, there = [], []
+    for low, high, reference, valid in islice(pairs(study, packed, factors), 16):
+        assert low.shape == (1, 8, 8) and high.shape == reference.shape == valid.shape == (
+            1,
+            8 * factors[0],
+            8 * factors[1],
+        )
+        assert valid.all()
+        edges = [np.hypot(*np.gradient(image[0].numpy())) for image in (high, reference)]
+        if min(edge.std() for edge in edges) > 0:
+            here.append(np.corrcoef(edges[0].ravel(), edges[1].ravel())[0, 1])
+            there.append(np.corrcoef(edges[0].ravel(), np.roll(edges[1], 3, 1).ravel())[0, 1])
+    assert np.mean(here) > 0.5 and np.mean(here) > np.mean(there) + 0.3
+
+
+def test_references_go_missing_wrong_and_astray_as_often_as_said(study: Path, packed: Pack) -> None:
+    missing = [float(valid.mean()) for *_, valid in islice(pairs(study, packed, missing=0.5), 60)]
+    assert 15 < sum(value == 0 for value in missing) < 45 and set(missing) == {0.0, 1.0}
+    for (_, high, reference, valid), (_, same, other, _) in zip(
+        islice(pairs(study, packed, missing=1.0, wrong=1.0), 4), islice(pairs(study, packed), 4), strict=True
+    ):
+        assert not valid.any() and not reference.any(), "where there is no reference its values are 0"
+        assert torch.equal(high, same) and other.any(), "the disturbance leaves the truth alone"
+    cut = half_plane((32, 32), np.random.default_rng(0))
+    assert set(np.unique(cut)) == {0.0, 1.0} and 0.1 < cut.mean() < 0.9
+
+
+def test_a_moved_reference_moves_by_the_millimetres_asked() -> None:
+    rows, columns = np.meshgrid(np.arange(40.0), np.arange(40.0), indexing="ij")
+    spot = np.exp(-((rows - 18) ** 2 + (columns - 22) ** 2) / 8).astype(np.float32)
+    there = moved(spot, np.array([3.0, -2.0]), 0.0)
+    assert np.unravel_index(there.argmax(), there.shape) == (21, 20)
+    turned = moved(spot, np.zeros(2), np.pi / 2)
+    assert np.unravel_index(turned.argmax(), turned.shape) in {(17, 18), (22, 21)}
+    assert turned.sum() == pytest.approx(spot.sum(), rel=1e-3)
+
+
+def test_a_stream_goes_on_where_it_stopped(study: Path, packed: Pack) -> None:
+    plan, _ = load_guided_recipe(study / "tiny.toml")
+    whole = list(islice(GuidedPairs(packed, plan.data, plan.guidance, (2, 2), seed=1), 5))
+    rest = list(islice(GuidedPairs(packed, plan.data, plan.guidance, (2, 2), seed=1, start=3), 2))
+    for one, other in zip(whole[3:], rest, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_training_ends_in_a_package_and_goes_on_from_its_checkpoint(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps, then two more, are the four steps of one run: weights, moments and data all resume."""
+    limit = [4]
+    monkeypatch.setattr(loop, "_fraction", lambda plan, progress, budget: 1.0 if progress.step >= limit[0] else 0.5)
+    said: list[str] = []
+    run = {"minutes": 1.0, "device": "cpu", "report": said.append}
+    entry = guided.train(study / "tiny.toml", study, tmp_path / "once", **run)  # type: ignore[arg-type]
+    limit[0] = 2
+    guided.train(study / "tiny.toml", study, tmp_path / "twice", **run)  # type: ignore[arg-type]
+    limit[0] = 4
+    again = guided.train(study / "tiny.toml", study, tmp_path / "twice", resume=True, **run)  # type: ignore[arg-type]
+    assert entry.card.task == "reference-guided" and entry.card.training.steps == 4
+    one, other = (load_network(find_model(str(e.path))) for e in (entry, again))
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(value, other.state_dict()[name], rtol=2e-3, atol=1e-5)
+    start = networks.build("fasr", entry.card.hyperparameters)
+    answer = one(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 16, 16))
+    assert answer.shape == (1, 1, 16, 16) and start.factors == (2, 2)
+    assert (tmp_path / "once" / "curves.csv").read_text().startswith("step,minutes,name,value\n1,")
+
+
+def test_validation_scores_the_reference_noise_and_none(study: Path, tmp_path: Path) -> None:
+    """An untrained network gives bicubic whatever the reference: four equal scores."""
+    plan, _ = load_guided_recipe(study / "tiny.toml")
+    said: list[str] = []
+    validator = guided.GuidedValidator(plan, study, tmp_path, (2, 2), said.append)
+    network = networks.build("fasr", plan.network)
+    scores = validator.score(network, loop.MovingAverage(network, 0.9))
+    assert set(scores) == {"psnr", "psnr_noise", "psnr_alone", "psnr_bicubic"}
+    assert max(scores.values()) - min(scores.values()) < 1e-3 and "noise" in said[-1]
+
+
+def test_the_extractor_and_the_rest_learn_at_their_own_rates() -> None:
+    network = networks.build("fasr", {"size": "s", "widths": [4, 4, 4], "stages": 1})
+    extractor, rest = guided.parameter_groups(network, 0.1)
+    assert extractor["ratio"] == 1.0 and rest["ratio"] == 0.1
+    assert len(extractor["params"]) == 12 and len(extractor["params"]) + len(rest["params"]) == len(
+        list(network.parameters())
+    )  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="texture extractor"):
+        guided.parameter_groups(networks.build("rdst", {"blocks": 1}), 0.1)
+
+
+def test_wrong_recipes_are_named(study: Path, tmp_path: Path) -> None:
+    for old, new, complaint in (
+        ("fourier = 0.1", "style = 1.0", "loss.style"),
+        ("coarse = 0.0", "course = 0.0", "guidance.course"),
+        ("fourier = 0.1", "perceptual = 1.0", "feature network"),
+    ):
+        path = tmp_path / "wrong.toml"
+        path.write_text(RECIPE.replace(old, new))
+        with pytest.raises(UsageError, match=complaint):
+            guided.train(path, study, tmp_path / "run", minutes=0.01, device="cpu", report=lambda line: None)
+    with pytest.raises(UsageError, match="fasr-s-inplane-x4"):
+        load_guided_recipe("fasr-x9")
+
+
+def test_a_subject_without_a_second_contrast_cannot_guide(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    source = study / "train" / "multicontrast" / "a_T1w.nii.gz"
+    (tmp_path / "one" / "a_T1w.nii.gz").write_bytes(source.read_bytes())
+    alone = pack(tmp_path / "one", tmp_path / "one.pack")
+    with pytest.raises(UsageError, match="two contrasts"):
+        guided.PairDrawer(alone, (guided.SourceSpec("*"),))
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in FOLDER.glob("fasr*.toml")))
+def test_shipped_recipes_make_a_card_and_a_network(recipe: str) -> None:
+    plan, text = load_guided_recipe(recipe)
+    _, card = loop.checked_card(plan)
+    assert card.id == recipe and card.task == "reference-guided" and card.reference_contrasts
+    network = networks.build(plan.architecture, plan.network)
+    assert (
+        network.factors == tuple(int(f) for f in card.factors or ())
+        and plan.about
+        and "vgg" not in text.split("[network]")[1].split("[")[0]
+    )

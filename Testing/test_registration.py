@@ -1,0 +1,168 @@
+"""References find their place: motion is undone, strangers are told and not used, grids and edges come out right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from MRSuperResLib.acquisition import acquire
+from MRSuperResLib.errors import BadVolume, Cancelled, UnsuitableVolume
+from MRSuperResLib.inference.options import Aligned
+from MRSuperResLib.registration import align, motion, moved, mutual_information, rotation_of
+from MRSuperResLib.volume import Grid, Volume, read_volume, resample
+
+GRID = Grid((56, 64, 48), (2.0, 2.0, 2.0), (-55.0, -63.0, -47.0))
+
+
+def heads(seed: int = 0, grid: Grid = GRID) -> tuple[Volume, Volume]:
+    """One made-up head in two contrasts: the second is a folded function of the first's tissues, as T2w is of T1w."""
+    rng = np.random.default_rng(seed)
+    k, j, i = np.meshgrid(*((np.arange(n) - n / 2) / (n / 2) for n in grid.shape), indexing="ij")
+    semi = rng.uniform(0.65, 0.85, 3)  # heads differ in shape
+    inside = (k / semi[0]) ** 2 + (j / semi[1]) ** 2 + (i / semi[2]) ** 2 < 1
+    tissue = ndimage.gaussian_filter(rng.standard_normal(grid.shape), 2.0)
+    tissue = inside * (1.5 + tissue / tissue.std())
+    first = np.where(inside, 400 + 150 * tissue, 0).astype(np.float32)
+    second = np.where(inside, 500 - 200 * np.abs(tissue - 1.0), 0).astype(np.float32)
+    return Volume(first, grid, "first"), Volume(second, grid, "second")
+
+
+def rigid(shift: tuple[float, float, float], degrees: float) -> np.ndarray:
+    angle = np.deg2rad(degrees)
+    matrix = np.eye(4)
+    matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    matrix[:3, 3] = shift
+    return matrix
+
+
+class Told:
+    """Collects warnings' codes."""
+
+    def __init__(self) -> None:
+        self.codes: list[str] = []
+
+    def __call__(self, code: str, message: str) -> None:
+        assert "\n" not in message
+        self.codes.append(code)
+
+
+@pytest.mark.parametrize("factors", [(2.0, 2.0, 1.0), (1.0, 1.0, 3.0)])
+def test_a_patient_who_moved_is_found(factors: tuple[float, float, float]) -> None:
+    """The header says one place, the reference was taken in another: after registration it is off by well under a voxel."""
+    truth, other = heads()
+    low = acquire(truth, factors)
+    true = rigid((5.0, -3.0, 4.0), 5.0)
+    elsewhere = resample(moved(other, np.linalg.inv(true)), GRID, "bspline")  # as if scanned after the motion
+    told = Told()
+    found = align(elsewhere, low, low.grid.refine(factors), warn=told)
+    assert isinstance(found, Aligned)
+    left = motion(np.linalg.inv(found.transform) @ true, truth)
+    assert left < 1.0, f"{left:.2f} mm remain"
+    assert told.codes == ["reference-moved"]
+    assert found.report["moved"] and found.report["rotation_degrees"] == pytest.approx(5.0, abs=0.5)
+    inside = ndimage.binary_erosion(other.array > 100, iterations=5)
+    assert np.corrcoef(found.volume.array[inside], other.array[inside])[0, 1] > 0.9
+
+
+def test_headers_that_agree_are_left_alone() -> None:
+    truth, other = heads()
+    low = acquire(truth, (2.0, 2.0, 1.0))
+    told = Told()
+    found = align(other, low, truth.grid, warn=told)
+    assert told.codes == [] and not found.report["moved"]
+    np.testing.assert_array_equal(found.transform, np.eye(4))
+    np.testing.assert_array_equal(found.volume.array, other.array)
+    assert found.valid.all() and found.overlap == 1.0
+
+
+def test_without_registration_the_headers_decide() -> None:
+    truth, other = heads()
+    low = acquire(truth, (2.0, 2.0, 1.0))
+    shifted = Volume(other.array, GRID.crop((2, 0, 0), GRID.size), "shifted")
+    found = align(shifted, low, truth.grid, register=False, warn=Told())
+    assert found.report["searched"] is False and not found.report["moved"]
+    np.testing.assert_allclose(found.volume.array[:, :, 10:], other.array[:, :, 8:-2], atol=1e-2)
+
+
+def test_a_reference_in_another_orientation_lands_voxel_on_voxel() -> None:
+    """Sagittal storage of the same anatomy: axes permuted and flipped, the world the same."""
+    truth, other = heads()
+    low = acquire(truth, (2.0, 2.0, 1.0))
+    array = np.ascontiguousarray(other.array.transpose(2, 0, 1)[::-1])  # array axes: i reversed, k, j
+    origin = GRID.index_to_world(np.array([[GRID.size[0] - 1, 0, 0]], dtype=float))[0]
+    axes = np.stack([GRID.axes[:, 1], GRID.axes[:, 2], -GRID.axes[:, 0]], axis=1)
+    turned = Volume(array, Grid((64, 48, 56), (2.0, 2.0, 2.0), tuple(origin.tolist()), tuple(axes.ravel().tolist())))
+    found = align(turned, low, truth.grid, warn=Told())
+    np.testing.assert_allclose(found.volume.array, other.array, atol=0.5)
+    assert not found.report["moved"]
+
+
+def test_another_persons_scan_is_told_and_not_used() -> None:
+    truth, _ = heads(0)
+    _, stranger = heads(7)
+    told = Told()
+    found = align(stranger, acquire(truth, (2.0, 2.0, 1.0)), truth.grid, warn=told)
+    assert told.codes == ["reference-unlike"]
+    assert not found.valid.any() and found.report["used"] is False
+
+
+def test_beyond_a_reference_there_is_none() -> None:
+    truth, other = heads()
+    low = acquire(truth, (2.0, 2.0, 1.0))
+    part = other.crop((0, 0, 0), (56, 64, 30))
+    told = Told()
+    found = align(part, low, truth.grid, warn=told)
+    assert found.valid[:30].all() and not found.valid[30:].any()
+    assert told.codes == ["reference-partial"] and 0.4 < found.overlap < 0.9
+
+
+def test_what_cannot_be_a_reference_is_refused_in_one_line() -> None:
+    truth, other = heads()
+    low = acquire(truth, (2.0, 2.0, 1.0))
+    far = Volume(other.array, Grid(GRID.size, GRID.spacing, (500.0, 0.0, 0.0)), "far")
+    with pytest.raises(UnsuitableVolume, match="different places") as caught:
+        align(far, low, truth.grid, warn=Told())
+    assert caught.value.code == "no-overlap"
+    blunt = acquire(other, (4.0, 4.0, 1.0))
+    with pytest.raises(UnsuitableVolume, match="must be finer") as caught:
+        align(blunt, low, truth.grid, warn=Told())
+    assert caught.value.code == "coarse-reference"
+    with pytest.raises(BadVolume, match="no image"):
+        align(Volume(np.full(GRID.shape, 3.0, np.float32), GRID), low, truth.grid, warn=Told())
+    told = Told()
+    align(acquire(other, (2.0, 2.0, 1.0)), acquire(truth, (4.0, 4.0, 1.0)), truth.grid, register=False, warn=told)
+    assert told.codes[0] == "blunt-reference"
+
+
+def test_the_user_can_stop_it_and_sees_it_advance() -> None:
+    truth, other = heads()
+    low = acquire(truth, (2.0, 2.0, 1.0))
+    with pytest.raises(Cancelled):
+        align(other, low, truth.grid, warn=Told(), cancel=lambda: True)
+    seen: list[tuple[str, int, int]] = []
+    align(
+        other, low, truth.grid, warn=Told(), progress=lambda stage, done, total, left: seen.append((stage, done, total))
+    )
+    assert [done for _, done, _ in seen] == [0, 1, 2, 3, 4] and {total for _, _, total in seen} == {4}
+
+
+def test_mutual_information_of_what_is_known() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.random(200_000)
+    assert mutual_information(values, 3 - 2 * values) > 0.99
+    assert mutual_information(values, rng.random(values.size)) < 0.01
+    assert rotation_of(rigid((0, 0, 0), 12.0)) == pytest.approx(12.0)
+
+
+def test_real_contrasts_of_one_visit_agree_and_of_two_people_do_not(data_folder: Path) -> None:
+    folder = data_folder / "val" / "multicontrast"
+    scan = read_volume(folder / "openms-26_T2w.nii.gz")
+    low = acquire(scan, (4.0, 4.0, 1.0))
+    own = align(read_volume(folder / "openms-26_T1w.nii.gz"), low, scan.grid, warn=Told())
+    told = Told()
+    other = align(read_volume(folder / "openmslong-04-1_T1w.nii.gz"), low, scan.grid, warn=told)
+    assert own.similarity > 0.4 and own.valid.all() and not own.report["moved"]
+    assert other.similarity < 0.2 and "reference-unlike" in told.codes
