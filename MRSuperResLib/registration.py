@@ -27,10 +27,12 @@ LEVELS = (8.0, 4.0, 2.0)  # mm: the spacing both scans are compared at, coarse t
 SAMPLES = 0.25  # of the voxels of a level
 BINS = 32
 FOREGROUND = 0.1  # of the robust range: darker voxels are air
-LEAST_OVERLAP = 0.02  # of the input's head that the reference must cover by the headers, or there is nothing to register
+LEAST_OVERLAP = 0.02  # of the input's head that the reference must cover, or there is nothing to register
 FULL_OVERLAP = 0.9  # below it the user is told
-LEAST_SIMILARITY = 0.25  # see `Agreement`: measured at x4, pairs of one person have 0.30 to 0.50, of two people 0.02 to 0.29
-BETTER, CLEARLY_BETTER = 1.03, 1.1  # the information must rise by this to believe in a motion of more, or less, than a voxel
+# See `Agreement`. Measured at x4 in plane: pairs of one person 0.30 to 0.50, of two people 0.02 to 0.29.
+LEAST_SIMILARITY = 0.25
+# The information must rise by this factor to believe in a motion of more, or less, than a voxel.
+BETTER, CLEARLY_BETTER = 1.03, 1.1
 CHECKED_SHIFT = 3.0  # mm, for `Agreement`
 FEWEST_VOXELS = 100  # with fewer nothing can be said about the agreement
 LARGEST_MOTION = 100.0  # mm; more is a failed registration
@@ -156,7 +158,10 @@ def agreement(reference: Volume, volume: Volume) -> Agreement:
         shifted = np.eye(4)
         shifted[:3, 3] = fixed.grid.axes @ step
         there = moved(moving, shifted)
-        inside = resample(Volume(np.ones(there.array.shape, np.float32), there.grid), fixed.grid, "nearest", fill=0.0).array > 0.5
+        inside = (
+            resample(Volume(np.ones(there.array.shape, np.float32), there.grid), fixed.grid, "nearest", fill=0.0).array
+            > 0.5
+        )
         seen = head & inside
         values = resample(there, fixed.grid, "linear").array
         found.append(mutual_information(fixed.array[seen], values[seen]) if seen.sum() >= FEWEST_VOXELS else 0.0)

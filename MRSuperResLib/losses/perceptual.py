@@ -52,16 +52,21 @@ def read_vgg19(path: str | os.PathLike[str], digest: str) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise MissingRequirement(
-            f"{path} does not exist: put VGG-19's ImageNet weights there, as safetensors with torchvision's names", code="no-vgg"
+            f"{path} does not exist: put VGG-19's ImageNet weights there, as safetensors with torchvision's names",
+            code="no-vgg",
         )
     blob = path.read_bytes()
     found = hashlib.sha256(blob).hexdigest()
     if found != digest.lower():
-        raise ModelError(f"{path.name} has the SHA-256 {found}, expected {digest or 'one, and none was given'}", code="bad-vgg")
+        raise ModelError(
+            f"{path.name} has the SHA-256 {found}, expected {digest or 'one, and none was given'}", code="bad-vgg"
+        )
     try:
         weights = load(blob)
     except SafetensorError as error:
         raise ModelError(f"{path.name} is no safetensors file ({error}): convert it first", code="bad-vgg") from error
     if "features.0.weight" not in weights or weights["features.0.weight"].shape != torch.Size((64, 3, 3, 3)):
-        raise ModelError(f"{path.name} holds no VGG-19: 'features.0.weight' of 64 x 3 x 3 x 3 is not in it", code="bad-vgg")
+        raise ModelError(
+            f"{path.name} holds no VGG-19: 'features.0.weight' of 64 x 3 x 3 x 3 is not in it", code="bad-vgg"
+        )
     return weights

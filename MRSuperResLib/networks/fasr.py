@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SCALES = (4, 2, 1)  # the paper's n of "n x": 4 is full resolution, 1 a quarter of it
-VGG_LAYERS = {0: "1_1", 2: "1_2", 5: "2_1", 7: "2_2", 10: "3_1", 12: "3_2"}  # torchvision's features.N: our convolution's name
+# torchvision's features.N: the convolution's name in the paper of VGG
+VGG_LAYERS = {0: "1_1", 2: "1_2", 5: "2_1", 7: "2_2", 10: "3_1", 12: "3_2"}
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BLOCKED = -1e4  # added to the similarity of keys where there is no reference
 CHUNK = 2**24  # correlations held at once in a search: 64 MiB at fp32
@@ -178,7 +179,11 @@ class Matcher(nn.Module):
     def _places(self, size: tuple[int, int], scale: int, tokens: Tensor) -> Tensor:
         """(B, N, 2), in units of the prior's standard deviation; 0 without a prior."""
         spacing = self.patch * 4 // scale
-        place = positions_of(size, spacing, tokens.device) / self.prior if self.prior else tokens.new_zeros(tokens.shape[1], 2)
+        place = (
+            positions_of(size, spacing, tokens.device) / self.prior
+            if self.prior
+            else tokens.new_zeros(tokens.shape[1], 2)
+        )
         return place.expand(len(tokens), -1, -1)
 
 
@@ -193,14 +198,17 @@ class Aligned:
 class SingleMultiAlignment(nn.Module):
     """S-A (section III-C-1, figure 4): 4x queries look in all three scales of the reference."""
 
-    def __init__(self, widths: tuple[int, int, int], patch: int, embedding: int, cosine: bool, prior: float | None) -> None:
+    def __init__(
+        self, widths: tuple[int, int, int], patch: int, embedding: int, cosine: bool, prior: float | None
+    ) -> None:
         super().__init__()
         self.patch = patch
         self.matcher = Matcher(cosine, prior, patch)
         self.query = nn.Linear(widths[0] * patch**2, embedding)
         self.key = nn.ModuleList(nn.Linear(width * patch**2, embedding) for width in widths)
         self.value = nn.ModuleList(
-            nn.Linear(width * patch**2, width * (patch * scale // 4) ** 2) for width, scale in zip(widths, SCALES, strict=True)
+            nn.Linear(width * patch**2, width * (patch * scale // 4) ** 2)
+            for width, scale in zip(widths, SCALES, strict=True)
         )
 
     def forward(self, q: list[Tensor], k: list[Tensor], v: list[Tensor], valid: list[Tensor]) -> Aligned:
@@ -249,7 +257,9 @@ class MultiMultiAlignment(nn.Module):
 class CrossAttention(nn.Module):
     """The ablation without flexible alignment (table III, "w/o FA"): plain soft attention at 4x carries all scales along."""
 
-    def __init__(self, widths: tuple[int, int, int], patch: int, embedding: int, cosine: bool, prior: float | None) -> None:
+    def __init__(
+        self, widths: tuple[int, int, int], patch: int, embedding: int, cosine: bool, prior: float | None
+    ) -> None:
         super().__init__()
         self.patch = patch
         self.matcher = Matcher(cosine, prior, patch)
@@ -285,7 +295,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, H, W) -> the same."""
@@ -304,7 +316,9 @@ class FullConnection(nn.Module):
         answers = []
         for own, mixes in zip(features, self.mix, strict=True):
             assert isinstance(mixes, nn.ModuleList)
-            answers.append(own + torch.stack([resized(f, own, mix) for f, mix in zip(features, mixes, strict=True)]).sum(0))
+            answers.append(
+                own + torch.stack([resized(f, own, mix) for f, mix in zip(features, mixes, strict=True)]).sum(0)
+            )
         return answers
 
 
@@ -328,7 +342,8 @@ class ProgressiveFusion(nn.Module):
         super().__init__()
         self.merge = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(inputs, widths, strict=True))
         self.blocks = nn.ModuleList(
-            nn.ModuleList(nn.Sequential(*(ResidualBlock(width) for _ in range(blocks))) for width in widths) for _ in range(stages)
+            nn.ModuleList(nn.Sequential(*(ResidualBlock(width) for _ in range(blocks))) for width in widths)
+            for _ in range(stages)
         )
         self.connections = nn.ModuleList(FullConnection(widths) for _ in range(stages))
 
@@ -446,8 +461,12 @@ class FASR(nn.Module):
             q, k, v = ([part[n * batch : (n + 1) * batch] for part in together] for n in range(3))
         else:
             q, k, v = (self.extractor(image) for image in (low, soft, sharp))
-        v = [feature * functional.avg_pool2d(mask, 2**level) if level else feature * mask for level, feature in enumerate(v)]
-        tokens = [functional.avg_pool2d(mask, self.patch * 2**level).flatten(1) for level in range(3)]  # (B, tokens), 0 to 1
+        v = [
+            feature * functional.avg_pool2d(mask, 2**level) if level else feature * mask
+            for level, feature in enumerate(v)
+        ]
+        # (B, tokens) at each scale: the part of a token where there is a reference, 0 to 1
+        tokens = [functional.avg_pool2d(mask, self.patch * 2**level).flatten(1) for level in range(3)]
         found = [alignment(q, k, v, tokens) for alignment in self.alignments.values()]
         size = token_size(q[0], self.patch)
         attention = []  # S of eq. 20, at each scale's resolution
@@ -457,9 +476,11 @@ class FASR(nn.Module):
             attention.append(smooth.to(feature.dtype))
         if self.modulate == "output":
             merged = [torch.cat([aligned.features[level] for aligned in found], 1) for level in range(3)]  # eq. 17
-            return [own + out * soft_map for own, out, soft_map in zip(q, self.fusion(merged), attention, strict=True)]  # eq. 21
+            # eq. 21
+            return [own + out * soft_map for own, out, soft_map in zip(q, self.fusion(merged), attention, strict=True)]
         merged = [
-            torch.cat([q[level], *(aligned.features[level] * attention[level] for aligned in found)], 1) for level in range(3)
+            torch.cat([q[level], *(aligned.features[level] * attention[level] for aligned in found)], 1)
+            for level in range(3)
         ]
         return [own + out for own, out in zip(q, self.fusion(merged), strict=True)]
 

@@ -105,7 +105,9 @@ class PairDrawer(SingleDrawer):
             groups = [tuple(group) for group in subjects.values() if group[0].labels or len(group) > 1]
             for group in groups:
                 if any(not entry.grid.same_as(group[0].grid) for entry in group):
-                    raise UsageError(f"the contrasts of {group[0].subject} lie on different grids: resample them to one")
+                    raise UsageError(
+                        f"the contrasts of {group[0].subject} lie on different grids: resample them to one"
+                    )
             if not groups:
                 raise UsageError(f"'{source.match}' matches no subject with two contrasts: nothing to guide with")
             self.groups.append(groups)
@@ -238,7 +240,9 @@ class GuidedLoss(nn.Module):
         self.weights = weights
         self.fourier = FourierLoss()
         if weights.get("perceptual") and extractor is None:
-            raise UsageError("the perceptual loss needs a feature network: give guidance.vgg, a file of VGG-19's weights")
+            raise UsageError(
+                "the perceptual loss needs a feature network: give guidance.vgg, a file of VGG-19's weights"
+            )
         self.perceptual = PerceptualLoss(extractor) if weights.get("perceptual") and extractor is not None else None
 
     def forward(self, answer: Tensor, truth: Tensor, coarse: bool) -> Tensor:
@@ -296,9 +300,14 @@ def train(
     model, optimiser = fabric.setup(network, optimiser)
     average.weights = {name: value.to(fabric.device) for name, value in average.weights.items()}
     packed = loop.training_pack(Path(data), out)
-    pairs = GuidedPairs(packed, plan.data, guidance, network.factors, seed=seed + fabric.global_rank, start=progress.samples)
+    pairs = GuidedPairs(
+        packed, plan.data, guidance, network.factors, seed=seed + fabric.global_rank, start=progress.samples
+    )
     batches = DataLoader(
-        pairs, batch_size=plan.optimisation.batch, num_workers=workers, pin_memory=fabric.device.type == "cuda",
+        pairs,
+        batch_size=plan.optimisation.batch,
+        num_workers=workers,
+        pin_memory=fabric.device.type == "cuda",
         prefetch_factor=4 if workers else None,
     )
     validator = GuidedValidator(plan, Path(data), out, network.factors, report)
@@ -325,7 +334,9 @@ def train(
         if progress.step % CURVE_STEPS == 0 or progress.step == 1:
             running.append(float(loss.detach()))
             loop.curve(out, progress, loss=running[-1], rate=optimiser.param_groups[0]["lr"])
-            report(f"step {progress.step:6d}  {progress.minutes:6.1f} min  loss {sum(running[-8:]) / len(running[-8:]):.5f}")
+            report(
+                f"step {progress.step:6d}  {progress.minutes:6.1f} min  loss {sum(running[-8:]) / len(running[-8:]):.5f}"
+            )
         if fabric.is_global_zero and progress.minutes - last_check >= plan.validation.every_minutes:
             scores = validator.score(network, average)
             loop.curve(out, progress, **scores)
@@ -366,7 +377,9 @@ class GuidedValidator:
         if not sources:
             report(f"{data}/val has no subject with two contrasts: nothing is validated")
             return
-        spec = replace(plan.data, sources=sources, augmentation=AugmentationSpec(False, (1.0, 1.0), 0.0, (1.0, 1.0), 0.0))
+        spec = replace(
+            plan.data, sources=sources, augmentation=AugmentationSpec(False, (1.0, 1.0), 0.0, (1.0, 1.0), 0.0)
+        )
         stream = GuidedPairs(packed, spec, plan.guidance, factors, seed=VALIDATION_SEED, clean=True)
         self.pairs = tuple(torch.stack(images) for images in zip(*islice(stream, VALIDATION_PAIRS), strict=True))  # type: ignore[assignment]
 
@@ -388,8 +401,12 @@ class GuidedValidator:
         with torch.autocast(device.type, dtype=torch.bfloat16):
             scores = {name: _psnr(model(low, *images).float(), high) for name, images in answers.items()}
         with torch.autocast(device.type, enabled=False):
-            scores["psnr_bicubic"] = _psnr(nn.functional.interpolate(low, high.shape[-2:], mode="bicubic", antialias=True), high)
-        self.report("  held out, dB: " + ", ".join(f"{name[5:] or 'guided'} {value:.2f}" for name, value in scores.items()))
+            scores["psnr_bicubic"] = _psnr(
+                nn.functional.interpolate(low, high.shape[-2:], mode="bicubic", antialias=True), high
+            )
+        self.report(
+            "  held out, dB: " + ", ".join(f"{name[5:] or 'guided'} {value:.2f}" for name, value in scores.items())
+        )
         return scores
 
 
