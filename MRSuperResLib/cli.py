@@ -503,8 +503,12 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from .training.loop import train
+    from .training.recipes import task_of
 
+    if task_of(options.recipe) == "reference-guided":
+        from .training.guided import train
+    else:
+        from .training.loop import train
     entry = train(
         options.recipe,
         options.data,

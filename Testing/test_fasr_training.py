@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -10,13 +11,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from MRSuperResLib import networks
+from MRSuperResLib import cli, networks
 from MRSuperResLib.errors import UsageError
-from MRSuperResLib.models import find_model, load_network
+from MRSuperResLib.models import ModelEntry, find_model, load_network
 from MRSuperResLib.training import guided, loop
-from MRSuperResLib.training.guided import GuidanceSpec, GuidedPairs, half_plane, load_guided_recipe, moved
+from MRSuperResLib.training.guided import GuidanceSpec, GuidedPairs, GuidedRecipe, half_plane, moved
 from MRSuperResLib.training.pack import Pack, pack
-from MRSuperResLib.training.recipes import FOLDER
+from MRSuperResLib.training.recipes import FOLDER, load_recipe, task_of
 
 RECIPE = """
 architecture = "fasr"
@@ -85,7 +86,7 @@ def packed(study: Path) -> Pack:
 
 
 def pairs(study: Path, packed: Pack, factors: tuple[int, int] = (2, 2), **changes: float) -> GuidedPairs:
-    plan, _ = load_guided_recipe(study / "tiny.toml")
+    plan, _ = load_recipe(study / "tiny.toml", GuidedRecipe)
     return GuidedPairs(packed, plan.data, GuidanceSpec(**{**CLEAN, **changes}), factors, seed=3)  # type: ignore[arg-type]
 
 
@@ -130,7 +131,7 @@ def test_a_moved_reference_moves_by_the_millimetres_asked() -> None:
 
 
 def test_a_stream_goes_on_where_it_stopped(study: Path, packed: Pack) -> None:
-    plan, _ = load_guided_recipe(study / "tiny.toml")
+    plan, _ = load_recipe(study / "tiny.toml", GuidedRecipe)
     whole = list(islice(GuidedPairs(packed, plan.data, plan.guidance, (2, 2), seed=1), 5))
     rest = list(islice(GuidedPairs(packed, plan.data, plan.guidance, (2, 2), seed=1, start=3), 2))
     for one, other in zip(whole[3:], rest, strict=True):
@@ -162,7 +163,7 @@ def test_training_ends_in_a_package_and_goes_on_from_its_checkpoint(
 
 def test_validation_scores_the_reference_noise_and_none(study: Path, tmp_path: Path) -> None:
     """An untrained network gives bicubic whatever the reference: four equal scores."""
-    plan, _ = load_guided_recipe(study / "tiny.toml")
+    plan, _ = load_recipe(study / "tiny.toml", GuidedRecipe)
     said: list[str] = []
     validator = guided.GuidedValidator(plan, study, tmp_path, (2, 2), said.append)
     network = networks.build("fasr", plan.network)
@@ -192,7 +193,7 @@ def test_wrong_recipes_are_named(study: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=complaint):
             guided.train(path, study, tmp_path / "run", minutes=0.01, device="cpu", report=lambda line: None)
     with pytest.raises(UsageError, match="fasr-s-inplane-x4"):
-        load_guided_recipe("fasr-x9")
+        load_recipe("fasr-x9", GuidedRecipe)
 
 
 def test_a_subject_without_a_second_contrast_cannot_guide(study: Path, tmp_path: Path) -> None:
@@ -204,9 +205,28 @@ def test_a_subject_without_a_second_contrast_cannot_guide(study: Path, tmp_path:
         guided.PairDrawer(alone, (guided.SourceSpec("*"),))
 
 
+@pytest.mark.parametrize("recipe", ["fasr-s-inplane-x4", "rdst-e-inplane-x4"])
+def test_the_command_line_trains_a_recipe_by_the_loop_for_its_task(
+    recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+
+    def by(name: str) -> Callable[..., ModelEntry]:
+        def train(*arguments: object, **options: object) -> ModelEntry:
+            called.append(name)
+            return find_model("linear")
+
+        return train
+
+    monkeypatch.setattr(guided, "train", by("guided"))
+    monkeypatch.setattr(loop, "train", by("single"))
+    assert cli.main(["train", recipe, "--data", "x", "--out", "y", "--minutes", "1"]) == 0
+    assert called == ["guided" if task_of(recipe) == "reference-guided" else "single"]
+
+
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in FOLDER.glob("fasr*.toml")))
 def test_shipped_recipes_make_a_card_and_a_network(recipe: str) -> None:
-    plan, _ = load_guided_recipe(recipe)
+    plan, _ = load_recipe(recipe, GuidedRecipe)
     _, card = loop.checked_card(plan)
     assert card.id == recipe and card.task == "reference-guided" and card.reference_contrasts
     network = networks.build(plan.architecture, plan.network)

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from .. import networks
 from ..acquisition import bias_field
-from ..documents import BadDocument, decode
+from ..documents import BadDocument
 from ..errors import UsageError
 from ..losses.fourier import FourierLoss
 from ..losses.perceptual import PerceptualLoss, read_vgg19
@@ -30,7 +30,7 @@ from .data import ATTEMPTS, FOREGROUND, MARGIN, AugmentationSpec, DataSpec, Sour
 from .data import CropDrawer as SingleDrawer
 from .loop import BEST, CHECKPOINT_SECONDS, CURVE_STEPS, LAST, MovingAverage, Progress, Report
 from .pack import Entry, Pack
-from .recipes import FOLDER, Recipe, tomllib
+from .recipes import Recipe, load_recipe
 from .synthesis import synthesise
 
 LOSSES = ("l1", "perceptual", "fourier")
@@ -75,21 +75,6 @@ class GuidedRecipe(Recipe):
         unknown = [name for name in self.loss if name not in LOSSES]
         if unknown:
             raise BadDocument(f"loss.{unknown[0]} is not a known loss; expected {', '.join(LOSSES)}")
-
-
-def load_guided_recipe(name_or_path: str | Path) -> tuple[GuidedRecipe, str]:
-    """As `load_recipe`, for recipes with [guidance]."""
-    path = Path(name_or_path)
-    if not path.is_file():
-        path = FOLDER / f"{name_or_path}.toml"
-    if not path.is_file():
-        names = ", ".join(sorted(recipe.stem for recipe in FOLDER.glob("fasr*.toml")))
-        raise UsageError(f"no guided recipe is called '{name_or_path}'; there are {names}, or give a .toml file")
-    text = path.read_text(encoding="utf-8")
-    try:
-        return decode(GuidedRecipe, tomllib.loads(text)), text
-    except (tomllib.TOMLDecodeError, BadDocument) as error:
-        raise UsageError(f"recipe {path}: {error}") from error
 
 
 class PairDrawer(SingleDrawer):
@@ -271,7 +256,7 @@ def train(
     report: Report = print,
 ) -> ModelEntry:
     """Train a reference-guided network; arguments and result as `loop.train`."""
-    plan, text = load_guided_recipe(recipe)
+    plan, text = load_recipe(recipe, GuidedRecipe)
     guidance = plan.guidance
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

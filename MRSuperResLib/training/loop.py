@@ -92,7 +92,7 @@ def train(
     device: "auto", "cpu", "cuda" (all GPUs) or "cuda:n". The package holds the moving average of the weights; its scores come
     from `mrsuperres evaluate` (see `publish`).
     """
-    plan, text = load_recipe(recipe)
+    plan, text = load_recipe(recipe, Recipe)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.toml").write_text(text, encoding="utf-8")

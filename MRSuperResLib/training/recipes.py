@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..documents import BadDocument, decode
 from ..errors import UsageError
@@ -66,11 +66,28 @@ class Recipe:
     about: str = ""
 
 
-def load_recipe(name_or_path: str | Path) -> tuple[Recipe, str]:
-    """The recipe of that name (one that ships) or in that file, and its text.
+Kind = TypeVar("Kind", bound=Recipe)
+
+
+def load_recipe(name_or_path: str | Path, kind: type[Kind] = Recipe) -> tuple[Kind, str]:  # type: ignore[assignment]
+    """The recipe of that name (one that ships) or in that file, as a `kind` of recipe, and its text.
 
     Raises `UsageError`: there is none, or a field of it is wrong, naming which.
     """
+    path, text, document = _read(name_or_path)
+    try:
+        return decode(kind, document), text
+    except BadDocument as error:
+        raise UsageError(f"recipe {path}: {error}") from error
+
+
+def task_of(name_or_path: str | Path) -> str:
+    """What a recipe's model will do, which decides the loop that trains it: "super-resolve", "reference-guided", ..."""
+    card = _read(name_or_path)[2].get("card")
+    return str(card.get("task", "")) if isinstance(card, dict) else ""
+
+
+def _read(name_or_path: str | Path) -> tuple[Path, str, dict[str, Any]]:
     path = Path(name_or_path)
     if not path.is_file():
         path = FOLDER / f"{name_or_path}.toml"
@@ -79,6 +96,6 @@ def load_recipe(name_or_path: str | Path) -> tuple[Recipe, str]:
         raise UsageError(f"no recipe is called '{name_or_path}'; there are {names}, or give a .toml file")
     text = path.read_text(encoding="utf-8")
     try:
-        return decode(Recipe, tomllib.loads(text)), text
-    except (tomllib.TOMLDecodeError, BadDocument) as error:
+        return path, text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"recipe {path}: {error}") from error
