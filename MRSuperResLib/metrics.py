@@ -19,6 +19,7 @@ SSIM_SIGMA = 1.5  # Wang et al. 2004: Gaussian window of 11 samples, K1 and K2 a
 SSIM_RADIUS = 5
 SSIM_K1, SSIM_K2 = 0.01, 0.03
 HEAD_LEVEL = 0.1  # of the robust range
+HIGHEST_PSNR = 100.0  # dB; what summaries say of equal images, because JSON has no infinity
 EMPTY_SLICE = 0.02  # a slice with less of its pixels brighter than HEAD_LEVEL is not scored
 
 
@@ -96,7 +97,7 @@ def by_slice(result: np.ndarray, truth: np.ndarray, axis: int) -> dict[str, floa
     scores = []
     for ours, real in zip(np.moveaxis(result, axis, 0), np.moveaxis(truth, axis, 0), strict=True):
         if np.mean(real > level) >= EMPTY_SLICE:
-            scores.append((min(psnr(ours, real, peak), 100.0), ssim(ours, real, peak)))
+            scores.append((min(psnr(ours, real, peak), HIGHEST_PSNR), ssim(ours, real, peak)))
     if not scores:
         raise UnsuitableVolume(
             "no slice of the ground truth shows anything: is it the right volume?", code="empty-truth"
@@ -111,15 +112,15 @@ def summary(result: np.ndarray, truth: np.ndarray, axis: int | None = None) -> d
     """All scores of a volume (k, j, i).
 
     psnr, ssim, nmse: inside the head's box. *_whole: the whole volume. *_slices: means over slices along array `axis`, if
-    given.
+    given. PSNR is at most HIGHEST_PSNR.
     """
     box, peak = head_box(truth), data_range(truth)
     inside, real = result[box], truth[box]
     scores = {
-        "psnr": psnr(inside, real, peak),
+        "psnr": min(psnr(inside, real, peak), HIGHEST_PSNR),
         "ssim": ssim(inside, real, peak),
         "nmse": nmse(inside, real),
-        "psnr_whole": psnr(result, truth, peak),
+        "psnr_whole": min(psnr(result, truth, peak), HIGHEST_PSNR),
         "ssim_whole": ssim(result, truth, peak),
         "nmse_whole": nmse(result, truth),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +58,11 @@ def test_equal_images_are_perfect_and_empty_truth_is_not_a_division_by_zero() ->
     image = np.random.default_rng(1).random((12, 12, 12))
     assert metrics.psnr(image, image) == np.inf and metrics.nmse(image, image) == 0 and metrics.ssim(image, image) == 1
     assert metrics.nmse(np.ones(3), np.zeros(3)) == np.inf and metrics.nmse(np.zeros(3), np.zeros(3)) == 0
+
+
+def test_scores_of_equal_volumes_can_be_written_as_json(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    scores = metrics.summary(pair[1], pair[1], axis=0)
+    assert json.loads(json.dumps(scores, allow_nan=False))["psnr"] == metrics.HIGHEST_PSNR
 
 
 def test_air_does_not_raise_the_headline_score(pair: tuple[np.ndarray, np.ndarray]) -> None:
