@@ -519,9 +519,9 @@ def test_train_and_data_pack_hand_their_options_on(
     asked: list[Any] = []
     entry = models.find_model("linear")
     monkeypatch.setattr(loop, "train", lambda *a, **k: asked.append((a, k)) or entry)
-    command = "train rdst-e --data d --out o --minutes 2 --resume --device cpu --init linear"
+    command = "train rdst-e-through-x4 --data d --out o --minutes 2 --resume --device cpu --init linear"
     assert cli.main(command.split()) == 0
-    assert asked[0][0] == ("rdst-e", "d", "o")
+    assert asked[0][0] == ("rdst-e-through-x4", "d", "o")
     assert asked[0][1] == {"minutes": 2.0, "resume": True, "device": "cpu", "init": "linear"}
     (tmp_path / "data").mkdir()
     save_scan(tmp_path / "data" / "a_T1w.nii.gz")
