@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from MRSuperResLib import networks
 from MRSuperResLib.errors import ModelError
-from MRSuperResLib.networks.rdst import RDST, WindowAttention, shift_mask, upsampling_steps
+from MRSuperResLib.networks.rdst import RDST, CollapsedUpsampler, WindowAttention, shift_mask, upsampling_steps
 
 
 @pytest.mark.parametrize(("blocks", "parameters", "multiply_adds"), [(8, 4.40e6, 6.17e9), (4, 2.35e6, 3.53e9)])
@@ -29,17 +31,19 @@ def test_published_size_and_cost(blocks: int, parameters: float, multiply_adds: 
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("shifted", [False, True])
-def test_attention_equals_a_plain_softmax(shifted: bool, training: bool) -> None:
+@pytest.mark.parametrize("batch", [1, 2])
+def test_attention_equals_a_plain_softmax(batch: int, shifted: bool, training: bool) -> None:
     torch.manual_seed(0)
-    attention = WindowAttention(12, heads=3, window=4)
+    attention = WindowAttention(15, heads=3, window=4).train(training)
     torch.nn.init.normal_(attention.position_bias)
-    x = torch.randn(2, 6, 16, 12)
+    torch.nn.init.normal_(attention.qkv.bias)
+    x = torch.randn(batch, 6, 16, 15)
     mask = shift_mask(8, 12, 4) if shifted else None
     q, k, v = attention.qkv(x).chunk(3, dim=-1)
     out = []
     for head in range(3):
-        part = slice(4 * head, 4 * head + 4)
-        logits = q[..., part] @ k[..., part].transpose(-1, -2) / 2.0 + attention.bias()[head]
+        part = slice(5 * head, 5 * head + 5)
+        logits = q[..., part] @ k[..., part].transpose(-1, -2) / 5**0.5 + attention.bias()[head]
         if mask is not None:
             logits = logits + mask
         out.append(torch.softmax(logits, -1) @ v[..., part])
@@ -90,6 +94,69 @@ def test_upsampling_goes_by_prime_stages() -> None:
     assert upsampling_steps((6, 3)) == ((2, 3), (3, 1))
     with pytest.raises(ValueError, match="0"):
         upsampling_steps((0, 1))
+
+
+FACTORS = [(4, 4), (4, 1), (1, 4), (3, 2), (6, 1), (2, 2), (1, 1)]
+
+
+@pytest.mark.parametrize("factors", FACTORS)
+def test_one_convolution_gives_what_the_upsampling_layers_give(factors: tuple[int, int]) -> None:
+    """To the edges, where the layers pad with zeros in between, and down to the smallest image it takes."""
+    torch.manual_seed(0)
+    network = lively(RDST(blocks=1, factors=factors, width=12, growth=6))
+    collapsed = CollapsedUpsampler(network.upsampler, network.tail, factors)
+    for shape in (collapsed.smallest, (11, 14)):
+        features = torch.randn(2, 12, *shape)
+        with torch.no_grad():
+            expected = network.tail(network.upsampler(features))
+            torch.testing.assert_close(collapsed(features), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(16, 24), (13, 9), (2, 3), (72, 64)])
+def test_inference_gives_what_training_sees(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    network = lively(RDST(blocks=1, width=15, heads=3, growth=6))
+    x = torch.rand(2, 1, *shape)
+    expected = network.train()(x)
+    with torch.inference_mode():
+        torch.testing.assert_close(network.eval()(x), expected.detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_inference_follows_the_weights() -> None:
+    """Whether they are trained on, loaded, or belong to a copy."""
+    torch.manual_seed(0)
+    network = lively(RDST(blocks=1, factors=(2, 2), width=12, growth=6)).eval()
+    x = torch.rand(1, 1, 16, 16)
+    with torch.inference_mode():
+        before = network(x)
+        assert network._collapsed is not None and network._collapsed.is_of(network.upsampler, network.tail)
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        other.tail.weight.mul_(2.0)
+        other.tail.bias.mul_(2.0)
+        torch.testing.assert_close(other(x), 2.0 * before)
+        network.load_state_dict(other.state_dict())
+        torch.testing.assert_close(network(x), 2.0 * before)
+        network.load_state_dict({**other.state_dict(), "tail.weight": torch.zeros(1, 12, 3, 3)}, assign=True)
+        torch.testing.assert_close(network(x), network.tail.bias.expand(1, 1, 32, 32))
+
+
+def test_inference_of_weights_made_in_inference_mode_follows_them_too() -> None:
+    """PyTorch does not count the changes of such weights."""
+    with torch.inference_mode():
+        network = lively(RDST(blocks=1, factors=(2, 2), width=12, growth=6)).eval()
+        before = network(torch.zeros(1, 1, 16, 16))
+        for parameter in network.tail.parameters():
+            parameter.mul_(2.0)
+        torch.testing.assert_close(network(torch.zeros(1, 1, 16, 16)), 2.0 * before)
+
+
+def lively(network: RDST) -> RDST:
+    """The network with all its biases at work; they start at zero."""
+    for name, parameter in network.named_parameters():
+        if "bias" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    return network
 
 
 def test_masks_are_cached_per_size_and_bounded() -> None:
