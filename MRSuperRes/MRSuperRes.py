@@ -28,8 +28,8 @@ _CHECKOUT = Path(__file__).resolve().parent.parent
 if (_CHECKOUT / "MRSuperResLib" / "__init__.py").is_file() and str(_CHECKOUT) not in sys.path:
     sys.path.insert(0, str(_CHECKOUT))
 
-from MRSuperResSupport import compare  # noqa: E402
-from MRSuperResSupport.logic import MRSuperResLogic, RunRequest  # noqa: E402
+from MRSuperResSupport import compare, scene  # noqa: E402
+from MRSuperResSupport.logic import MRSuperResLogic, RunRequest, refinedSpacing  # noqa: E402
 
 from MRSuperResLib.errors import MRSuperResError  # noqa: E402
 
@@ -166,7 +166,8 @@ class Precision(enum.Enum):
 class MRSuperResParameterNode:
     """Everything the panel remembers; saved and restored with the scene.
 
-    spacing: mm along the axes the task refines. guessedFor: ID of the volume whose contrast was guessed. metrics: JSON.
+    offerAll: also models that were not made for the scan, after a warning. spacing: mm along the axes the task refines.
+    guessedFor: ID of the volume whose contrast was guessed. metrics: JSON.
     madeFor: what the outputs now chosen were made for, see `_subject`; "" if a run made none of them.
     """
 
@@ -175,6 +176,7 @@ class MRSuperResParameterNode:
     guessedFor: str = ""
     task: Task = Task.THROUGH_PLANE
     model: str = ""
+    offerAll: bool = False
     sizeMode: SizeMode = SizeMode.FACTOR
     factor: Annotated[float, WithinRange(1.1, 16.0)] = 4.0
     spacing: Annotated[float, WithinRange(0.1, 10.0)] = 1.0
@@ -211,8 +213,10 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._offered = []
         self._firstModels = []
         self._targets = []
-        self._manyItems = []
+        self._collections = []  # what holds several volumes
         self._refreshing = False
+        self._starting = False  # installing may let the user press Apply once more
+        self._overlaid = False  # the reference lies over the slice views, to show the overlap
         self._compare = None
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
@@ -233,16 +237,19 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._flicker.timeout.connect(self._onFlicker)
         self._dress()
         self._connect()
-        scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
-        self.addObserver(scene, scene.NodeRemovedEvent, self._onNodeRemoved)
+        mrml = slicer.mrmlScene
+        self.addObserver(mrml, mrml.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(mrml, mrml.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(mrml, mrml.EndImportEvent, self.onSceneEndImport)
+        self.addObserver(mrml, mrml.NodeRemovedEvent, self._onNodeRemoved)
         self.initializeParameterNode()
 
     def cleanup(self):
-        """Let go of everything. Called before a reload and when the application closes."""
+        """Let go of everything. Called before a reload and when the application closes: nothing can be waited for after."""
+        run = self._run
         self._abandonRun()
+        if run is not None:
+            run.end()
         self._flicker.stop()
         self._compare.forget()
         self.setParameterNode(None)
@@ -252,6 +259,10 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """The user opened the module."""
         self.initializeParameterNode()
         self._fillMany()
+
+    def exit(self):
+        """The user opened another module."""
+        self.ui.flickerButton.checked = False
 
     def onReload(self):
         """Reload the panel and what it is made of, not only this file."""
@@ -284,7 +295,10 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def initializeParameterNode(self):
         """Use the scene's parameter node; take the first volume as input if none is chosen."""
-        self.setParameterNode(MRSuperResParameterNode(self.logic.getParameterNode()))
+        node = self.logic.getParameterNode()
+        if self._parameterNode is None or self._parameterNode.parameterNode is not node:
+            self.setParameterNode(MRSuperResParameterNode(node))
+        self._refresh()
         if self._live(self._parameterNode.inputVolume) is None:
             first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
             if first is not None and not first.IsA("vtkMRMLLabelMapVolumeNode"):
@@ -307,6 +321,9 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _dress(self):
         """What a .ui file cannot say."""
         self.ui.metricsTable.setHorizontalHeaderLabels([_("Against ground truth"), _("Head"), _("Whole volume")])
+        for widget in vars(self.ui).values():
+            if type(widget) == qt.QLabel and widget.buddy() is not None:  # noqa: E721 - how PythonQt tells
+                widget.toolTip = widget.buddy().toolTip
         self.ui.metricsTable.verticalHeader().visible = False
         header = self.ui.metricsTable.horizontalHeader()
         header.setSectionResizeMode(qt.QHeaderView.Stretch)
@@ -328,7 +345,6 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.modelSelector.currentIndexChanged.connect(self._onModel)
         ui.firstModelSelector.currentIndexChanged.connect(self._onFirstModel)
         ui.targetSelector.currentIndexChanged.connect(self._onTarget)
-        ui.hiddenModelsButton.toggled.connect(self._onHiddenModels)
         ui.overlapButton.clicked.connect(self.onOverlapButton)
         ui.compareButton.clicked.connect(self.onCompareButton)
         ui.restoreLayoutButton.clicked.connect(self.onRestoreLayoutButton)
@@ -456,7 +472,8 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             offered, hidden = self.logic.suitable(
                 volume, parameters.task.value, parameters.contrast.value, self._live(parameters.referenceVolume)
             )
-        self._offered = offered
+        self._offered = offered + [entry for entry, _reason in hidden] if parameters.offerAll else offered
+        offered = self._offered
         if parameters.model not in [entry.card.id for entry in offered] and offered:
             parameters.model = _preferred(offered).card.id
         _fill(ui.modelSelector, [entry.card.title for entry in offered], self._index(offered, parameters.model))
@@ -464,10 +481,10 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         entry = self._entry()
         ui.cardLabel.text = self.logic.describe(entry) if entry else ""
         ui.cardLabel.visible = entry is not None
-        ui.hiddenModelsButton.text = _("{count} hidden").format(count=len(hidden))
-        ui.hiddenModelsButton.visible = bool(hidden)
-        ui.hiddenModelsLabel.text = "\n".join(f"{entry.card.title}: {reason}" for entry, reason in hidden)
-        ui.hiddenModelsLabel.visible = bool(hidden) and ui.hiddenModelsButton.checked
+        lines = [f"{entry.card.title}: {reason}." for entry, reason in hidden]
+        ui.hiddenModelsLabel.text = "\n".join([_("Not made for this scan:"), *lines])
+        for widget in (ui.hiddenModelsLabel, ui.offerAllCheckBox):
+            widget.visible = bool(hidden)
 
     @staticmethod
     def _index(entries, identity):
@@ -501,10 +518,16 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             parameters.firstModel = ""
         titles = [_("No"), *(entry.card.title for entry in self._firstModels)]
         _fill(ui.firstModelSelector, titles, self._index(self._firstModels, parameters.firstModel) + 1)
-        draws = entry.card.requirements.latent > 0
-        for widget in (ui.samplesSpinBox, ui.seedSpinBox, ui.uncertaintyMapCheckBox):
-            widget.enabled = draws
-        ui.uncertaintyMapSelector.enabled = draws and parameters.makeUncertaintyMap
+        for widget in (ui.samplesSpinBox, ui.seedSpinBox):
+            widget.enabled = self._draws()
+        several = self._draws() and parameters.samples > 1
+        ui.uncertaintyMapCheckBox.enabled = several
+        ui.uncertaintyMapSelector.enabled = several and parameters.makeUncertaintyMap
+
+    def _draws(self):
+        """Whether the chosen model can give several answers."""
+        entry = self._entry()
+        return entry is not None and entry.card.task == "translate" and entry.card.requirements.latent > 0
 
     def _size(self):
         """The size asked for, as the logic takes it: a factor, or mm along i, j, k."""
@@ -513,13 +536,8 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return {"factor": None, "spacing": None}
         if parameters.sizeMode is SizeMode.FACTOR:
             return {"factor": parameters.factor, "spacing": None}
-        spacing = list(self._live(parameters.inputVolume).GetSpacing())
-        sliceAxis = max(range(3), key=lambda axis: (round(spacing[axis], 3), axis))
-        through = self._plane() == "through-plane"
-        for axis in range(3):
-            if (axis == sliceAxis) == through:
-                spacing[axis] = parameters.spacing
-        return {"factor": None, "spacing": tuple(spacing)}
+        volume = self._live(parameters.inputVolume)
+        return {"factor": None, "spacing": refinedSpacing(volume, self._plane(), parameters.spacing)}
 
     def _plane(self):
         """The plane that will be refined, as far as it is known before the model decides."""
@@ -565,7 +583,13 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         volume = self._live(parameters.inputVolume)
         if volume is None or entry is None or self._refusal():
             return []
-        return self.logic.warnings(volume, entry.card.id, parameters.contrast.value, **self._size())
+        more = {"plane": self._plane(), "referenceNode": self._live(parameters.referenceVolume)}
+        if parameters.task is Task.TRANSLATE:
+            more["firstModel"] = parameters.firstModel
+        try:
+            return self.logic.warnings(volume, entry.card.id, parameters.contrast.value, **self._size(), **more)
+        except MRSuperResError:  # a size that cannot be: Apply says so
+            return []
 
     def _showWarnings(self):
         warnings = self._warnings()
@@ -581,8 +605,12 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return _("Select the volume to work on.")
         if self._refusal():
             return self._refusal()
+        if parameters.task.value not in self.logic.tasks():
+            return _("There is no model for this task here: choose another task, or install a model.")
         if self._entry() is None:
-            return _("No model suits this task and scan: choose another task, or correct the contrast.")
+            return _(
+                "No model was made for this scan: choose another task, correct the contrast, or offer the others too."
+            )
         if parameters.task is Task.GUIDED:
             if reference is None:
                 return _("Select the sharp reference scan of the same patient.")
@@ -604,14 +632,14 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _maps(self):
         """The maps by name: the node chosen for each and whether it will be made."""
-        parameters, entry = self._parameterNode, self._entry()
+        parameters = self._parameterNode
         translates = parameters.task is Task.TRANSLATE
-        draws = translates and entry is not None and entry.card.requirements.latent > 0
+        several = self._draws() and parameters.samples > 1
         hasTruth = self._live(parameters.truthVolume) is not None
         return {
             "errorMap": (parameters.errorMap, parameters.makeErrorMap and hasTruth),
             "consistencyMap": (parameters.consistencyMap, parameters.makeConsistencyMap and not translates),
-            "uncertaintyMap": (parameters.uncertaintyMap, parameters.makeUncertaintyMap and draws),
+            "uncertaintyMap": (parameters.uncertaintyMap, parameters.makeUncertaintyMap and several),
         }
 
     def _showApply(self, problem):
@@ -621,7 +649,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.advancedCollapsibleButton.enabled = not self._isRunning
         if self._isRunning:
             button.text, button.enabled = _("Cancel"), True
-            button.toolTip = _("Stop. Nothing is changed.")
+            button.toolTip = _("Stop. Nothing is changed; of many volumes, those that are done stay.")
             self.ui.manyButton.enabled = False
             return
         missing = self._missing(problem)
@@ -638,11 +666,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._say(_("Cancelling…"))
             self._run.cancel()
             return
-        warnings = self._warnings()
-        if warnings and not slicer.util.confirmOkCancelDisplay(
-            _("The model was not made for this scan:") + "\n\n" + "\n".join(warnings) + "\n\n" + _("Run it anyway?"),
-            windowTitle=_("Outside of what the model was trained on"),
-        ):
+        if self._starting or not self._confirmed(self._warnings()):
             return
         self._begin()
         try:
@@ -657,7 +681,17 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._fail(error.message)
         else:
             self._follow(run)
+        finally:
+            self._starting = False
         self._refresh()
+
+    @staticmethod
+    def _confirmed(warnings):
+        """Whether the user wants to run in spite of `warnings`."""
+        return not warnings or slicer.util.confirmOkCancelDisplay(
+            _("The model was not made for this scan:") + "\n\n" + "\n".join(warnings) + "\n\n" + _("Run it anyway?"),
+            windowTitle=_("Outside of what the model was trained on"),
+        )
 
     def _follow(self, run):
         """Make `run` the one in progress; it may have ended before it could be."""
@@ -673,6 +707,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _begin(self):
         """Empty what tells of the last run."""
+        self._starting = True
         self.ui.logText.clear()
         self._say(_("Starting…"))
         self.ui.progressBar.setRange(0, 0)
@@ -683,7 +718,6 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """The run the panel asks for."""
         parameters = self._parameterNode
         guided, translates = parameters.task is Task.GUIDED, parameters.task is Task.TRANSLATE
-        draws = translates and self._entry().card.requirements.latent > 0
         maps = {name: (self._live(node) or True) if wanted else None for name, (node, wanted) in self._maps().items()}
         return RunRequest(
             input=self._live(parameters.inputVolume),
@@ -695,7 +729,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             register=parameters.register,
             truth=self._live(parameters.truthVolume),
             target=parameters.target if translates else "",
-            samples=parameters.samples if draws else None,
+            samples=parameters.samples if self._draws() else None,
             seed=parameters.seed,
             output=self._live(parameters.outputVolume),
             project=parameters.project and not translates,
@@ -766,10 +800,17 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             for sample in result.samples:
                 parameters.parameterNode.AddNodeReferenceID(SAMPLE_ROLE, sample.GetID())
         self._say(_("Done in {seconds:.0f} s: {name}").format(seconds=result.seconds, name=result.output.GetName()))
+        self.ui.sampleSlider.value = 0.0
         if self._compare.isShown:
             self.onCompareButton()
         else:
-            slicer.util.setSliceViewerLayers(background=result.output)
+            self._present(result.output)
+
+    def _present(self, node):
+        """Show `node` in the slice views, without the reference that may lie over them."""
+        layers = {"foreground": None} if self._overlaid else {}
+        slicer.util.setSliceViewerLayers(background=node, **layers)
+        self._overlaid = False
 
     # Results
 
@@ -853,7 +894,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._compare.isShown:
             self._compare.showResult(node)
         else:
-            slicer.util.setSliceViewerLayers(background=node)
+            self._present(node)
         self._say(node.GetName())
 
     def onOverlapButton(self, checked=False):
@@ -871,11 +912,11 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 text = _("The reference covers {share:.0%} of the scan.").format(share=share)
                 if share < LEAST_OVERLAP:
                     text += " " + _("Is it of the same patient and body part?")
+                layers = {"background": volume, "foreground": reference, "foregroundOpacity": 0.5}
+                slicer.util.setSliceViewerLayers(fit=True, **layers)
+                self._overlaid = True
         self.ui.overlapLabel.text = text
         self._refresh()
-
-    def _onHiddenModels(self, shown):
-        self.ui.hiddenModelsLabel.visible = shown
 
     # Choices in lists whose entries depend on the scan. Signals say index or text, by Qt's version: the index is asked for
 
@@ -901,73 +942,127 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._fillMany()
 
     def _fillMany(self):
-        """List what holds several volumes: subject hierarchy items and sequences."""
-        current = self.ui.manySelector.currentText
-        found = _collections()
-        self._manyItems = [volumes for name, volumes in found]
-        names = [name for name, volumes in found]
-        _fill(self.ui.manySelector, names, names.index(current) if current in names else 0 if names else -1)
+        """List what holds several volumes: items of the subject hierarchy, and sequences."""
+        number = self.ui.manySelector.currentIndex
+        before = self._collections[number][2] if 0 <= number < len(self._collections) else None
+        self._collections = scene.collections()
+        holders = [holder for _name, _count, holder in self._collections]
+        labels = [f"{name} ({count})" for name, count, _holder in self._collections]
+        _fill(self.ui.manySelector, labels, holders.index(before) if before in holders else 0 if holders else -1)
         if self._parameterNode is not None:
             self._refresh()
 
     def _showMany(self, missing):
-        button = self.ui.manyButton
-        reason = "" if self._manyItems else _("The scene has no folder, study or sequence with several volumes.")
-        if not reason and self._parameterNode.task.plane is None:
-            reason = _("Many volumes can be super-resolved in plane or through plane: choose one of these tasks.")
-        if not reason and self._parameterNode.sizeMode is not SizeMode.FACTOR:
-            reason = _("Many volumes are enlarged by a factor: choose one.")
-        if not reason and self._entry() is None:
+        """Whether and why not many volumes can be run, and what would be done to them."""
+        ui, parameters = self.ui, self._parameterNode
+        reason = "" if self._collections else _("The scene has no folder, study or sequence with several volumes.")
+        if not reason and parameters.task is Task.GUIDED:
+            reason = _("Each volume would need a reference of its own: choose another task, or the command line.")
+        if not reason and (self._entry() is None or (parameters.task is Task.TRANSLATE and not parameters.target)):
             reason = missing
-        button.enabled = not reason
-        button.toolTip = reason or _("Uses the model and settings above for each volume and goes on after a bad one.")
+        ui.manySelector.enabled = bool(self._collections)
+        ui.manyButton.enabled = not reason
+        ui.manyButton.toolTip = reason or _(
+            "Uses the model and settings above for each volume and goes on after a bad one. Cancel is the button above."
+        )
+
+    def _manyOptions(self):
+        """Model and settings for each of many volumes, as `superResolveMany` takes them."""
+        parameters = self._parameterNode
+        translates = parameters.task is Task.TRANSLATE
+        enlarges = not translates or bool(parameters.firstModel)
+        byFactor = parameters.sizeMode is SizeMode.FACTOR
+        options = {
+            "plane": self._plane(),
+            "factor": parameters.factor if enlarges and byFactor else None,
+            "spacing": parameters.spacing if enlarges and not byFactor else None,
+            "project": parameters.project and not translates,
+            "device": parameters.device.value,
+            "precision": parameters.precision.value,
+        }
+        if translates:
+            options |= {
+                "contrast": parameters.contrast.value,
+                "target": parameters.target,
+                "seed": parameters.seed,
+                "superResolveWith": parameters.firstModel or None,
+            }
+        return options
 
     def onManyButton(self, checked=False):
         """Run the model over all volumes of the chosen item."""
         number = self.ui.manySelector.currentIndex
-        if self._isRunning or not 0 <= number < len(self._manyItems):
+        if self._isRunning or self._starting or not 0 <= number < len(self._collections):
             return
-        parameters = self._parameterNode
-        folder = self.ui.manyFolderEdit.currentPath
+        parameters, holder = self._parameterNode, self._collections[number][2]
+        options = self._manyOptions()
+        asked = {name: options[name] for name in ("factor", "spacing", "plane")}
+        try:
+            warnings = self.logic.warningsOfMany(
+                holder, parameters.model, firstModel=options.get("superResolveWith") or "", **asked
+            )
+        except MRSuperResError as error:
+            self._fail(error.message)
+            return
+        if not self._confirmed(_shortened(warnings)):
+            return
         self._begin()
+        started = []  # the run; what an abandoned one still says is not for this panel any more
+
+        def mine():
+            return not started or started[0] is self._run
+
         try:
             run = self.logic.superResolveMany(
-                self._manyItems[number],
+                holder,
                 parameters.model,
-                outputFolder=folder or None,
-                onProgress=self._onManyProgress,
-                onFinished=self._onManyFinished,
+                outputFolder=self.ui.manyFolderEdit.currentPath or None,
+                onProgress=lambda *progress: self._onManyProgress(*progress) if mine() else None,
+                onFinished=lambda results: self._onManyFinished(results) if mine() else None,
                 blocking=False,
-                contrast=parameters.contrast.value,
-                device=parameters.device.value,
-                precision=parameters.precision.value,
-                project=parameters.project,
-                plane=parameters.task.plane,
-                factor=parameters.factor,
+                **options,
             )
         except MRSuperResError as error:
             self._fail(error.message)
         else:
+            started.append(run)
             self._run = run if run.isRunning else None
+        finally:
+            self._starting = False
         self._refresh()
 
-    def _onManyProgress(self, done, total, name):
+    def _onManyProgress(self, done, total, what):
         self.ui.progressBar.setRange(0, total)
         self.ui.progressBar.value = done
-        self._say(_("{done} of {total} volumes done; {name}").format(done=done, total=total, name=name))
+        self._say(_("{done} of {total} volumes done; {what}").format(done=done, total=total, what=what))
 
     def _onManyFinished(self, results):
-        if self._parameterNode is None:
-            return
+        """All volumes are settled: say how many, which not and why; show the last that was made."""
         self._run = None
         self.ui.progressBar.visible = False
-        failed = [result for result in results if result.error is not None]
-        self._say(_("{good} of {total} volumes done").format(good=len(results) - len(failed), total=len(results)))
-        for result in failed:
-            self._onLog(f"{result.name}: {result.error.message}")
+        failed = [result for result in results if result.error is not None and result.error.code != "cancelled"]
+        good = sum(result.error is None for result in results)
+        text = _("{good} of {total} volumes done").format(good=good, total=len(results))
         if failed:
-            self.ui.logCollapsibleButton.collapsed = False
-        self._refresh()
+            text += _(", {count} could not be: {reason}").format(count=len(failed), reason=failed[0].error.message)
+        if any(result.error is not None and result.error.code == "cancelled" for result in results):
+            text += _(", then cancelled")
+        self._say(text, "QLabel { color: #c62828; font-weight: bold; }" if failed else "")
+        for result in results:
+            state = result.error.message if result.error else _("was there already") if result.skipped else _("done")
+            self._onLog("; ".join([f"{result.name}: {state}", *result.warnings]))
+        self.ui.logCollapsibleButton.collapsed = not failed
+        made = [result.output for result in results if result.error is None and hasattr(result.output, "IsA")]
+        made = [node for node in made if self._live(node) is not None and node.IsA("vtkMRMLVolumeNode")]
+        if made:
+            self._present(made[-1])
+        self._fillMany()
+
+
+def _shortened(lines, most=8):
+    """The first lines, and how many more there are."""
+    more = len(lines) - most
+    return lines if more <= 0 else [*lines[:most], _("... and {count} more").format(count=more)]
 
 
 def _fill(combo, labels, current):
@@ -1019,31 +1114,6 @@ def _progressText(stage, done, total, secondsLeft):
     return text
 
 
-def _collections():
-    """(name, what `superResolveMany` takes) of everything in the scene that holds several volumes."""
-    found = []
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    if hierarchy is not None:
-        items = vtk.vtkIdList()
-        hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
-        for number in range(items.GetNumberOfIds()):
-            item = items.GetId(number)
-            volumes = _volumesUnder(hierarchy, item)
-            if hierarchy.GetItemDataNode(item) is None and len(volumes) > 1:
-                found.append((f"{hierarchy.GetItemName(item)} ({len(volumes)})", volumes))
-    for sequence in slicer.util.getNodesByClass("vtkMRMLSequenceNode"):
-        if sequence.GetDataNodeClassName() == "vtkMRMLScalarVolumeNode":
-            found.append((f"{sequence.GetName()} ({sequence.GetNumberOfDataNodes()})", [sequence]))
-    return found
-
-
-def _volumesUnder(hierarchy, item):
-    children = vtk.vtkIdList()
-    hierarchy.GetItemChildren(item, children, True)
-    nodes = [hierarchy.GetItemDataNode(children.GetId(number)) for number in range(children.GetNumberOfIds())]
-    return [node for node in nodes if node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode"]
-
-
 class MRSuperResTest(ScriptedLoadableModuleTest):
     """The user's journey, in a real Slicer: input, Apply, cancel, result, compare, back, save and restore."""
 
@@ -1053,7 +1123,7 @@ class MRSuperResTest(ScriptedLoadableModuleTest):
 
     def runTest(self):
         """All of it."""
-        for journey in (self.test_apply, self.test_cancel, self.test_compare, self.test_restore):
+        for journey in (self.test_apply, self.test_cancel, self.test_compare, self.test_many, self.test_restore):
             self.setUp()
             journey()
 
@@ -1129,6 +1199,27 @@ class MRSuperResTest(ScriptedLoadableModuleTest):
         self.assertTrue(all(view.GetLinkedControl() for view in views))
         panel.ui.restoreLayoutButton.click()
         self.assertEqual(layoutNode.GetViewArrangement(), before)
+
+    def test_many(self):
+        """All volumes of a folder are done, a bad one is reported."""
+        self.delayDisplay("Many volumes")
+        panel, volume = self._panel()
+        bad = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "T2 bad")
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "Study")
+        for node in (volume, bad):
+            item = hierarchy.GetItemByDataNode(node)
+            if item == slicer.vtkMRMLSubjectHierarchyNode.GetInvalidItemID():
+                item = hierarchy.CreateItem(folder, node)
+            hierarchy.SetItemParent(item, folder)
+        panel.enter()
+        panel.ui.manySelector.currentIndex = panel.ui.manySelector.findText("Study (2)")
+        self.assertTrue(panel.ui.manyButton.enabled, panel.ui.manyButton.toolTip)
+        panel.ui.manyButton.click()
+        self._wait(panel)
+        self.assertIn("1 of 2 volumes done, 1 could not be", panel.ui.statusLabel.text)
+        made = slicer.util.getFirstNodeByClassByName("vtkMRMLScalarVolumeNode", "T2 thick SR x2 (bspline)")
+        self.assertEqual(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(made)), folder)
 
     def test_restore(self):
         """Choices come back with a saved scene; closing the scene empties the panel."""

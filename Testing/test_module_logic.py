@@ -225,10 +225,10 @@ class Script:
 
         process = worker.Worker()
         start = process.start
-        process.start = lambda arguments, onLine, onEnd: self._start(start, onLine, onEnd)
+        process.start = lambda job, onLine, onEnd: self._start(start, job, onLine, onEnd)
         return process
 
-    def _start(self, start: Any, onLine: Any, onEnd: Any) -> None:
+    def _start(self, start: Any, job: Path, onLine: Any, onEnd: Any) -> None:
         from MRSuperResSupport import worker
 
         original = worker.subprocess.Popen
@@ -238,7 +238,7 @@ class Script:
 
         worker.subprocess.Popen = popen
         try:
-            start([], onLine, onEnd)
+            start(job, onLine, onEnd)
         finally:
             worker.subprocess.Popen = original
 
@@ -273,9 +273,48 @@ def test_cancel_ends_the_whole_tree_within_two_seconds_and_leaves_nothing(app: A
     started = time.monotonic()
     run.cancel()
     wait(run)
-    assert time.monotonic() - started < 2.5
-    assert run.error.code == "cancelled" and ended == [run] and len(volumes()) == 1
     application.until(lambda: not _alive(child), 2, "the end of the worker's child")
+    assert time.monotonic() - started < 2.0
+    assert run.error.code == "cancelled" and ended == [run] and len(volumes()) == 1
+
+
+def test_cancel_in_the_middle_of_a_network_leaves_no_process_and_no_file(logic: Any, tmp_path: Path) -> None:
+    """The real worker, with torch, while it computes into a folder of the user's."""
+    pytest.importorskip("torch")
+    entry = next(entry for entry in logic.models() if entry.card.id == "rdst-e-through-x4")
+    spacing = entry.card.spacing
+    node = volume(size=(96, 96, 12))
+    node.SetSpacing(*[sum(spacing.in_plane) / 2] * 2, spacing.through_plane[1])
+    slices: list[str] = []
+    run = logic.superResolveMany(
+        [node],
+        entry.card.id,
+        tmp_path / "out",
+        blocking=False,
+        device="cpu",
+        onProgress=lambda *what: slices.append(what[2]),
+    )
+    application.until(lambda: any("super-resolving" in text for text in slices), 300, "the begin of the network")
+    processes = _group(run._current._process._process.pid)
+    assert processes
+    started = time.monotonic()
+    run.cancel()
+    application.until(lambda: not run.isRunning and not any(map(_alive, processes)), 10, "the end of the worker")
+    assert time.monotonic() - started < 2.0
+    assert run.results[0].error.code == "cancelled" and len(volumes()) == 1
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def _group(pid: int) -> list[int]:
+    """The processes of a group that live."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getpgid(int(place.name)) == pid:
+                found.append(int(place.name))
+        except ProcessLookupError:
+            continue
+    return [number for number in found if _alive(number)]
 
 
 def _alive(pid: int) -> bool:
@@ -327,6 +366,8 @@ def test_files_folders_and_sequences_are_taken(logic: Any, tmp_path: Path) -> No
     assert [result.error for result in results] == [None] * 4
     assert [result.name for result in results] == ["in folder", "scan.nii.gz", "series 1", "series 2"]
     made = results[2].output
+    browser = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")[0]
+    assert browser.GetMasterSequenceNode() is sequence and browser.IsSynchronizedSequenceNodeID(made.GetID(), True)
     assert made is results[3].output and made.IsA("vtkMRMLSequenceNode") and made.GetNumberOfDataNodes() == 2
     np.testing.assert_allclose(world_corners(made.GetNthDataNode(1)), world_corners(node), atol=1e-4)
 
@@ -346,12 +387,17 @@ def test_models_offered_suit_the_task_and_say_why_not(logic: Any) -> None:
     assert {"linear", "bspline", "lanczos"} <= {entry.card.id for entry in offered}
     assert all(entry.card.plane in ("any", "through-plane") for entry in offered)
     shipped = [entry for entry in logic.models() if not entry.card.is_baseline and entry.card.task == "super-resolve"]
+    node = volume("wide", size=(80, 80, 12))
     for entry in shipped:
-        task = entry.card.plane
+        task, covered = entry.card.plane, entry.card.spacing
+        node.SetSpacing(*[sum(covered.in_plane) / 2] * 2, covered.through_plane[1])
         assert entry in logic.suitable(node, task, entry.card.contrasts[0])[0]
         hidden = {other.card.id: reason for other, reason in logic.suitable(node, task, "PDw")[1]}
         if "PDw" not in entry.card.contrasts:
             assert "this scan is PDw" in hidden[entry.card.id]
+        node.SetSpacing(*[covered.in_plane[1] * 3] * 2, covered.through_plane[1] * 3)
+        hidden = {other.card.id: reason for other, reason in logic.suitable(node, task)[1]}
+        assert f"trained on slices of {covered.through_plane[0]:g} to" in hidden[entry.card.id]
         assert "Research use only" in logic.describe(entry)
     assert "for comparison" in logic.describe(offered[0])
 

@@ -17,7 +17,9 @@ def tracked(repository: Path, *folders: str) -> set[str]:
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip("not a git checkout")
-    return {line for line in done.stdout.splitlines() if (repository / line).is_file()}
+    return {
+        line for line in done.stdout.splitlines() if (repository / line).is_file() and Path(line).name != ".gitignore"
+    }
 
 
 def listed(repository: Path, variable: str) -> set[str]:
@@ -71,8 +73,25 @@ def test_the_top_list_adds_module_and_library_and_asks_for_pytorch(repository: P
         "Slicer_USE_FILE", "Slicer_EXTENSION_GENERATE_CONFIG", "Slicer_EXTENSION_CPACK", "EXTENSION_ICONURL", "EXTENSION_CATEGORY",
     ):  # fmt: skip
         assert needed in text
-    for url in re.findall(r"raw\.githubusercontent\.com/[^/]+/[^/]+/main/([^\"]+)", text):
+    for url in re.findall(r"raw\.githubusercontent\.com/[^/]+/[^/]+/main/([^\"\s]+)", text):
         assert (repository / url).is_file(), url
+
+
+def test_every_test_for_a_real_slicer_is_registered(repository: Path) -> None:
+    """What ctest runs in a build of the extension: the module's self-test, and each file of Testing/Slicer."""
+    folder = repository / "Testing" / "Slicer"
+    text = (folder / "CMakeLists.txt").read_text(encoding="utf-8")
+    registered = re.findall(r"^slicer_add_python_(?:unit)?test\(SCRIPT (\S+\.py)", text, re.MULTILINE)
+    assert sorted(registered) == sorted(path.name for path in folder.glob("*.py"))
+    assert "add_subdirectory(Testing/Slicer)" in (repository / "CMakeLists.txt").read_text(encoding="utf-8")
+    own = (repository / "MRSuperRes" / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert "slicer_add_python_unittest(SCRIPT ${MODULE_NAME}.py)" in own and "WITH_GENERIC_TESTS" in own
+
+
+def test_module_and_extension_have_one_icon(repository: Path) -> None:
+    for suffix in (".svg", ".png"):
+        module = repository / "MRSuperRes" / "Resources" / "Icons" / f"MRSuperRes{suffix}"
+        assert (repository / "Resources" / f"MRSuperRes{suffix}").read_bytes() == module.read_bytes()
 
 
 def test_nothing_third_party_is_imported_when_slicer_loads_the_module(repository: Path) -> None:

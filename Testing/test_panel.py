@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 slicer = pytest.importorskip("slicer", reason="the panel needs slicer-core")
 pytest.importorskip("PySide6.QtUiTools", reason="the panel needs PySide6-Essentials")
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import vtk  # noqa: E402
 from panel import application  # noqa: E402
 
 from MRSuperResLib.errors import UnsuitableVolume  # noqa: E402
@@ -182,6 +186,14 @@ def test_the_warning_is_visible(panel: Any) -> None:
     assert not hidden(panel.ui.researchLabel)
 
 
+def test_everything_explains_itself_under_the_mouse(panel: Any) -> None:
+    """Whatever can be chosen, pressed or opened has a tooltip; so have the labels before it."""
+    shown = ("QPushButton", "QLabel", "QTableWidget", "QPlainTextEdit", "QProgressBar")
+    kinds = (*EDITABLE, *shown, "ctkPathLineEdit", "ctkCollapsibleButton")
+    names = [w.get("name") for w in ElementTree.parse(UI).getroot().iter("widget") if w.get("class") in kinds]
+    assert not [name for name in names if not got(getattr(panel.ui, name), "toolTip")]
+
+
 # What can be pressed, and what is said when it cannot
 
 
@@ -204,6 +216,16 @@ def test_a_volume_without_voxels_is_refused_with_the_reason(panel: Any) -> None:
     enabled, reason = tip(panel)
     assert not enabled and reason == got(panel.ui.refusalLabel, "text") != ""
     assert not hidden(panel.ui.refusalLabel)
+
+
+def test_a_task_without_a_model_is_told_from_a_scan_without_one(panel: Any, module: Any, monkeypatch: Any) -> None:
+    t1 = translator(contrasts=("T1w",))
+    monkeypatch.setattr(panel.logic, "models", lambda: [t1])
+    chosen(panel, module)
+    assert tip(panel) == (False, "There is no model for this task here: choose another task, or install a model.")
+    panel._parameterNode.task = module.Task.TRANSLATE
+    assert not tip(panel)[0] and "offer the others too" in tip(panel)[1]
+    assert not hidden(panel.ui.offerAllCheckBox)
 
 
 def test_apply_is_refused_when_nothing_would_be_refined(panel: Any, module: Any) -> None:
@@ -261,6 +283,11 @@ def test_a_guided_task_asks_for_a_reference_and_shows_the_overlap(panel: Any, mo
     far.SetOrigin(*node.GetOrigin())
     panel.ui.overlapButton.click()
     assert got(panel.ui.overlapLabel, "text") == "The reference covers 100% of the scan."
+    red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+    assert (red.GetBackgroundVolumeID(), red.GetForegroundVolumeID()) == (node.GetID(), far.GetID())
+    assert red.GetForegroundOpacity() == 0.5
+    panel._present(node)
+    assert not red.GetForegroundVolumeID(), "the reference must not lie over the result"
 
 
 def test_translation_offers_other_contrasts_samples_and_a_seed(panel: Any, module: Any, monkeypatch: Any) -> None:
@@ -284,10 +311,13 @@ def test_the_card_is_shown_and_hidden_models_say_why(panel: Any, module: Any, mo
     monkeypatch.setattr(panel.logic, "models", lambda: [*shown(), hides])
     chosen(panel, module)
     assert "B-spline" in got(panel.ui.cardLabel, "text")
-    assert "T1 only: made for T1w, this scan is T2w" in got(panel.ui.hiddenModelsLabel, "text")
-    assert hidden(panel.ui.hiddenModelsLabel)
-    panel.ui.hiddenModelsButton.click()
+    assert "T1 only: trained on T1w, this scan is T2w" in got(panel.ui.hiddenModelsLabel, "text")
     assert not hidden(panel.ui.hiddenModelsLabel)
+    assert panel.ui.modelSelector.findText("T1 only") < 0
+    put(panel.ui.offerAllCheckBox, "checked", True)
+    put(panel.ui.modelSelector, "currentIndex", panel.ui.modelSelector.findText("T1 only"))
+    assert panel._parameterNode.model == "t1-only"
+    assert "trained on T1w" in panel._warnings()[0]
 
 
 def test_the_contrast_is_guessed_once_and_can_be_corrected(panel: Any, module: Any) -> None:
@@ -377,6 +407,22 @@ def test_an_error_of_the_worker_is_shown(panel: Any, module: Any, monkeypatch: A
     assert "ground truth does not lie" in panel.ui.logText.toPlainText()
 
 
+def test_apply_pressed_again_while_installing_starts_nothing(panel: Any, module: Any, monkeypatch: Any) -> None:
+    started: list[Any] = []
+
+    def install(request: Any, **_: Any) -> None:
+        started.append(request)
+        panel.ui.applyButton.click()
+        panel.ui.manyButton.click()
+        raise UnsuitableVolume("declined")
+
+    chosen(panel, module)
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: None)
+    monkeypatch.setattr(panel.logic, "start", install)
+    panel.ui.applyButton.click()
+    assert len(started) == 1 and tip(panel)[0]
+
+
 def test_what_keeps_a_run_from_starting_is_shown(panel: Any, module: Any, monkeypatch: Any) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise UnsuitableVolume("too small by far")
@@ -423,6 +469,42 @@ def test_choices_come_back_with_a_saved_scene(panel: Any, module: Any, tmp_path:
     assert found.inputVolume.GetName() == "T2 thick"
 
 
+def test_quitting_waits_for_the_worker_and_leaves_no_file(panel: Any, module: Any) -> None:
+    """Called when Slicer quits or the module is reloaded: no event loop comes after it."""
+    chosen(panel, module)
+    panel.ui.applyButton.click()
+    run = panel._run
+    started = time.monotonic()
+    panel.cleanup()
+    assert not run.isRunning and time.monotonic() - started < 2.0
+    assert not list(Path(slicer.app.temporaryPath).glob("MRSuperRes-*"))
+    panel.setup()
+
+
+def test_the_parameter_node_is_wrapped_once(panel: Any) -> None:
+    """Each wrapper observes the node as long as the node lives: one for each visit of the module would slow it down."""
+    before = panel._parameterNode
+    panel.enter()
+    assert panel._parameterNode is before
+
+
+def test_a_sample_needs_no_network(panel: Any, module: Any) -> None:
+    from MRSuperResSupport import samples
+
+    samples.register()
+    source = slicer.modules.sampleDataSources[samples.CATEGORY][0]
+    thick, truth = source.customDownloader(source)
+    assert "no download" in source.sampleName
+    assert thick.GetSpacing()[2] == pytest.approx(samples.THICKNESS * truth.GetSpacing()[2])
+    first, second = [0.0] * 6, [0.0] * 6
+    thick.GetRASBounds(first)
+    truth.GetRASBounds(second)
+    np.testing.assert_allclose(first, second, atol=1e-4)
+    assert panel.logic.guessContrast(thick) == "T1w"
+    offered = [entry.card.id for entry in panel.logic.suitable(thick, "through-plane", "T1w")[0]]
+    assert "rdst-e-through-x4" in offered
+
+
 def test_a_second_panel_after_a_reload_works(panel: Any, slicerApp: Any) -> None:
     panel.cleanup()
     module = application.load()
@@ -434,23 +516,253 @@ def test_a_second_panel_after_a_reload_works(panel: Any, slicerApp: Any) -> None
     panel.setup()
 
 
-def test_many_volumes_of_a_folder_are_done_one_after_another(panel: Any, module: Any, tmp_path: Path) -> None:
+# Many volumes
+
+
+def folder(*nodes: Any) -> int:
+    """The nodes in a folder of the subject hierarchy, called Study; its item."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "Study")
-    for node in (chosen(panel, module), scan("T2 other")):
-        item = hierarchy.CreateItem(folder, node)
-        assert item
-    panel._fillMany()
-    assert got(panel.ui.manySelector, "currentText") == "Study (2)"
-    put(panel.ui.manyFolderEdit, "currentPath", str(tmp_path / "out"))
+    item = int(hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "Study"))
+    for node in nodes:
+        assert hierarchy.CreateItem(item, node)
+    return item
+
+
+def select(panel: Any, text: str) -> None:
+    """Choose in the list of folders and sequences, as it is when the section is opened."""
+    put(panel.ui.manyCollapsibleButton, "collapsed", False)
+    number = panel.ui.manySelector.findText(text)
+    assert number >= 0, [panel.ui.manySelector.itemText(n) for n in range(got(panel.ui.manySelector, "count"))]
+    put(panel.ui.manySelector, "currentIndex", number)
     assert got(panel.ui.manyButton, "enabled"), got(panel.ui.manyButton, "toolTip")
+
+
+def said(panel: Any, monkeypatch: Any) -> list[str]:
+    """What the status line says from now on."""
+    lines: list[str] = []
+    say = panel._say
+    monkeypatch.setattr(panel, "_say", lambda text, style="": (lines.append(text), say(text, style)))
+    return lines
+
+
+def test_all_volumes_of_a_folder_are_done_into_files(panel: Any, module: Any, tmp_path: Path) -> None:
+    folder(chosen(panel, module), scan("T2 other"))
+    select(panel, "Study (2)")
+    put(panel.ui.manyFolderEdit, "currentPath", str(tmp_path / "out"))
     panel.ui.manyButton.click()
     ended(panel)
     assert got(panel.ui.statusLabel, "text") == "2 of 2 volumes done"
     assert len(list((tmp_path / "out").glob("*.nrrd"))) == 2
+    panel.ui.manyButton.click()
+    ended(panel)
+    assert panel.ui.logText.toPlainText().count("was there already") == 2
+
+
+def test_a_bad_volume_of_a_folder_is_reported_and_the_rest_is_done(panel: Any, module: Any, monkeypatch: Any) -> None:
+    bad = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "T2 bad")
+    item = folder(chosen(panel, module), bad, scan("T2 other"))
+    lines = said(panel, monkeypatch)
+    select(panel, "Study (3)")
+    panel.ui.manyButton.click()
+    assert got(panel.ui.applyButton, "text") == "Cancel" and not got(panel.ui.manyButton, "enabled")
+    assert not hidden(panel.ui.progressBar) and got(panel.ui.progressBar, "maximum") == 3
+    ended(panel)
+    text = got(panel.ui.statusLabel, "text")
+    assert text.startswith("2 of 3 volumes done, 1 could not be: T2 bad has no voxels")
+    assert any(line.startswith("0 of 3 volumes done; T2 thick") for line in lines)
+    assert any(line.startswith("2 of 3 volumes done; T2 other, super-resolving") for line in lines)
+    log = panel.ui.logText.toPlainText()
+    assert "T2 thick: done" in log and "T2 bad: T2 bad has no voxels" in log and "T2 other: done" in log
+    assert not got(panel.ui.logCollapsibleButton, "collapsed")
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    made = [n for n in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if n.GetName().endswith("(bspline)")]
+    assert [node.GetName() for node in made] == ["T2 thick SR x2 (bspline)", "T2 other SR x2 (bspline)"]
+    assert {hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) for node in made} == {item}
+    assert got(panel.ui.manySelector, "currentText") == "Study (3)", "results must not be super-resolved again"
+
+
+def test_all_frames_of_a_sequence_are_done_into_a_sequence(panel: Any, module: Any, monkeypatch: Any) -> None:
+    node = chosen(panel, module)
+    sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "T2 series")
+    sequence.SetIndexName("time")
+    for value in ("0", "1.5", "3"):
+        slicer.util.arrayFromVolume(node)[:] += 1
+        sequence.SetDataNodeAtValue(node, value)
+    lines = said(panel, monkeypatch)
+    select(panel, "T2 series (3)")
+    panel.ui.manyButton.click()
+    ended(panel)
+    assert got(panel.ui.statusLabel, "text") == "3 of 3 volumes done"
+    assert any(line.startswith("1 of 3 volumes done; T2 series 2") for line in lines)
+    made = slicer.util.getFirstNodeByClassByName("vtkMRMLSequenceNode", "T2 series SR (bspline)")
+    assert [made.GetNthIndexValue(n) for n in range(made.GetNumberOfDataNodes())] == ["0", "1.5", "3"]
+    means = [slicer.util.arrayFromVolume(made.GetNthDataNode(n)).mean() for n in range(3)]
+    np.testing.assert_allclose(np.diff(means), 1, atol=1e-3)
+    assert made.GetNthDataNode(0).GetImageData().GetDimensions() == (20, 24, 20)
+    left = {n.GetName() for n in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if n.GetHideFromEditors()}
+    assert not left, "frames are taken out of the scene again"
+    browser = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")[0]
+    assert browser.IsSynchronizedSequenceNodeID(made.GetID(), True)
+    assert panel.ui.manySelector.findText("T2 series SR (bspline) (3)") < 0, "a result is no input of the next run"
+
+
+def test_cancel_stops_many_volumes_and_keeps_what_is_done(panel: Any, module: Any) -> None:
+    folder(chosen(panel, module), *(scan(f"T2 {number}") for number in range(4)))
+    select(panel, "Study (5)")
+    panel.ui.manyButton.click()
+    application.until(lambda: len(panel._run.results) == 1, 60, "the end of the first volume")
+    started = time.monotonic()
+    panel.ui.applyButton.click()
+    ended(panel, 10)
+    assert time.monotonic() - started < 2.0
+    text = got(panel.ui.statusLabel, "text")
+    assert text == "1 of 5 volumes done, then cancelled" and tip(panel)[0]
+    names = [n.GetName() for n in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if "bspline" in n.GetName()]
+    assert names == ["T2 thick SR x2 (bspline)"]
+    assert not list(Path(slicer.app.temporaryPath).glob("MRSuperRes-*"))
+
+
+def test_closing_the_scene_ends_many_volumes_too(panel: Any, module: Any) -> None:
+    folder(chosen(panel, module), scan("T2 other"))
+    select(panel, "Study (2)")
+    panel.ui.manyButton.click()
+    run = panel._run
+    slicer.mrmlScene.Clear()
+    assert panel._run is None
+    application.until(lambda: not run.isRunning, 5, "the end of the worker")
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 0
+    assert hidden(panel.ui.statusLabel) and hidden(panel.ui.progressBar), "nothing is said about what is gone"
+
+
+def test_many_volumes_outside_of_the_card_are_warned_about_first(panel: Any, module: Any, monkeypatch: Any) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **_: asked.append(text))
+    one = translator(
+        id="x", title="x", task="super-resolve", plane="through-plane", contrasts=("T2w",), requirements=Requirements()
+    )
+    monkeypatch.setattr(panel.logic, "models", lambda: [one])
+    monkeypatch.setattr(panel.logic, "estimate", lambda *_, **__: None)
+    folder(chosen(panel, module, model="x"), scan("FLAIR 1"), scan("T2 other"))
+    select(panel, "Study (3)")
+    panel.ui.manyButton.click()
+    assert panel._run is None and "FLAIR 1: trained on T2w, this scan is FLAIR" in asked[0]
+
+
+# Translating, with a process that answers as the worker does
+
+
+class Translates:
+    """Answers a translation job at once: samples that are the input plus their number, their mean and their spread."""
+
+    jobs: ClassVar[list[dict[str, Any]]] = []
+
+    def start(self, job: Path, onLine: Any, onEnd: Any) -> None:
+        self.job, self.onLine, self.onEnd = json.loads(Path(job).read_text()), onLine, onEnd
+        self.isRunning = True
+        self.jobs.append(self.job)
+
+    def cancel(self) -> None:
+        raise AssertionError("nobody cancels")
+
+    def pump(self) -> None:
+        if not self.isRunning:
+            return
+        self.isRunning = False
+        job, image = self.job, sitk.ReadImage(self.job["input"])
+        sitk.WriteImage(image, job["output"])
+        drawn = []
+        if job["samples_folder"]:
+            Path(job["samples_folder"]).mkdir()
+            for number in range(1, job["samples"] + 1):
+                drawn.append(str(Path(job["samples_folder"]) / f"output_sample-{number:02d}.nrrd"))
+                sitk.WriteImage(image + number, drawn[-1])
+        if job["uncertainty_map"]:
+            sitk.WriteImage(image * 0 + 1, job["uncertainty_map"])
+        outputs = {"output": job["output"], "uncertainty_map": job["uncertainty_map"], "samples": drawn}
+        answer = {"event": "result", "outputs": outputs, "metrics": {}, "provenance": {}, "seconds": 1.0}
+        self.onLine(
+            json.dumps({"event": "progress", "stage": "translating", "done": 1, "total": 2, "seconds_left": 3}), False
+        )
+        self.onLine(json.dumps(answer), False)
+        self.onEnd(0)
+
+
+@pytest.fixture
+def translating(panel: Any, module: Any, monkeypatch: Any) -> Any:
+    """The panel set to translate the scan to FLAIR, and `Translates` for the worker."""
+    from MRSuperResSupport import requirements
+
+    Translates.jobs = []
+    monkeypatch.setattr(panel.logic, "_process", Translates)
+    monkeypatch.setattr(requirements, "ensure", lambda entry: None)
+    shipped = panel.logic.models()
+    monkeypatch.setattr(panel.logic, "models", lambda: [*shipped, translator(requirements=Requirements(latent=8))])
+    chosen(panel, module, task=module.Task.TRANSLATE, seed=11, samples=3)
+    put(panel.ui.targetSelector, "currentIndex", panel.ui.targetSelector.findText("FLAIR"))
+    return panel
+
+
+def test_translating_draws_samples_and_the_slider_shows_each_in_the_views(translating: Any, module: Any) -> None:
+    panel = translating
+    assert panel._parameterNode.model == "mt-test" and tip(panel)[0], tip(panel)
+    panel.ui.applyButton.click()
+    ended(panel)
+    (job,) = Translates.jobs
+    assert {name: job[name] for name in ("task", "target", "samples", "seed", "contrast", "factor", "plane")} == {
+        "task": "translate", "target": "FLAIR", "samples": 3, "seed": 11, "contrast": "T2w", "factor": None, "plane": None,
+    }  # fmt: skip
+    parameters = panel._parameterNode
+    assert parameters.outputVolume.GetName() == "T2 thick as FLAIR (mt-test)"
+    assert parameters.uncertaintyMap.GetDisplayNode().GetWindowLevelMin() == 0
+    samples = panel._samples()
+    assert [node.GetName() for node in samples] == [f"T2 thick as FLAIR (mt-test) sample {n}" for n in (1, 2, 3)]
+    assert not hidden(panel.ui.sampleRow) and got(panel.ui.sampleSlider, "maximum") == 3
+    red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+    for number, node in ((2, samples[1]), (3, samples[2]), (0, parameters.outputVolume)):
+        put(panel.ui.sampleSlider, "value", float(number))
+        assert red.GetBackgroundVolumeID() == node.GetID()
+        assert panel.ui.statusLabel.property("text") == node.GetName()
+    displays = {node.GetDisplayNode().GetWindow() for node in (*samples, parameters.outputVolume)}
+    assert len(displays) == 1, "samples differ by what they show, not by their window"
+    slicer.mrmlScene.RemoveNode(samples[0])
+    assert got(panel.ui.sampleSlider, "maximum") == 2
+
+
+def test_one_sample_has_no_uncertainty_and_no_samples(translating: Any) -> None:
+    panel = translating
+    put(panel.ui.samplesSpinBox, "value", 1)
+    assert not got(panel.ui.uncertaintyMapCheckBox, "enabled")
+    panel.ui.applyButton.click()
+    ended(panel)
+    (job,) = Translates.jobs
+    assert (job["samples"], job["samples_folder"], job["uncertainty_map"]) == (1, None, None)
+    assert panel._samples() == [] and hidden(panel.ui.sampleRow)
+
+
+def test_a_model_may_enlarge_the_scan_before_it_is_translated(translating: Any, module: Any) -> None:
+    panel = translating
+    assert hidden(panel.ui.sizeRow)
+    box = panel.ui.firstModelSelector
+    put(box, "currentIndex", box.findText("B-spline", application.widgets.Qt.MatchContains))
+    assert panel._parameterNode.firstModel == "bspline" and not hidden(panel.ui.sizeRow)
+    assert got(panel.ui.estimateLabel, "text").startswith("20 × 24 × 20 voxels")
+    assert panel._warnings() == [], "the factor is the first model's, not the translator's"
+    panel.ui.applyButton.click()
+    ended(panel)
+    assert (Translates.jobs[0]["super_resolve_with"], Translates.jobs[0]["factor"]) == ("bspline", 2.0)
 
 
 # Comparing
+
+
+def _noting(names: list[str]) -> Any:
+    """An observer that notes the classes of the nodes it is told of."""
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def note(caller: Any, event: str, node: Any) -> None:
+        names.append(node.GetClassName())
+
+    return note
 
 
 def test_compare_lays_out_linked_views_and_goes_back(panel: Any, module: Any) -> None:
@@ -466,8 +778,17 @@ def test_compare_lays_out_linked_views_and_goes_back(panel: Any, module: Any) ->
     crosshair.SetCrosshairMode(crosshair.NoCrosshair)
     node.GetDisplayNode().AutoWindowLevelOff()
     node.GetDisplayNode().SetWindowLevel(80, 40)
+    added: list[str] = []
+    tag = slicer.mrmlScene.AddObserver(slicer.mrmlScene.NodeAddedEvent, _noting(added))
     panel.ui.compareButton.click()
+    panel.ui.compareButton.click()
+    slicer.mrmlScene.RemoveObserver(tag)
     names = list(module.compare.VIEWS)
+    legends = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+    assert len(legends) == 1 and legends[0].GetPrimaryDisplayNode() is error.GetDisplayNode()
+    assert added.index("vtkMRMLColorLegendDisplayNode") > added.index("vtkMRMLSliceNode"), (
+        "views show younger legends only"
+    )
     assert slicer.app.layoutManager().sliceViewNames() == names
     composites = [module.compare.compositeNode(name) for name in names]
     slices = [module.compare.sliceNode(name) for name in names]
@@ -509,26 +830,24 @@ def test_the_slider_goes_through_the_samples(panel: Any, module: Any) -> None:
     assert view.GetForegroundVolumeID() == mean.GetID()
 
 
-def _lightness(colours: np.ndarray) -> np.ndarray:
-    """CIE L* of sRGB colours, by the standard's own formula."""
-    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
-    y = linear @ np.array([0.2126, 0.7152, 0.0722])
-    return np.where(y > (6 / 29) ** 3, 116 * np.cbrt(y) - 16, y * (29 / 3) ** 3)
-
-
-def test_equal_errors_differ_equally_in_the_colours_of_maps(module: Any) -> None:
-    steps = np.diff(_lightness(module.compare.sequentialColours()))
-    assert steps[8:].min() > 0 and steps[32:].max() < 2.5 * steps[32:].min()
-    signed = _lightness(module.compare.divergingColours(255))
-    assert signed[127] == pytest.approx(0, abs=0.5)
-    np.testing.assert_allclose(signed, signed[::-1], atol=6)
+def test_maps_get_slicers_own_colours_with_zero_where_it_belongs(module: Any) -> None:
+    """Inferno and the diverging blue to red are Slicer's tables whose equal steps look equally large."""
+    compare, node = module.compare, scan("error")
+    assert slicer.mrmlScene.GetNodeByID(compare.colourTable(False)).GetName() == "Inferno"
+    assert slicer.mrmlScene.GetNodeByID(compare.colourTable(True)).GetName() == "DivergingBlueRed"
+    compare.colourMap(node)
+    display = node.GetDisplayNode()
+    assert (display.GetColorNodeID(), display.GetWindowLevelMin()) == (compare.SEQUENTIAL, 0)
+    compare.colourMap(node, signed=True)
+    assert display.GetColorNodeID() == compare.DIVERGING
+    assert display.GetWindowLevelMin() == -display.GetWindowLevelMax() != 0
 
 
 def test_the_self_test_passes_here_as_it_does_in_slicer(module: Any, panel: Any, monkeypatch: Any) -> None:
     slicer.modules.MRSuperResWidget = panel
     monkeypatch.setattr(slicer.util, "selectModule", lambda name: None)
     test = module.MRSuperResTest()
-    for journey in (test.test_apply, test.test_cancel, test.test_compare):
+    for journey in (test.test_apply, test.test_cancel, test.test_compare, test.test_many):
         test.setUp()
         journey()
-    assert slicer.app.messages == ["Apply", "Cancel", "Compare"]
+    assert slicer.app.messages == ["Apply", "Cancel", "Compare", "Many volumes"]

@@ -3,19 +3,12 @@
 Everything here changes only what is shown; the layout and cross-hair the user had come back with `restore`.
 """
 
-import math
-
 import numpy as np
+import qt
 import slicer
 import vtk
 
-try:
-    from slicer.i18n import tr as _
-except ImportError:  # outside of the application
-
-    def _(text):
-        return text
-
+from .words import _
 
 __all__ = ["FLICKER_MILLISECONDS", "LAYOUTS", "VIEWS", "Comparison", "colourMap", "compositeNode", "sliceNode"]
 
@@ -24,93 +17,21 @@ LAYOUTS = {2: 7411, 3: 7412}  # by number of views; numbers above 999 are free f
 VIEW_COLOURS = ("#4a90d9", "#3aa76d", "#b8860b")
 VIEW_GROUP = 741  # only views of one group follow each other
 FLICKER_MILLISECONDS = 600
-TABLE_SIZE = 256
 MAP_PERCENTILE = 99.5  # a few wild voxels must not wash the map out
-ROLE = "MRSuperRes.colours"  # attribute by which our colour tables are found again
+SEQUENTIAL = "vtkMRMLColorTableNodeFileInferno.txt"  # black over violet and orange to pale yellow, even in lightness
+DIVERGING = "vtkMRMLColorTableNodeFileDivergingBlueRed.txt"  # blue over white to red
+GREY = "vtkMRMLColorTableNodeGrey"  # where an application has no others
 
 
 # Colours
 
 
-def _fromOklab(lightness, a, b):
-    """sRGB (n, 3) in 0..1 of OKLab colours, where equal steps look equally large (Ottosson 2020)."""
-    root = np.stack(
-        [
-            lightness + 0.3963377774 * a + 0.2158037573 * b,
-            lightness - 0.1055613458 * a - 0.0638541728 * b,
-            lightness - 0.0894841775 * a - 1.2914855480 * b,
-        ],
-        axis=-1,
-    )
-    matrix = np.array(
-        [
-            [4.0767416621, -3.3077115913, 0.2309699292],
-            [-1.2684380046, 2.6097574011, -0.3413193965],
-            [-0.0041960863, -0.7034186147, 1.7076147010],
-        ]
-    )
-    linear = root**3 @ matrix.T
-    positive = np.clip(linear, 0.0, None)
-    curved = np.where(positive <= 0.0031308, 12.92 * positive, 1.055 * positive ** (1 / 2.4) - 0.055)
-    return curved, bool(np.all(linear > -1e-6) and np.all(linear < 1 + 1e-6))
-
-
-def _ramp(lightness, hue, chroma):
-    """sRGB (n, 3) along a path in OKLab, its chroma lowered only where a screen could not show it. Angles in degrees."""
-    colours = np.empty((len(lightness), 3))
-    for number, (light, angle, strength) in enumerate(zip(lightness, np.radians(hue), chroma, strict=True)):
-        low, high = 0.0, float(strength)
-        for trial in [high, *([None] * 18)]:
-            value = (low + high) / 2 if trial is None else trial
-            rgb, fits = _fromOklab(
-                np.array([light]), np.array([value * math.cos(angle)]), np.array([value * math.sin(angle)])
-            )
-            if fits:
-                low = value
-                if trial is not None:
-                    break
-            else:
-                high = value
-        rgb, fits = _fromOklab(np.array([light]), np.array([low * math.cos(angle)]), np.array([low * math.sin(angle)]))
-        colours[number] = np.clip(rgb[0], 0.0, 1.0)
-    return colours
-
-
-def _grey(share):
-    """OKLab's lightness of greys whose CIE lightness L* is `share` (0..1) of white's: OKLab squeezes what is nearly black."""
-    height = 100.0 * np.asarray(share)
-    return np.cbrt(np.where(height > 8.0, ((height + 16.0) / 116.0) ** 3, height * (3.0 / 29.0) ** 3))
-
-
-def sequentialColours(count=TABLE_SIZE):
-    """(count, 3) from black over violet and orange to pale yellow, in even steps of lightness: for sizes, zero is black."""
-    t = np.linspace(0.0, 1.0, count)
-    return _ramp(_grey(0.97 * t), 290.0 + 175.0 * t, 0.20 * np.sin(math.pi * np.clip(t, 0, 1)) ** 0.7)
-
-
-def divergingColours(count=TABLE_SIZE):
-    """(count, 3) from light blue over black to light orange, equally light at equal distance: zero, the middle, is black."""
-    t = np.linspace(-1.0, 1.0, count)
-    size = np.abs(t)
-    return _ramp(_grey(0.95 * size), np.where(t < 0, 255.0, 60.0), 0.18 * np.sin(math.pi * size) ** 0.7)
-
-
 def colourTable(signed):
-    """The scene's colour table for signed or for positive maps; made when it is not there."""
-    name = "MRSuperRes signed" if signed else "MRSuperRes magnitude"
-    for table in slicer.util.getNodesByClass("vtkMRMLColorTableNode"):
-        if table.GetAttribute(ROLE) == name:
-            return table
-    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", name)
-    table.SetTypeToUser()
-    table.SetAttribute(ROLE, name)
-    table.SetAttribute("Category", "MRSuperRes")
-    colours = divergingColours() if signed else sequentialColours()
-    table.SetNumberOfColors(len(colours))
-    for number, (red, green, blue) in enumerate(colours):
-        table.SetColor(number, f"{number}", float(red), float(green), float(blue), 1.0)
-    table.SetHideFromEditors(False)
-    return table
+    """ID of the colours for signed or for positive maps: tables of Slicer's own in which equal steps look equally large."""
+    for identity in (DIVERGING if signed else SEQUENTIAL, GREY):
+        if slicer.mrmlScene.GetNodeByID(identity) is not None:
+            return identity
+    return None
 
 
 def colourRange(values, signed):
@@ -122,24 +43,28 @@ def colourRange(values, signed):
 
 
 def colourMap(node, signed=False):
-    """Show the map `node` in colours whose steps are equally visible, with zero where it belongs, and a legend."""
+    """Show the map `node` in colours whose steps are equally visible, with zero where it belongs."""
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
     low, high = colourRange(slicer.util.arrayFromVolume(node), signed)
-    display.SetAndObserveColorNodeID(colourTable(signed).GetID())
+    display.SetAndObserveColorNodeID(colourTable(signed))
     display.AutoWindowLevelOff()
     display.SetWindowLevelMinMax(low, high)
     display.SetInterpolate(False)
-    _legend(node)
 
 
 def _legend(node):
-    """A colour legend for `node`, where the application has them."""
+    """A new colour legend for `node`, where the application has them: a view shows only legends younger than itself."""
     if not hasattr(slicer.modules, "colors"):
         return
-    legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(node)
-    legend.SetTitleText(node.GetName())
+    logic = slicer.modules.colors.logic()
+    old = logic.GetColorLegendDisplayNode(node)
+    if old is not None:
+        slicer.mrmlScene.RemoveNode(old)
+    legend = logic.AddDefaultColorLegendDisplayNode(node)
+    legend.SetTitleText("")  # the view says what it shows
     legend.SetLabelFormat("%.3g")
+    legend.GetLabelTextProperty().SetFontSize(14)
     legend.SetNumberOfLabels(5)
     legend.SetVisibility(True)
 
@@ -187,6 +112,13 @@ def _crosshair():
     return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
 
 
+def _centre(node):
+    """RAS of the middle of a volume, in the world."""
+    bounds = [0.0] * 6
+    node.GetRASBounds(bounds)
+    return [(low + high) / 2 for low, high in zip(bounds[::2], bounds[1::2], strict=True)]
+
+
 def _orientation(node, through):
     """The plane to look at: the acquired one, or, `through` the slices, one that cuts across them."""
     spacing = node.GetSpacing()
@@ -229,6 +161,7 @@ class Comparison:
             )
         count = 2 if shownMap is None else 3
         _setLayout(layout, count)
+        slicer.app.processEvents(qt.QEventLoop.ExcludeUserInputEvents)  # views have their sizes only then
         self._unlink()
         self._result = result
         views = VIEWS[:count]
@@ -239,10 +172,12 @@ class Comparison:
         _setLayers(VIEWS[1], low, result)
         if shownMap is not None:
             _setLayers(VIEWS[2], shownMap)
+            _legend(shownMap)
         self.caption = _caption(shownMap)
         _align(views, low, _orientation(low, through))
         self._linkWindows(low, result)
         if crosshair:
+            crosshair.SetCrosshairRAS(_centre(low))
             crosshair.SetCrosshairMode(crosshair.ShowBasic)
             crosshair.SetCrosshairBehavior(crosshair.OffsetJumpSlice)
 
@@ -327,10 +262,14 @@ def _align(names, volume, orientation):
         node.RotateToVolumePlane(volume)
     logic, first = _sliceWidget(names[0]).sliceLogic(), sliceNode(names[0])
     logic.FitSliceToBackground()
+    width, height, depth = (
+        mm / pixels for mm, pixels in zip(first.GetFieldOfView(), first.GetDimensions(), strict=True)
+    )
     for name in names[1:]:
         node = sliceNode(name)
         _sliceWidget(name).sliceLogic().FitSliceToBackground()
-        node.SetFieldOfView(*first.GetFieldOfView())
+        across, down, slices = node.GetDimensions()
+        node.SetFieldOfView(width * across, height * down, depth * slices)
         node.SetXYZOrigin(*first.GetXYZOrigin())
         node.SetSliceOffset(first.GetSliceOffset())
 
@@ -350,7 +289,7 @@ def _caption(node):
     if display is None:
         return ""
     low, high = display.GetWindowLevelMin(), display.GetWindowLevelMax()
-    text = _("{name}: black is zero, the brightest colours are {low:.3g} and {high:.3g}.")
+    text = _("{name}: zero is in the middle, {low:.3g} and {high:.3g} are the ends.")
     if low == 0:
         text = _("{name}: black is zero, the brightest colour is {high:.3g} or more.")
     return text.format(name=node.GetName(), low=low, high=high)

@@ -21,11 +21,15 @@ import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from MRSuperResLib import models
+from MRSuperResLib.documents import encode
 from MRSuperResLib.errors import Cancelled, MRSuperResError, OutputError, UsageError
 from MRSuperResLib.inference import estimate as estimate_grid
+from MRSuperResLib.jobs import Job
 from MRSuperResLib.provenance import sidecar_path
+from MRSuperResLib.staging import PREFIX as STAGED
 
 from . import requirements, scene
+from .words import _
 from .worker import Worker
 
 try:
@@ -93,12 +97,16 @@ class RunResult:
 
 @dataclass
 class ManyResult:
-    """One volume of many. output: a node, or the file it was written to; error: None if all went well."""
+    """One volume of many. output: a node, or the file it was written to; error: None if all went well.
+
+    skipped: the result was there already. warnings: what the model was not made for, and what was wrong with the scan.
+    """
 
     name: str
     output: Any = None
     error: MRSuperResError | None = None
     skipped: bool = False
+    warnings: list = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -115,37 +123,50 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         """All models, the baselines first; reads cards only, no torch."""
         return models.list_models()
 
+    def model(self, name):
+        """The model of that id, or in that file. Raises `ModelError`."""
+        return next((entry for entry in self.models() if entry.card.id == name), None) or models.find_model(name)
+
     def suitable(self, node, task, contrast="", referenceNode=None):
         """(models for `task`, [(model, why it is not offered)]) for a volume node.
 
         task: "in-plane", "through-plane", "reference-guided" or "translate"; contrast: "" if not known.
         """
-        kind, plane = TASKS[task]
+        grid = scene.gridOf(node) if node is not None and not scene.refusal(node) else None
         offered, hidden = [], []
-        for entry in self.models():
-            reason = self._unsuitable(entry, kind, plane, contrast, referenceNode)
-            if reason is None:
+        for entry in self._modelsFor(task):
+            reasons = self._unsuitable(entry.card, grid, contrast, referenceNode)
+            if reasons:
+                hidden.append((entry, "; ".join(reasons)))
+            else:
                 offered.append(entry)
-            elif reason:
-                hidden.append((entry, reason))
         return offered, hidden
 
-    def _unsuitable(self, entry, kind, plane, contrast, referenceNode):
-        """None if the model is offered, "" if it is for something else altogether, else why it is hidden."""
-        card = entry.card
-        if card.task != kind:
-            return ""
-        if plane is not None and card.plane not in ("any", plane):
-            return ""
-        if contrast and "any" not in card.contrasts and contrast not in card.contrasts:
-            return f"made for {', '.join(card.contrasts)}, this scan is {contrast}"
-        if kind == "translate" and not [target for target in card.target_contrasts if target != contrast]:
-            return f"makes {', '.join(card.target_contrasts)} only, which this scan is"
-        if kind == "reference-guided":
-            other, taken = scene.guessContrast(referenceNode), card.reference_contrasts
-            if other and taken and "any" not in taken and other not in taken:
-                return f"takes a reference of {', '.join(taken)}, this one is {other}"
-        return None
+    def tasks(self):
+        """The tasks (see `suitable`) that there are models for."""
+        return [task for task in TASKS if self._modelsFor(task)]
+
+    def _modelsFor(self, task):
+        kind, plane = TASKS[task]
+        return [
+            entry
+            for entry in self.models()
+            if entry.card.task == kind and (plane is None or entry.card.plane in ("any", plane))
+        ]
+
+    def _unsuitable(self, card, grid, contrast, referenceNode):
+        """Why the card's model is not offered: its contrasts, and the voxels it was made for."""
+        reasons = models.coverage(card, grid, contrast or None) if grid is not None else []
+        if card.task == "translate" and not [target for target in card.target_contrasts if target != contrast]:
+            reasons.append(f"makes {', '.join(card.target_contrasts)} only, which this scan is")
+        return reasons + self._unlikeReference(card, referenceNode)
+
+    def _unlikeReference(self, card, referenceNode):
+        """Why the reference is none that the card's model was made for, as far as its name tells."""
+        taken, found = card.reference_contrasts, scene.guessContrast(referenceNode)
+        if card.task != "reference-guided" or not found or not taken or "any" in taken or found in taken:
+            return []
+        return [f"takes a reference of {', '.join(taken)}, this one is {found}"]
 
     def guessContrast(self, node):
         """T1w, T2w, FLAIR, PDw, or "" if the node's name and DICOM description do not tell."""
@@ -159,38 +180,74 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         """The card in plain words."""
         card = entry.card
         if card.is_baseline:
-            return f"{card.title}. What Slicer does without a model; for comparison."
-        lines = [f"{card.title}, version {card.version}. {card.intended_use}"]
+            return _("{title}. What Slicer does without a model; for comparison.").format(title=card.title)
+        lines = [
+            _("{title}, version {version}.").format(title=card.title, version=card.version) + f" {card.intended_use}"
+        ]
         if "research use only" not in card.intended_use.lower():
-            lines.append("Research use only.")
-        lines.append(f"For {', '.join(card.contrasts)} of the {card.anatomy}.")
+            lines.append(_("Research use only."))
+        contrasts = ", ".join(card.contrasts)
+        if card.task == "translate":
+            text = _("Makes {targets} of {contrasts} of the {anatomy}.")
+            lines.append(
+                text.format(targets=_(" or ").join(card.target_contrasts), contrasts=contrasts, anatomy=card.anatomy)
+            )
+        else:
+            lines.append(_("For {contrasts} of the {anatomy}.").format(contrasts=contrasts, anatomy=card.anatomy))
         if card.spacing is not None:
             (low, high), (thin, thick) = card.spacing.in_plane, card.spacing.through_plane
-            lines.append(
-                f"Trained for voxels of {low:g} to {high:g} mm in plane and slices of {thin:g} to {thick:g} mm."
-            )
-        if card.metrics:
-            gains = [score.psnr - score.baseline["bspline"][0] for score in card.metrics if "bspline" in score.baseline]
-            if gains:
-                lines.append(
-                    f"On {len(gains)} held-out scans {sum(gains) / len(gains):+.1f} dB PSNR over B-spline "
-                    f"({min(gains):+.1f} to {max(gains):+.1f})."
-                )
+            text = _("Trained for voxels of {low:g} to {high:g} mm in plane and slices of {thin:g} to {thick:g} mm.")
+            lines.append(text.format(low=low, high=high, thin=thin, thick=thick))
+        gains = [score.psnr - score.baseline["bspline"][0] for score in card.metrics if "bspline" in score.baseline]
+        if gains:
+            text = _("On {count} held-out scans {mean:+.1f} dB PSNR over B-spline ({least:+.1f} to {most:+.1f}).")
+            mean = sum(gains) / len(gains)
+            lines.append(text.format(count=len(gains), mean=mean, least=min(gains), most=max(gains)))
         if card.paper is not None:
-            lines.append(f"After {card.paper.authors}, {card.paper.year}: {card.paper.title}.")
-        lines.append(f"Licence {card.licence}.")
+            text = _("After {authors}, {year}: {title}.")
+            lines.append(text.format(authors=card.paper.authors, year=card.paper.year, title=card.paper.title))
+        lines.append(_("Licence {licence}.").format(licence=card.licence))
         return "\n".join(lines)
 
     def estimate(self, node, modelId, *, factor=None, spacing=None, plane=None):
         """The grid a run would make and the memory it needs. Raises `MRSuperResError` if it cannot be."""
         grid = scene.volumeOf(node).grid if scene.refusal(node) else scene.gridOf(node)
-        return estimate_grid(grid, models.find_model(modelId), factor=factor, spacing=spacing, plane=plane)
+        return estimate_grid(grid, self.model(modelId), factor=factor, spacing=spacing, plane=plane)
 
-    def warnings(self, node, modelId, contrast="", *, factor=None, spacing=None):
-        """What the model's card does not cover about this scan, in plain words."""
-        grid = scene.gridOf(node)
+    def warnings(
+        self, node, modelId, contrast="", *, factor=None, spacing=None, referenceNode=None, firstModel="", plane=None
+    ):
+        """What the model's card does not cover about this scan, in plain words.
+
+        firstModel: super-resolves before a translation; factor and spacing are then its own.
+        """
+        grid, card = scene.gridOf(node), self.model(modelId).card
         factors = factor if spacing is None else [old / new for old, new in zip(grid.spacing, spacing, strict=True)]
-        return models.coverage(models.find_model(modelId).card, grid, contrast or None, factors)
+        if not firstModel:
+            return models.coverage(card, grid, contrast or None, factors) + self._unlikeReference(card, referenceNode)
+        first = self.model(firstModel)
+        finer = estimate_grid(grid, first, factor=factor, spacing=spacing, plane=plane).grid
+        found = models.coverage(first.card, grid, contrast or None, factors)
+        return found + [reason for reason in models.coverage(card, finer, contrast or None) if reason not in found]
+
+    def warningsOfMany(self, items, modelId, contrast="", *, factor=None, spacing=None, plane=None, firstModel=""):
+        """What the model's card does not cover about `items` (see `superResolveMany`), one line each that has something.
+
+        Files are not read for it, and of a sequence only the first frame counts.
+        """
+        lines = []
+        for item in _expanded(items):
+            if item.path is not None or (item.sequence is not None and item.sequence[1] > 0):
+                continue
+            node = item.source if item.sequence is None else item.sequence[0].GetNthDataNode(0)
+            if scene.refusal(node):  # told when its turn comes
+                continue
+            kept = contrast or scene.guessContrast(node)
+            size = {"factor": factor, "spacing": refinedSpacing(node, plane, spacing) if spacing else None}
+            found = self.warnings(node, modelId, kept, **size, firstModel=firstModel, plane=plane)
+            if found:
+                lines.append(f"{item.name}: {'; '.join(found)}")
+        return lines
 
     def overlap(self, node, referenceNode):
         """Share (0 to 1) of the node's box that the reference covers, by their headers, on a coarse raster of points."""
@@ -209,7 +266,7 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         onProgress(stage, done, total, secondsLeft or None), onWarning(code, message), onLog(line). Raises `MRSuperResError`
         if it cannot be started.
         """
-        requirements.ensure(models.find_model(request.model))
+        requirements.ensure(self.model(request.model))
         run = Run(request, self._process(), onProgress, onWarning, onLog, onFinished)
         run.begin()
         return run
@@ -219,7 +276,7 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
 
         Blocks, while the application goes on living. Raises `MRSuperResError`.
         """
-        entry = models.find_model(model)
+        entry = self.model(model)
         options.setdefault("task", entry.card.task)
         return self._waited(RunRequest(input=node, model=model, **options)).output
 
@@ -245,11 +302,12 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         """Super-resolve many volumes one after another, going on after a bad one.
 
         items: volume nodes, sequence nodes, files, or subject-hierarchy items (numbers; all volumes below). outputFolder: write
-        results there as NRRD with a sidecar each, instead of making nodes; files need one. resume: leave out what the folder
-        holds already, made from the same voxels with the same model. onProgress(done, total, name). Blocking, returns the list
-        of `ManyResult`; else the `ManyRun`, and `onFinished(results)` is called at the end.
+        results there as NRRD with a sidecar each, instead of making nodes. resume: leave out what the folder holds already,
+        made from the same voxels by the same model with the same options. The contrast of each volume is guessed unless
+        given. spacing: mm along the axes that `plane` refines. onProgress(done, total, what). Blocking, returns the list of
+        `ManyResult`; else the `ManyRun`, and `onFinished(results)` is called at the end.
         """
-        entry = models.find_model(model)
+        entry = self.model(model)
         requirements.ensure(entry)
         options.setdefault("task", entry.card.task)
         if outputFolder is not None:
@@ -273,17 +331,20 @@ class Run:
         self.request, self.error, self.result, self.warnings = request, None, None, []
         self._process, self._outputFile = process, outputFile
         self._onProgress, self._onWarning, self._onLog, self._onFinished = onProgress, onWarning, onLog, onFinished
-        self._folder = self._timer = self._answer = self._failure = None
+        self._folder = self._answer = self._failure = None
         self._lastErrors, self._cancelled, self.isRunning = [], False, False
-        self._scene = slicer.mrmlScene
 
     def begin(self):
         """Export and start; raises `MRSuperResError`, leaving nothing behind."""
-        self._folder = Path(tempfile.mkdtemp(prefix="MRSuperRes-", dir=_temporaryPath()))
         try:
-            job = self._job()
-            (self._folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-            self._process.start(["worker", str(self._folder / "job.json")], self._line, self._end)
+            self._folder = Path(tempfile.mkdtemp(prefix="MRSuperRes-", dir=_temporaryPath()))
+            job = jobOf(self.request, self._folder, self._outputFile)
+            for role in ("input", "reference", "truth"):
+                if getattr(job, role):
+                    scene.export(getattr(self.request, role), getattr(job, role))
+            path = self._folder / "job.json"
+            path.write_text(job.to_json(), encoding="utf-8")
+            self._process.start(path, self._line, self._end)
         except OSError as error:
             self._clean()
             raise MRSuperResError(f"the worker could not be started: {error}", code="no-worker") from error
@@ -291,11 +352,13 @@ class Run:
             self._clean()
             raise
         self.isRunning = True
-        if qt is not None:
-            self._timer = qt.QTimer()
-            self._timer.setInterval(POLL_MILLISECONDS)
-            self._timer.timeout.connect(self.pump)
-            self._timer.start()
+        self._poll()
+
+    def _poll(self):
+        """Keep pumping as long as it runs. Single shots, because a timer must not be deleted in its own call."""
+        self.pump()
+        if self.isRunning and qt is not None:
+            qt.QTimer.singleShot(POLL_MILLISECONDS, self._poll)
 
     def cancel(self):
         """End the run: within two seconds nothing of it computes, and nothing of it stays in the scene or on disk."""
@@ -303,45 +366,17 @@ class Run:
         if self.isRunning:
             self._process.cancel()
 
+    def end(self):
+        """Cancel, and wait for the end without giving the application a turn: it is closing."""
+        self.cancel()
+        while self.isRunning:
+            self.pump()
+            time.sleep(0.01)
+
     def pump(self):
         """Take in what the worker has said; the timer calls it, and whoever blocks."""
         if self.isRunning:
             self._process.pump()
-
-    def _job(self):
-        request, folder = self.request, self._folder
-        scene.export(request.input, folder / "input.nrrd")
-        job = {
-            "input": str(folder / "input.nrrd"),
-            "output": str(self._outputFile or folder / "output.nrrd"),
-            "model": request.model,
-            "task": request.task,
-            "plane": request.plane,
-            "factor": request.factor,
-            "spacing": list(request.spacing) if request.spacing else None,
-            "contrast": request.contrast or None,
-            "register": request.register,
-            "target": request.target or None,
-            "samples": request.samples,
-            "seed": request.seed,
-            "project": request.project,
-            "device": request.device,
-            "precision": request.precision,
-            "super_resolve_with": request.superResolveWith,
-        }
-        for role in ("reference", "truth"):
-            node = getattr(request, role)
-            if node is not None:
-                scene.export(node, folder / f"{role}.nrrd")
-                job[role] = str(folder / f"{role}.nrrd")
-        for name, key in MAPS.items():
-            if getattr(request, name):
-                job[key] = str(folder / f"{key}.nrrd")
-        if request.errorMap and request.truth is None:
-            raise UsageError("an error map needs a ground truth to compare with: choose one, or leave the map out")
-        if request.samples and request.samples > 1:
-            job["samples_folder"] = str(folder / "samples")
-        return job
 
     def _line(self, line, isError):
         if isError:
@@ -394,8 +429,8 @@ class Run:
             ended = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
             hint = " (out of memory?)" if code in (-9, 137) else ""
             return MRSuperResError(f"the worker {ended}{hint}: {last}", code="crash")
-        if slicer.mrmlScene is not self._scene:
-            return Cancelled("the scene was replaced meanwhile; the result was dropped")
+        if self._outputFile is None and not slicer.mrmlScene.IsNodePresent(self.request.input):
+            return Cancelled("the volume left the scene meanwhile; its result was dropped")
         return None
 
     def _imported(self):
@@ -422,11 +457,13 @@ class Run:
                     setattr(result, attribute, made)
             for number, path in enumerate(outputs.get("samples") or [], start=1):
                 made = self._node(True, f"{name} sample {number}", scene.load(path), source, provenance, like=False)
+                scene.show(made, result.output)  # one window for all: they differ by what they show
                 result.samples.append(made)
         return result
 
     def _node(self, wanted, name, loaded, source, provenance, like):
-        node = wanted if wanted not in (None, True) else scene.create(name)
+        chosen = wanted not in (None, True) and slicer.mrmlScene.IsNodePresent(wanted)
+        node = wanted if chosen else scene.create(name)
         scene.fill(node, *loaded)
         scene.show(node, source if like else None)
         scene.placeBeside(node, source)
@@ -436,11 +473,11 @@ class Run:
 
     def _clean(self):
         self.isRunning = False
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+        if self._outputFile is not None and self.error is not None:  # a worker ended by force leaves half a file
+            for leftover in self._outputFile.parent.glob(f"*{STAGED}*-{self._outputFile.stem}.*"):
+                leftover.unlink(missing_ok=True)
 
 
 class ManyRun:
@@ -463,6 +500,12 @@ class ManyRun:
         if self._current is not None:
             self._current.cancel()
 
+    def end(self):
+        """Cancel, and wait for the end without giving the application a turn: it is closing."""
+        self.cancel()
+        while self._current is not None:
+            self._current.end()
+
     def pump(self):
         """Take in what the worker has said."""
         if self._current is not None:
@@ -472,8 +515,7 @@ class ManyRun:
         """Start the next volume that has something to be done; finish after the last."""
         while len(self.results) < len(self._items):
             item = self._items[len(self.results)]
-            if self._onProgress is not None:
-                self._onProgress(len(self.results), len(self._items), item.name)
+            self._tell(item.name)
             if self._cancelled:
                 self.results.append(ManyResult(item.name, error=Cancelled("cancelled before it was begun")))
                 continue
@@ -486,23 +528,34 @@ class ManyRun:
         if not self.isRunning:
             return
         self.isRunning = False
-        if self._onProgress is not None:
-            self._onProgress(len(self._items), len(self._items), "")
+        for source, made in self._sequences.items():
+            scene.playAlong(made, slicer.mrmlScene.GetNodeByID(source))
+        self._tell("")
         if self._onFinished is not None:
             self._onFinished(self.results)
+
+    def _tell(self, what):
+        if self._onProgress is not None:
+            self._onProgress(len(self.results), len(self._items), what)
 
     def _begun(self, item):
         """Start `item` and return True, or settle it at once and return False."""
         node = item.node()
+        options = {**self._options, "contrast": self._options.get("contrast") or scene.guessContrast(node)}
+        if isinstance(options.get("spacing"), (int, float)) and not scene.refusal(node):
+            options["spacing"] = refinedSpacing(node, options.get("plane"), options["spacing"])
+        request = RunRequest(input=node, model=self._model, **options)
         target = None
         if self._folder is not None:
             target = self._folder / f"{self._unique(item.name)}.nrrd"
-            if self._resume and _isDone(target, node, self._model):
+            if self._resume and _isDone(target, request):
                 item.release()
                 self.results.append(ManyResult(item.name, str(target), skipped=True))
                 return False
-        request = RunRequest(input=node, model=self._model, **self._options)
         started = time.monotonic()
+
+        def progress(stage, done, total, secondsLeft):
+            self._tell(f"{item.name}, {stage} {done} of {total}" if total > 1 else f"{item.name}, {stage}")
 
         def finished(run):
             self._current = None
@@ -510,11 +563,17 @@ class ManyRun:
             if output is not None and item.sequence is not None and self._folder is None:
                 output = self._intoSequence(item, output)
             item.release()
-            self.results.append(ManyResult(item.name, output, run.error, seconds=time.monotonic() - started))
+            seconds = time.monotonic() - started
+            self.results.append(ManyResult(item.name, output, run.error, warnings=run.warnings, seconds=seconds))
             self._next()
 
-        self._current = Run(request, self._logic._process(), onFinished=finished, outputFile=target)
-        self._current.begin()
+        run = Run(request, self._logic._process(), onProgress=progress, onFinished=finished, outputFile=target)
+        self._current = run  # before it begins: it may end while it does
+        try:
+            run.begin()
+        except MRSuperResError:
+            self._current = None
+            raise
         return True
 
     def _unique(self, name):
@@ -536,6 +595,7 @@ class ManyRun:
             made.SetIndexName(source.GetIndexName())
             made.SetIndexUnit(source.GetIndexUnit())
             self._sequences[source.GetID()] = made
+            scene.placeBeside(made, source)
         made.SetDataNodeAtValue(node, source.GetNthIndexValue(index))
         slicer.mrmlScene.RemoveNode(node)
         return made
@@ -572,7 +632,8 @@ class Item:
     def release(self):
         """Remove what `node` made."""
         for node in self.temporary:
-            slicer.mrmlScene.RemoveNode(node)
+            if slicer.mrmlScene.IsNodePresent(node):  # closing the scene has removed it already
+                slicer.mrmlScene.RemoveNode(node)
         self.temporary.clear()
 
     def _temporaryNode(self):
@@ -583,6 +644,15 @@ class Item:
         slicer.mrmlScene.AddNode(node)
         self.temporary.append(node)
         return node
+
+
+def refinedSpacing(node, plane, length):
+    """mm along i, j, k of a result: `length` along the axes that `plane` refines, the node's own along the others."""
+    grid = scene.gridOf(node)
+    through = plane == "through-plane"
+    return tuple(
+        float(length) if (axis == grid.slice_axis) == through else own for axis, own in enumerate(grid.spacing)
+    )
 
 
 def wait(run):
@@ -618,20 +688,51 @@ def _expanded(items):
     return found
 
 
-def _isDone(target, node, model):
-    """Whether `target` was made from the node's voxels, where they lie, by this very model."""
+def jobOf(request, folder, outputFile=None):
+    """The job of a request, whose files lie in `folder`. Raises `UsageError` for what contradicts itself."""
+    files = {"input": folder / "input.nrrd", "output": outputFile or folder / "output.nrrd"}
+    files |= {role: folder / f"{role}.nrrd" for role in ("reference", "truth") if getattr(request, role)}
+    files |= {key: folder / f"{key}.nrrd" for name, key in MAPS.items() if getattr(request, name)}
+    if request.samples and request.samples > 1:
+        files["samples_folder"] = folder / "samples"
+    return Job.from_json(
+        {
+            "model": request.model,
+            "task": request.task,
+            "plane": request.plane,
+            "factor": request.factor,
+            "spacing": list(request.spacing) if request.spacing else None,
+            "contrast": request.contrast or None,
+            "register": request.register,
+            "target": request.target or None,
+            "samples": request.samples,
+            "seed": request.seed,
+            "project": request.project,
+            "device": request.device,
+            "precision": request.precision,
+            "super_resolve_with": request.superResolveWith,
+            **{name: str(path) for name, path in files.items()},
+        }
+    )
+
+
+def _isDone(target, request):
+    """Whether `target` was made from the same voxels, where they lie, by the same model in the same way."""
     sidecar = Path(sidecar_path(str(target)))
     if not target.is_file() or not sidecar.is_file():
         return False
-    try:
-        record = json.loads(sidecar.read_text(encoding="utf-8"))
-        made = (record["inputs"]["input"]["sha256"], record["model"]["digest"])
-    except (OSError, ValueError, KeyError):
-        return False
     with tempfile.TemporaryDirectory(dir=_temporaryPath()) as folder:
-        scene.export(node, Path(folder) / "input.nrrd")
-        digest = hashlib.sha256((Path(folder) / "input.nrrd").read_bytes()).hexdigest()
-    return made == (digest, models.find_model(model).digest)
+        job = jobOf(request, Path(folder), target)
+        try:
+            record = json.loads(sidecar.read_text(encoding="utf-8"))
+            made = record["inputs"]["input"]["sha256"]
+            same = record["model"]["digest"] == models.find_model(request.model).digest
+            if not same or record["parameters"] != encode(job.parameters):
+                return False
+        except (OSError, ValueError, KeyError, TypeError):  # not a record of ours: make it anew
+            return False
+        scene.export(request.input, job.input)
+        return made == hashlib.sha256(Path(job.input).read_bytes()).hexdigest()
 
 
 def _temporaryPath():

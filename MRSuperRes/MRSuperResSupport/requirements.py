@@ -8,6 +8,8 @@ import subprocess
 
 from MRSuperResLib.errors import MissingRequirement
 
+from .words import _
+
 SMALL = ("safetensors>=0.4", "einops>=0.7")  # what else the library uses, Slicer brings
 TORCH = ">=2.4"
 KEPT = ["torch", "numpy", "scipy", "SimpleITK", "vtk", "requests", "pydicom"]  # Slicer's own: never replaced
@@ -45,25 +47,29 @@ def _installed(text):
 def _ensureSmall(missing):
     from packaging.requirements import Requirement
 
+    names = " and ".join(missing)
+
     try:
         from slicer.packaging import pip_ensure
     except ImportError as error:
         raise MissingRequirement(
-            f"{' and '.join(missing)} must be installed, and this Slicer cannot do it: use Slicer 5.12 or later"
+            _("{names} must be installed, and this Slicer cannot do it: use Slicer 5.12 or later").format(names=names)
         ) from error
     try:
         pip_ensure([Requirement(text) for text in missing], skip_packages=KEPT, requester="MRSuperRes")
     except RuntimeError as error:
         raise MissingRequirement(
-            f"{' and '.join(missing)} were not installed; press Apply again to install them"
+            _("{names} were not installed; press Apply again to install them").format(names=names)
         ) from error
     except subprocess.CalledProcessError as error:
         raise MissingRequirement(
-            f"{' and '.join(missing)} could not be installed (pip ended with {error.returncode}): check the network, then try again"
+            _("{names} could not be installed (pip ended with {code}): check the network, then try again").format(
+                names=names, code=error.returncode
+            )
         ) from error
     if not all(_installed(text) for text in missing):
         raise MissingRequirement(
-            f"{' and '.join(missing)} are not installed: install them, or run outside of testing mode"
+            _("{names} are not installed: install them, or run outside of testing mode").format(names=names)
         )
 
 
@@ -72,13 +78,17 @@ def _ensureTorch():
         import PyTorchUtils
     except ImportError as error:
         raise MissingRequirement(
-            "PyTorch is needed: install the PyTorch extension in the Extensions Manager, restart Slicer, and press Apply again"
+            _(
+                "PyTorch is needed: install the PyTorch extension in the Extensions Manager, restart Slicer, and press Apply again"
+            )
         ) from error
     try:
         torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=TORCH)
     except Exception as error:  # whatever pip, the network or a locked file brought up
         raise MissingRequirement(
-            f"PyTorch could not be installed ({error}): see the PyTorch module, or install it there"
+            _("PyTorch could not be installed ({error}): see the PyTorch module, or install it there").format(
+                error=error
+            )
         ) from error
     if torch is None or not _installed("torch" + TORCH):
-        raise MissingRequirement("PyTorch was not installed; press Apply again, or install it in the PyTorch module")
+        raise MissingRequirement(_("PyTorch was not installed; press Apply again, or install it in the PyTorch module"))

@@ -14,6 +14,8 @@ import vtk
 from MRSuperResLib.errors import BadVolume
 from MRSuperResLib.volume import Grid, Volume, check_volume, write_volume
 
+from .words import _
+
 VOLUME_CLASS = "vtkMRMLScalarVolumeNode"
 ATTRIBUTE = "MRSuperRes."
 GREY = "vtkMRMLColorTableNodeGrey"
@@ -29,25 +31,27 @@ CONTRASTS = (  # pattern in a name or description -> contrast; the first that ma
 def refusal(node):
     """Why `node` cannot be worked on, in one line; "" if it can. Looks at the node alone, not at its voxels."""
     if node is None:
-        return "No volume is selected."
+        return _("No volume is selected.")
     name = node.GetName()
     if node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLLabelMapVolumeNode"):
-        return f"{name} is a segmentation: choose the MR volume it was drawn on."
+        return _("{name} is a segmentation: choose the MR volume it was drawn on.").format(name=name)
     if not node.IsA(VOLUME_CLASS):
-        return f"{name} is no volume."
+        return _("{name} is no volume.").format(name=name)
     image = node.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0 or image.GetPointData().GetScalars() is None:
-        return f"{name} has no voxels: load or acquire it first."
-    if image.GetNumberOfScalarComponents() != 1:
-        return f"{name} has {image.GetNumberOfScalarComponents()} values in each voxel (colour or vectors), not one intensity."
+        return _("{name} has no voxels: load or acquire it first.").format(name=name)
+    values = image.GetNumberOfScalarComponents()
+    if values != 1:
+        text = _("{name} has {count} values in each voxel (colour or vectors), not one intensity.")
+        return text.format(name=name, count=values)
     if min(image.GetDimensions()) < 2:
         size = " x ".join(map(str, image.GetDimensions()))
-        return f"{name} is {size} voxels, a single slice: choose a whole volume."
+        return _("{name} is {size} voxels, a single slice: choose a whole volume.").format(name=name, size=size)
     transform = node.GetParentTransformNode()
     if transform is not None and not transform.IsTransformToWorldLinear():
-        return (
-            f"{name} is under a non-linear transform: harden it first (Transforms module), which resamples the volume."
-        )
+        return _(
+            "{name} is under a non-linear transform: harden it first (Transforms module), which resamples the volume."
+        ).format(name=name)
     try:
         gridOf(node)
     except BadVolume as error:
@@ -136,11 +140,14 @@ def resultName(source, modelId, factor=None, target=""):
 
 
 def show(node, source=None):
-    """Display nodes for `node`; with `source`, its window and level and grey scale."""
+    """Display nodes for `node`; with `source`, its window and level, grey scale and units."""
     node.CreateDefaultDisplayNodes()
     display, like = node.GetDisplayNode(), source.GetDisplayNode() if source else None
     if display is None:
         return
+    if source is not None:
+        node.SetVoxelValueQuantity(source.GetVoxelValueQuantity())
+        node.SetVoxelValueUnits(source.GetVoxelValueUnits())
     if like is not None and like.IsA("vtkMRMLScalarVolumeDisplayNode"):
         display.SetAutoWindowLevel(False)
         display.SetWindowLevel(like.GetWindow(), like.GetLevel())
@@ -198,12 +205,50 @@ def _dicomTexts(node):
 
 
 def itemsOf(item):
-    """The volume nodes below a subject-hierarchy item (a number), in its order."""
+    """The volume nodes below a subject-hierarchy item (a number), in its order; results of earlier runs are left out."""
+    return [
+        node
+        for node in (_dataOf(child) for child in slicer.util.getSubjectHierarchyItemChildren(item, recursive=True))
+        if node is not None
+        and node.GetClassName() == VOLUME_CLASS
+        and not node.GetHideFromEditors()
+        and node.GetAttribute(ATTRIBUTE + "source") is None
+    ]
+
+
+def collections():
+    """[(name, number of volumes, what holds them)]: items of the subject hierarchy (numbers), and sequence nodes."""
+    found = []
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    children = vtk.vtkIdList()
-    hierarchy.GetItemChildren(item, children, True)
-    nodes = [hierarchy.GetItemDataNode(children.GetId(number)) for number in range(children.GetNumberOfIds())]
-    return [node for node in nodes if node is not None and node.IsA(VOLUME_CLASS)]
+    for item in slicer.util.getSubjectHierarchyItemChildren(recursive=True) if hierarchy is not None else ():
+        node = _dataOf(item)
+        if node is None or node.IsA("vtkMRMLDisplayNode"):  # a folder that was coloured or hidden has a display node
+            volumes = itemsOf(item)
+            if len(volumes) > 1:
+                found.append((hierarchy.GetItemName(item), len(volumes), item))
+    for sequence in slicer.util.getNodesByClass("vtkMRMLSequenceNode"):
+        if sequence.GetDataNodeClassName() == VOLUME_CLASS and sequence.GetAttribute(ATTRIBUTE + "source") is None:
+            found.append((sequence.GetName(), sequence.GetNumberOfDataNodes(), sequence))
+    return found
+
+
+def _dataOf(item):
+    return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene).GetItemDataNode(item)
+
+
+def playAlong(sequence, source):
+    """Let the browser that plays `source` play `sequence` with it, so that their frames are seen together."""
+    if source is None or not slicer.mrmlScene.IsNodeClassRegistered("vtkMRMLSequenceBrowserNode"):
+        return  # it left the scene meanwhile, or this application does not play sequences
+    sequence.SetAttribute(ATTRIBUTE + "source", source.GetID())
+    browsers = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")
+    browser = next(
+        (browser for browser in browsers if browser.IsSynchronizedSequenceNodeID(source.GetID(), True)), None
+    )
+    if browser is None:
+        browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", source.GetName())
+        browser.SetAndObserveMasterSequenceNodeID(source.GetID())
+    browser.AddSynchronizedSequenceNodeID(sequence.GetID())
 
 
 def fileName(name):

@@ -4,6 +4,7 @@
 could be killed, and PythonSlicer's real interpreter would go on computing. Here the child gets a group of its own.
 """
 
+import contextlib
 import os
 import queue
 import shutil
@@ -15,16 +16,18 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+import slicer
+
 LIBRARY = Path(__import__("MRSuperResLib").__file__).resolve().parent.parent
-SECONDS_TO_STOP = 1.7  # a worker asked to stop is ended by force after this
-KEPT_LINES = 40  # of what the worker writes to standard error, to say why it died
+WINDOWS = os.name == "nt"
+SECONDS_TO_STOP = 1.4  # a worker asked to stop is ended by force after this; it gives itself 1 s
 
 
 class WorkerProcess(Protocol):
     """What the logic needs of a process; tests and other hosts may bring their own."""
 
-    def start(self, arguments, onLine, onEnd):
-        """Run `python -m MRSuperResLib` with `arguments`; see `Worker.start`."""
+    def start(self, job, onLine, onEnd):
+        """Run `python -m MRSuperResLib worker` on the file `job`; see `Worker.start`."""
 
     def cancel(self):
         """End it, children included."""
@@ -42,24 +45,20 @@ class Worker:
 
     def __init__(self):
         self._process, self._events, self._ended, self._deadline = None, queue.Queue(), True, None
-        self._onLine = self._onEnd = None
+        self._onLine = self._onEnd = self._job = None
 
-    def start(self, arguments, onLine, onEnd):
-        """Start. `onLine(line, isError)` for each line written; `onEnd(exit code)` once, after the last line.
+    def start(self, job, onLine, onEnd):
+        """Start on the file `job`. `onLine(line, isError)` for each line written; `onEnd(exit code)` once, after the last.
 
         Raises OSError when the interpreter cannot be started.
         """
-        self._onLine, self._onEnd, self._ended = onLine, onEnd, False
+        self._job, self._onLine, self._onEnd = job, onLine, onEnd
         environment = dict(os.environ)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(LIBRARY), environment.get("PYTHONPATH"))))
         environment["PYTHONUNBUFFERED"] = "1"
-        grouping = (
-            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
-            if os.name == "nt"
-            else {"start_new_session": True}
-        )
+        grouping = {"creationflags": subprocess.CREATE_NO_WINDOW} if WINDOWS else {"start_new_session": True}
         self._process = subprocess.Popen(
-            [interpreter(), "-m", "MRSuperResLib", *arguments],
+            [interpreter(), "-m", "MRSuperResLib", "worker", str(job)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -68,6 +67,7 @@ class Worker:
             errors="replace",
             **grouping,
         )
+        self._ended = False
         readers = [
             threading.Thread(target=self._read, args=(stream, isError), daemon=True)
             for stream, isError in ((self._process.stdout, False), (self._process.stderr, True))
@@ -85,7 +85,7 @@ class Worker:
         """Deliver what has arrived, in this thread; end by force a worker that does not stop."""
         if self._deadline is not None and time.monotonic() > self._deadline:
             self._deadline = None
-            self._signal(force=True)
+            self._end()
         while not self._ended:
             try:
                 kind, value = self._events.get_nowait()
@@ -99,23 +99,25 @@ class Worker:
 
     def cancel(self):
         """Ask the whole process tree to stop; `pump` ends it by force after `SECONDS_TO_STOP`."""
-        if not self._ended and self._deadline is None:
-            self._deadline = time.monotonic() + SECONDS_TO_STOP
-            self._signal(force=False)
+        if self._ended or self._deadline is not None:
+            return
+        self._deadline = time.monotonic() + SECONDS_TO_STOP
+        if WINDOWS:  # no signal reaches a child without a console: the worker looks for this file
+            Path(f"{self._job}.cancel").touch()
+        else:
+            self._signal(signal.SIGTERM)
 
-    def _signal(self, force):
-        process = self._process
-        if os.name == "nt":  # Windows has no group to end: taskkill follows the tree
-            if force:
-                command = ["taskkill", "/F", "/T", "/PID", str(process.pid)]
-                subprocess.run(command, capture_output=True, creationflags=subprocess.CREATE_NO_WINDOW, check=False)
-            else:
-                process.send_signal(signal.CTRL_BREAK_EVENT)
-            return
-        try:
-            os.killpg(process.pid, signal.SIGKILL if force else signal.SIGTERM)
-        except ProcessLookupError:  # it has just ended by itself
-            return
+    def _end(self):
+        """End the whole tree, whatever it is doing."""
+        if WINDOWS:  # has no groups to end: taskkill follows the tree
+            command = ["taskkill", "/F", "/T", "/PID", str(self._process.pid)]
+            subprocess.run(command, capture_output=True, creationflags=subprocess.CREATE_NO_WINDOW, check=False)
+        else:
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it has just ended (macOS: not yet collected)
+            os.killpg(self._process.pid, number)
 
     def _read(self, stream, isError):
         with stream:
@@ -124,11 +126,16 @@ class Worker:
 
     def _await(self, readers):
         code = self._process.wait()
+        if self._deadline is not None and not WINDOWS:  # cancelled: children that outlive their parent end with it
+            self._signal(signal.SIGKILL)
         for reader in readers:
             reader.join()
         self._events.put(("end", code))
 
 
 def interpreter():
-    """PythonSlicer, beside the running application; outside of Slicer this Python."""
-    return shutil.which("PythonSlicer") or sys.executable
+    """PythonSlicer, which Slicer puts on its PATH; outside of Slicer this Python. Raises FileNotFoundError."""
+    found = shutil.which("PythonSlicer")
+    if found is None and hasattr(getattr(slicer, "app", None), "slicerHome"):
+        raise FileNotFoundError("PythonSlicer, which belongs to Slicer, is not on its PATH")
+    return found or sys.executable

@@ -45,6 +45,10 @@ class MRSuperResJourneyTest(unittest.TestCase):
         """Compare lays out linked views, and back."""
         self.journey.test_compare()
 
+    def test_many(self):
+        """All volumes of a folder are done, a bad one is reported."""
+        self.journey.test_many()
+
     def test_restore(self):
         """Choices come back with a saved scene."""
         self.journey.test_restore()

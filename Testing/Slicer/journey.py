@@ -32,7 +32,7 @@ def journey():
 
     test = MRSuperResTest()
     test.messageDelay = 10
-    for name in ("test_apply", "test_cancel", "test_compare", "test_restore"):
+    for name in ("test_apply", "test_cancel", "test_compare", "test_many", "test_restore"):
         test.setUp()
         getattr(test, name)()
         picture(name.removeprefix("test_"))

@@ -15,10 +15,11 @@ from typing import Any
 import slicer
 import vtk
 
-from . import parameters, widgets
+from . import parameters, sampledata, widgets
 
 RUNNING: list[Application] = []
 KEPT: list[Any] = []  # Qt and VTK objects with cycles between them are not for the garbage collector
+COLOURS = 256
 MODULE = Path(__file__).resolve().parents[2] / "MRSuperRes"
 
 
@@ -98,6 +99,10 @@ class Application:
         self.logic.SetSliceLogics(vtk.vtkCollection())
         self.colours = slicer.vtkSlicerColorLogic()
         self.colours.SetMRMLScene(slicer.mrmlScene)
+        self.sequences = slicer.vtkSlicerSequencesLogic()
+        self.sequences.SetMRMLScene(slicer.mrmlScene)
+        for name in ("Inferno", "DivergingBlueRed"):
+            self._addColours(name)
         for kind in ("vtkMRMLSelectionNode", "vtkMRMLInteractionNode"):
             slicer.mrmlScene.AddNode(getattr(slicer, kind)())
         crosshair = slicer.vtkMRMLCrosshairNode()
@@ -105,9 +110,22 @@ class Application:
         slicer.mrmlScene.AddNode(crosshair)
         self._layouts = LayoutManager(self)
 
+    def _addColours(self, name: str) -> None:
+        """A table that Slicer reads from a file of its own, which slicer-core does not bring: the same ID, other colours."""
+        table = slicer.vtkMRMLColorTableNode()
+        table.SetTypeToUser()
+        table.SetName(name)
+        table.SetSingletonTag(f"File{name}.txt")
+        table.SetNumberOfColors(COLOURS)
+        for number in range(COLOURS):
+            share = number / (COLOURS - 1)
+            table.SetColor(number, share, share**2, share**3, 1.0)
+        slicer.mrmlScene.AddNode(table)
+
     def close(self) -> None:
         """Let go of the scene in order, views first: VTK's objects do not survive being collected in any other."""
         self._layouts.close()
+        self.sequences.SetMRMLScene(None)
         self.colours.SetMRMLScene(None)
         self.logic.SetMRMLScene(None)
 
@@ -123,8 +141,8 @@ class Application:
     def testingEnabled(self) -> bool:
         return True
 
-    def processEvents(self) -> None:
-        self.qt.processEvents()
+    def processEvents(self, *flags: Any) -> None:
+        self.qt.processEvents(*flags)
 
 
 class ScriptedLoadableModule:
@@ -193,6 +211,9 @@ def start(temporaryPath: Path) -> Application:
         application = slicer.app = RUNNING[0]
         slicer.mrmlScene = application.logic.GetMRMLScene()
         slicer.mrmlScene.Clear(False)
+        slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(
+            slicer.mrmlScene
+        ).RemoveAllItems()  # as its plugins do
         application.temporaryPath = str(temporaryPath)
         application.messages.clear()
         return application
@@ -208,7 +229,13 @@ def start(temporaryPath: Path) -> Application:
         setattr(base, kind.__name__, kind)
     words = types.ModuleType("slicer.i18n")
     words.tr, words.translate = lambda text: text, lambda context, text: text
-    made = {"slicer.ScriptedLoadableModule": base, "slicer.i18n": words, **parameters.modules(), **widgets.modules()}
+    made = {
+        "slicer.ScriptedLoadableModule": base,
+        "slicer.i18n": words,
+        **parameters.modules(),
+        **widgets.modules(),
+        **sampledata.modules(),
+    }
     sys.modules.update(made)
     for name, module in made.items():
         if name.startswith("slicer."):

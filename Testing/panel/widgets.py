@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import types
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
@@ -197,6 +198,21 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
         self._show(node if node in self._nodes else None)
 
 
+class QTimer(QtCore.QTimer):
+    """A timer whose single shots do not lose a reference to None at each call, as PySide6's own do (before Python 3.12)."""
+
+    _waiting: ClassVar[list[QtCore.QTimer]] = []
+
+    @classmethod
+    def singleShot(cls, milliseconds: int, receiver: Callable[[], None]) -> None:
+        cls._waiting = [timer for timer in cls._waiting if timer.isActive()]
+        timer = QtCore.QTimer()
+        timer.setSingleShot(True)
+        timer.timeout.connect(receiver)
+        timer.start(milliseconds)
+        cls._waiting.append(timer)
+
+
 class Loader(QtUiTools.QUiLoader):
     """Loads .ui files with the widgets above; connections to the scene are made as Slicer makes them."""
 
@@ -226,7 +242,7 @@ def modules() -> dict[str, types.ModuleType]:
     qt = types.ModuleType("qt")
     for source in (QtCore, QtGui, QtWidgets):
         vars(qt).update({name: getattr(source, name) for name in dir(source) if name.startswith("Q")})
-    qt.QUiLoader = Loader
+    qt.QUiLoader, qt.QTimer = Loader, QTimer
     ctk = types.ModuleType("ctk")
     for kind in (ctkCollapsibleButton, ctkSliderWidget, ctkPathLineEdit):
         setattr(ctk, kind.__name__, kind)
