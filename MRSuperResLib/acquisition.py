@@ -11,6 +11,7 @@ Noise and bias field follow as functions: they are random, or not linear.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +32,8 @@ GAUSSIAN_SIGMA_PER_FWHM = 1.0 / (2.0 * np.sqrt(2.0 * np.log(2.0)))
 PROFILES = ("gaussian", "box", "sinc")
 SINC_LOBES = 3  # side lobes kept on each side of a Hamming-windowed sinc: the profile of a common SLR excitation
 BICUBIC_A = -0.5  # Keys' kernel, as in the usual bicubic image resizing
+SECOND_ORDER = "second-order"  # the degradation of MTSR-MRI's figure 2, in-plane only
+TAIL = 4.0  # standard deviations after which a blur's kernel is cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,9 +141,7 @@ def bicubic(n_high: int, factor: float) -> AxisOperator:
     for row, centre in enumerate(centres):
         positions = np.arange(int(np.floor(centre)) - reach, int(np.floor(centre)) + reach + 1)
         weights = _cubic((positions - centre) / factor)
-        mirrored = np.mod(positions, 2 * n_high)
-        mirrored = np.where(mirrored >= n_high, 2 * n_high - 1 - mirrored, mirrored)
-        np.add.at(matrix[row], mirrored, weights / weights.sum())
+        np.add.at(matrix[row], _mirrored(positions, n_high), weights / weights.sum())
     return AxisOperator(matrix, "bicubic")
 
 
@@ -178,6 +179,7 @@ PRESETS: dict[str, Degradation] = {
     "bicubic": Degradation("bicubic"),
     "bicubic-noise": Degradation("bicubic", noise=0.01),  # eq. 13 of RDST; the paper does not print its sigma
     "kspace": Degradation("kspace"),
+    SECOND_ORDER: Degradation(SECOND_ORDER),
 }
 
 
@@ -197,6 +199,9 @@ def acquire(
 
     way = preset(degradation)
     grid = volume.grid.coarsen(factors)
+    if way.kind == SECOND_ORDER:
+        low = _second_order_slices(volume.array, factors[::-1], np.random.default_rng(seed))
+        return Volume(low, grid, volume.name, volume.metadata)
     operators = {}
     for axis_ijk, factor in enumerate(factors):
         if factor != 1:
@@ -209,6 +214,19 @@ def acquire(
         scale = IntensityScale.of(volume.array)
         low = add_gaussian_noise(low, way.noise * (scale.high - scale.low), np.random.default_rng(seed))
     return Volume(np.ascontiguousarray(low, dtype=np.float32), grid, volume.name, volume.metadata)
+
+
+def _second_order_slices(array: np.ndarray, factors: tuple[float, ...], rng: np.random.Generator) -> np.ndarray:
+    """`array` with the two axes whose factor is not 1 degraded by `second_order`, in the array's own units."""
+    from .intensity import IntensityScale
+
+    axes = [axis for axis, factor in enumerate(factors) if factor != 1]
+    if len(axes) != 2:
+        raise UsageError(f"the degradation '{SECOND_ORDER}' coarsens two axes at once; use it in-plane")
+    scale = IntensityScale.of(array)
+    slices = np.moveaxis(scale.to_unit(array), axes, (-2, -1))
+    low = second_order(slices, rng, factors=(factors[axes[0]], factors[axes[1]]))
+    return np.ascontiguousarray(scale.from_unit(np.moveaxis(low, (-2, -1), axes)), dtype=np.float32)
 
 
 def preset(degradation: Degradation | str) -> Degradation:
@@ -233,6 +251,120 @@ def add_rician_noise(values: Values, sigma: float, rng: np.random.Generator) -> 
     real = values + sigma * _normal(values, rng)
     imaginary = sigma * _normal(values, rng)
     return (real**2 + imaginary**2) ** 0.5
+
+
+def add_signal_dependent_noise(values: Values, sigma: float, rng: np.random.Generator) -> Values:
+    """`values` plus noise whose variance grows with the signal, as counted events have it: `sigma` where the value is 1, 0 in air.
+
+    Poisson's law for 1 / sigma**2 events at the value 1, in its Gaussian limit.
+    """
+    signal = (values + abs(values)) / 2  # the positive part
+    return values + sigma * signal**0.5 * _normal(values, rng)
+
+
+BLURS = ("isotropic", "anisotropic", "generalised")
+NOISES = {
+    "gaussian": add_gaussian_noise,
+    "poisson": add_signal_dependent_noise,
+    "rician": add_rician_noise,
+}
+
+
+@dataclass(frozen=True)
+class SecondOrder:
+    """How strong a second-order degradation is; ranges are drawn from uniformly, anew in each stage.
+
+    blurs, noises: names in `BLURS` and `NOISES`, each as likely as the others. width: standard deviation of the blur in pixels of
+    the stage, so that its full width at half maximum is between nothing and 1.9 pixels, as readout decay, partial Fourier and
+    filters leave it. exponent: of the generalised Gaussian, drawn on a logarithmic scale; 1 is a Gaussian, less has a sharper peak
+    and longer tails, more a flat top. noise: standard deviation on the networks' scale.
+    """
+
+    blurs: tuple[str, ...] = BLURS
+    noises: tuple[str, ...] = tuple(NOISES)
+    width: tuple[float, float] = (0.1, 0.8)
+    exponent: tuple[float, float] = (0.7, 2.5)
+    noise: tuple[float, float] = (0.0, 0.03)
+
+    def __post_init__(self) -> None:
+        for field, chosen, known in (("blurs", self.blurs, BLURS), ("noises", self.noises, tuple(NOISES))):
+            wrong = [name for name in chosen if name not in known]
+            if wrong or not chosen:
+                raise UsageError(
+                    f"second-order degradation: {field} is {list(chosen)}, expected some of {', '.join(known)}"
+                )
+
+
+def second_order(
+    image: Values,
+    rng: np.random.Generator,
+    *,
+    factors: tuple[float, float] = (4, 4),
+    strength: SecondOrder | None = None,
+) -> Values:
+    """`image` (..., H, W) as MTSR-MRI's figure 2 makes it coarse: a stage for each factor of 2, drawn anew every time.
+
+    Each stage halves both axes (antialiased bicubic), blurs, and adds noise, in the caption's order. What is drawn holds for all
+    leading axes, as for the slices of one scan; the noise itself is new everywhere. Intensities are on the networks' scale.
+    Raises `UsageError` unless both factors are the same power of 2 and divide the image.
+    """
+    strength = strength or SecondOrder()
+    stages = round(math.log2(factors[0])) if factors[0] > 0 else 0
+    if stages < 1 or factors[0] != factors[1] or factors[0] != 2**stages:
+        raise UsageError(
+            f"the degradation '{SECOND_ORDER}' halves both axes in every stage; factors are {factors[0]:g} and {factors[1]:g}, "
+            "expected 2 and 2 or 4 and 4"
+        )
+    if any(n % 2**stages for n in image.shape[-2:]):
+        raise UsageError(f"an image of {image.shape[-2]} x {image.shape[-1]} pixels cannot be halved {stages} times")
+    low = image
+    for _ in range(stages):
+        for axis in (low.ndim - 2, low.ndim - 1):
+            low = _halving(low.shape[axis]).apply(low, axis)
+        low = blurred(low, drawn_blur(strength, rng))
+        add_noise = NOISES[strength.noises[rng.integers(len(strength.noises))]]
+        low = add_noise(low, rng.uniform(*strength.noise), rng)
+    return low
+
+
+def drawn_blur(strength: SecondOrder, rng: np.random.Generator) -> np.ndarray:
+    """A kernel of one of the strength's kinds, widths and orientation at random."""
+    kind = strength.blurs[rng.integers(len(strength.blurs))]
+    along, across = rng.uniform(*strength.width, size=2)
+    if kind == "isotropic":
+        return blur_kernel((along, along))
+    exponent = math.exp(rng.uniform(*np.log(strength.exponent))) if kind == "generalised" else 1.0
+    return blur_kernel((along, across), rng.uniform(0.0, math.pi), exponent)
+
+
+def blur_kernel(widths: tuple[float, float], angle: float = 0.0, exponent: float = 1.0) -> np.ndarray:
+    """A generalised Gaussian, exp(-r**(2 * exponent)) in its own axes, of sum 1 and odd size: 1 is a Gaussian.
+
+    widths: standard deviations in pixels, whatever the exponent, along the direction `angle` (radians, from columns towards rows)
+    and across it. A kernel narrower than half a pixel is, once sampled, narrower still: in the end it is no blur at all.
+    """
+    radius = max(1, math.ceil(TAIL * max(widths)))
+    rows, columns = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    along = (np.cos(angle) * columns + np.sin(angle) * rows) / widths[0]
+    across = (np.cos(angle) * rows - np.sin(angle) * columns) / widths[1]
+    # In two dimensions r**2 then has the mean gamma(2/b) / gamma(1/b), which must be 2 for widths of 1.
+    scale = math.gamma(2 / exponent) / math.gamma(1 / exponent) / 2
+    weights = np.exp(-((scale * (along**2 + across**2)) ** exponent))
+    return np.asarray(weights / weights.sum())
+
+
+def blurred(image: Values, kernel: np.ndarray) -> Values:
+    """`image` (..., H, W) convolved with `kernel` (odd sizes) along its last two axes, mirrored at the edges."""
+    height, width = image.shape[-2:]
+    radii = [n // 2 for n in kernel.shape]
+    rows, columns = (
+        _mirrored(np.arange(-radius, n + radius), n) for radius, n in zip(radii, (height, width), strict=True)
+    )
+    padded = image[..., rows, :][..., columns]
+    answer = image * 0.0
+    for (row, column), weight in np.ndenumerate(kernel[::-1, ::-1]):
+        answer = answer + float(weight) * padded[..., row : row + height, column : column + width]
+    return answer
 
 
 def bias_field(shape: tuple[int, ...], strength: float, rng: np.random.Generator, knots: int = 4) -> np.ndarray:
@@ -265,6 +397,17 @@ def _normal(values: Any, rng: np.random.Generator) -> Any:
     import torch
 
     return torch.as_tensor(noise, dtype=values.dtype, device=values.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _halving(n_high: int) -> AxisOperator:
+    return bicubic(n_high, 2)
+
+
+def _mirrored(positions: np.ndarray, n: int) -> np.ndarray:
+    """Indices into n samples for `positions` beyond their ends, the edge samples repeated."""
+    folded = np.mod(positions, 2 * n)
+    return np.where(folded >= n, 2 * n - 1 - folded, folded)
 
 
 def _coarse_size(n_high: int, factor: float) -> int:

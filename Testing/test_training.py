@@ -10,6 +10,7 @@ import SimpleITK as sitk
 import torch
 
 from MRSuperResLib import networks
+from MRSuperResLib.acquisition import SecondOrder
 from MRSuperResLib.errors import UsageError
 from MRSuperResLib.models import find_model, load_network
 from MRSuperResLib.training import loop
@@ -114,6 +115,40 @@ def test_low_and_high_show_the_same_place(study: Path, factors: tuple[int, int])
         errors[0].append(float((low[0] - means).abs().mean()))
         errors[1].append(float((low[0, 1:] - means[:-1]).abs().mean()))
     assert np.mean(errors[0]) < 0.03 and np.mean(errors[0]) < 0.5 * np.mean(errors[1])
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_second_order_pairs_show_the_same_place(study: Path, factor: int) -> None:
+    packed = pack(study / "train", study / "pairs.pack")
+    quiet = SecondOrder(noises=("gaussian",), noise=(0.0, 0.0), width=(0.1, 0.6))
+    way = DegradationSpec({"second-order": 1.0}, bias=0.0, second_order=quiet)
+    errors: dict[int, list[float]] = {0: [], 1: []}
+    stream = SlicePairs(packed, DataSpec((SourceSpec("isotropic/*"),), way, patch=8), (factor, factor), seed=3)
+    for low, high in (pair for _, pair in zip(range(12), stream, strict=False)):
+        assert low.shape == (1, 8, 8) and low.dtype == high.dtype == torch.float32
+        means = high[0].reshape(8, factor, 8, factor).mean((1, 3))
+        errors[0].append(float((low[0] - means).abs().mean()))
+        errors[1].append(float((low[0, 1:] - means[:-1]).abs().mean()))
+    assert np.mean(errors[0]) < 0.5 * np.mean(errors[1])
+
+
+def test_a_recipe_sets_the_second_order_degradation(tmp_path: Path) -> None:
+    recipe = tmp_path / "second.toml"
+    chosen = 'kinds = { box = 1.0, second-order = 2.0 }\nsecond_order = { blurs = ["isotropic"], noise = [0.0, 0.01] }'
+    recipe.write_text(RECIPE.replace("kinds = { gaussian = 1.0, kspace = 1.0 }", chosen))
+    way = load_recipe(recipe)[0].data.degradation
+    assert way.kinds["second-order"] == 2.0
+    assert way.second_order == SecondOrder(blurs=("isotropic",), noise=(0.0, 0.01))
+    recipe.write_text(recipe.read_text().replace("isotropic", "motion"))
+    with pytest.raises(UsageError, match="motion"):
+        load_recipe(recipe)
+
+
+def test_second_order_is_refused_where_one_axis_is_coarsened(study: Path) -> None:
+    packed = pack(study / "train", study / "pairs.pack")
+    spec = DataSpec((SourceSpec("isotropic/*"),), DegradationSpec({"second-order": 1.0}), patch=8)
+    with pytest.raises(UsageError, match="halves both axes"):
+        next(iter(SlicePairs(packed, spec, (4, 1))))
 
 
 def test_the_stream_is_a_function_of_seed_and_position(study: Path) -> None:

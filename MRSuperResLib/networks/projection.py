@@ -6,17 +6,19 @@ a bicubic acquisition, which is near enough to others at the low frequencies it 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 
-def bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:
+def bicubic(x: Tensor, size: Sequence[int]) -> Tensor:
     """(B, C, h, w) -> (B, C, *size), finer or coarser, edges kept, low-passed where it gets coarser; float32 only on CPUs.
 
     antialias selects Keys' a = -0.5, which keeps ramps straight; without it torch uses -0.75, which does not.
     """
-    return functional.interpolate(x, size=size, mode="bicubic", antialias=True)
+    return functional.interpolate(x, size=list(size), mode="bicubic", antialias=True)
 
 
 def back_projected(answer: Tensor, x: Tensor, share: float) -> Tensor:

@@ -15,13 +15,23 @@ import torch
 from scipy import interpolate, ndimage
 from torch.utils.data import IterableDataset
 
-from ..acquisition import AxisOperator, add_gaussian_noise, add_rician_noise, axis_operator, bias_field
+from ..acquisition import (
+    SECOND_ORDER,
+    AxisOperator,
+    SecondOrder,
+    add_gaussian_noise,
+    add_rician_noise,
+    axis_operator,
+    bias_field,
+    second_order,
+)
 from ..errors import UsageError
 from .pack import Entry, Pack
 from .synthesis import synthesise
 
 MARGIN = 4  # coarse pixels around a patch that are acquired with it and cut off, so that borders are real
 FOREGROUND = 0.03  # mean on the networks' scale under which a crop is mostly air
+AIR_SHARE = 0.2  # of the crops that are mostly air, how many are kept: networks must learn to leave it dark
 ATTEMPTS = 8
 THICKNESS_STEPS = 8  # operators are cached, so thickness and apodisation come from a small set
 PLANES = ("all", "axial", "coronal", "sagittal")
@@ -45,8 +55,9 @@ class DegradationSpec:
     """How a recipe coarsens: `kinds` maps an operator's kind to its weight; the rest are ranges drawn from uniformly.
 
     thickness: full width at half maximum over coarse spacing. noise: standard deviation on the networks' scale, applied with
-    `noise_probability`; a share `rician` of it is Rician, which brightens air, the rest
-    Gaussian. bias: standard deviation of the log bias field at its knots.
+    `noise_probability`; a share `rician` of it is Rician, the rest Gaussian. (Rician noise brightens air: a network whose truth has
+    dark air learns to darken it everywhere.) bias: standard deviation of the log bias field at its knots. second_order: the
+    strength of the kind "second-order", which has blurs and noise of its own and needs factors (2, 2) or (4, 4).
     """
 
     kinds: dict[str, float]
@@ -56,6 +67,7 @@ class DegradationSpec:
     noise_probability: float = 0.5
     rician: float = 0.25
     bias: float = 0.15
+    second_order: SecondOrder = field(default_factory=SecondOrder)
 
 
 @dataclass(frozen=True)
@@ -135,7 +147,7 @@ class CropDrawer:
     def draw(
         self, shape: tuple[int, int], rng: np.random.Generator, augmentation: AugmentationSpec, *, transpose: bool
     ) -> tuple[np.ndarray]:
-        """One augmented sharp crop of `shape`, float32 on the networks' scale, mostly not air."""
+        """One augmented sharp crop of `shape`, float32 on the networks' scale; mostly air now and then."""
         source, entries = self.choices[rng.choice(len(self.choices), p=self.probabilities)]
         zoom = rng.uniform(*augmentation.zoom) if rng.random() < augmentation.zoom_probability else 1.0
         wanted = tuple(int(np.ceil(n * zoom)) for n in shape)
@@ -148,7 +160,7 @@ class CropDrawer:
                 (image,) = synthesise(stored, rng)
                 break
             image = self.pack.unit(entry, stored)
-            if image.mean() > FOREGROUND:
+            if image.mean() > FOREGROUND or rng.random() < AIR_SHARE:
                 break
         else:
             image = stored.astype(np.float32) if entry.labels else image
@@ -210,6 +222,8 @@ def degrade(image: np.ndarray, factors: tuple[int, int], spec: DegradationSpec, 
     kinds = list(spec.kinds)
     weights = np.array([spec.kinds[kind] for kind in kinds], dtype=float)
     kind = kinds[rng.choice(len(kinds), p=weights / weights.sum())]
+    if kind == SECOND_ORDER:
+        return np.asarray(second_order(image, rng, factors=factors, strength=spec.second_order), dtype=np.float32)
     thickness = float(rng.choice(np.linspace(*spec.thickness, THICKNESS_STEPS)))
     apodisation = float(rng.choice(np.linspace(*spec.apodisation, THICKNESS_STEPS)))
     low = image

@@ -1,0 +1,281 @@
+"""RRDB: ESRGAN's generator, thinned to every other block, the super-resolution network of MTSR-MRI.
+
+Wang et al.: "ESRGAN: enhanced super-resolution generative adversarial networks", 2018, section 3.1: 64 features, 23 residual-in-
+residual dense blocks (RRDB) of growth 32, residuals scaled by 0.2. MTSR-MRI (section 2.2, appendix B, figure 6) removes every
+even block, which leaves 12. Ours has a single channel, where ESRGAN has the three of a colour image (`channels`).
+
+Ours beyond the papers, all off by default: the factor is per axis; `skip="bicubic"` adds the bicubic interpolation of the input to
+the output; `feedback` adds a share of one back-projection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import ModelError
+from .projection import back_projected, bicubic
+from .rdst import upsampling_steps
+
+SCALING = 0.2  # of residuals, ESRGAN section 3.1
+SLOPE = 0.2  # of the leaky ReLUs
+SMALLER_INITIALISATION = 0.1  # of the dense blocks' weights, ESRGAN section 3.1 and its supplement
+
+# Key layouts of public ESRGAN files: as first published, its later code, BasicSR and Real-ESRGAN.
+DENSE = re.compile(r"(?:model\.1\.sub|RRDB_trunk|body)\.(\d+)\.(?:RDB|rdb)([123])\.conv([1-5])(?:\.0)?\.(weight|bias)")
+OUTER = {
+    "conv_first": ("model.0", "conv_first"),
+    "conv_body": ("trunk_conv", "conv_body"),
+    "upsampling.0": ("model.3", "upconv1", "conv_up1"),
+    "upsampling.1": ("model.6", "upconv2", "conv_up2"),
+    "conv_hr": ("model.8", "HRconv", "conv_hr"),
+    "conv_last": ("model.10", "conv_last"),
+}
+FIRST_TRUNK = re.compile(r"model\.1\.sub\.(\d+)\.(weight|bias)")  # the first layout's trunk_conv comes after the blocks
+
+
+class DenseBlock(nn.Module):
+    """Five convolutions, each on all that came before it; the last one's answer is a scaled residual (figure 4, ESRGAN)."""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, growth, 3, padding=1)
+        self.conv2 = nn.Conv2d(width + growth, growth, 3, padding=1)
+        self.conv3 = nn.Conv2d(width + 2 * growth, growth, 3, padding=1)
+        self.conv4 = nn.Conv2d(width + 3 * growth, growth, 3, padding=1)
+        self.conv5 = nn.Conv2d(width + 4 * growth, width, 3, padding=1)
+        for convolution in (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5):
+            nn.init.kaiming_normal_(convolution.weight)
+            convolution.weight.data *= SMALLER_INITIALISATION
+            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, H, W) -> the same."""
+        features = x
+        for convolution in (self.conv1, self.conv2, self.conv3, self.conv4):
+            features = torch.cat((features, _leaky(convolution(features))), dim=1)  # growth channels more
+        return x + SCALING * self.conv5(features)
+
+
+class RRDB(nn.Module):
+    """Residual in residual: three dense blocks, and their answer as a scaled residual."""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        self.rdb1 = DenseBlock(width, growth)
+        self.rdb2 = DenseBlock(width, growth)
+        self.rdb3 = DenseBlock(width, growth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, H, W) -> the same."""
+        return x + SCALING * self.rdb3(self.rdb2(self.rdb1(x)))
+
+
+class RRDBNet(nn.Module):
+    """ESRGAN's generator: (B, channels, H, W) -> (B, channels, H*fh, W*fw), any H and W.
+
+    blocks: RRDBs of the whole network. kept: those of them that are there, by number from 1; they keep their numbers as names, so
+    that weights of the whole network fit the thinned one. factors: (fh, fw), rows and columns. width, growth: channels of the
+    trunk, and of each dense convolution. skip: "none" as published, "bicubic" to add the interpolated input to the output.
+    feedback: the share of one back-projection added at the end, 0 as published; see `networks.projection`.
+    """
+
+    def __init__(
+        self,
+        *,
+        blocks: int = 23,
+        kept: Sequence[int] | None = None,
+        factors: tuple[int, int] = (4, 4),
+        width: int = 64,
+        growth: int = 32,
+        skip: str = "none",
+        feedback: float = 0.0,
+        channels: int = 1,
+    ) -> None:
+        super().__init__()
+        if skip not in ("none", "bicubic"):
+            raise ValueError(f"skip is '{skip}', expected 'none' or 'bicubic'")
+        self.kept = tuple(range(1, blocks + 1) if kept is None else kept)
+        if not self.kept or list(self.kept) != sorted(set(self.kept) & set(range(1, blocks + 1))):
+            raise ValueError(f"kept is {list(self.kept)}, expected block numbers between 1 and {blocks}, in order")
+        self.factors = factors
+        self.skip = skip
+        self.feedback = feedback
+        self.steps = upsampling_steps(factors)
+        self.conv_first = nn.Conv2d(channels, width, 3, padding=1)
+        self.body = nn.ModuleDict({str(number): RRDB(width, growth) for number in self.kept})
+        self.conv_body = nn.Conv2d(width, width, 3, padding=1)
+        self.upsampling = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in self.steps)
+        self.conv_hr = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_last = nn.Conv2d(width, channels, 3, padding=1)
+        if skip == "bicubic":
+            nn.init.zeros_(self.conv_last.weight)
+            nn.init.zeros_(self.conv_last.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) on the networks' intensity scale -> (B, channels, H*fh, W*fw)."""
+        shallow = self.conv_first(x)
+        deep = shallow
+        for block in self.body.values():
+            deep = block(deep)
+        features = shallow + self.conv_body(deep)
+        for (rows, columns), convolution in zip(self.steps, self.upsampling, strict=True):
+            features = _leaky(enlarged(features, (rows, columns), convolution))  # type: ignore[arg-type]
+        answer = few_channels(_leaky(self.conv_hr(features)), self.conv_last)
+        if self.skip == "bicubic":
+            size = (x.shape[-2] * self.factors[0], x.shape[-1] * self.factors[1])
+            with torch.autocast(x.device.type, enabled=False):  # the residual is small beside this term
+                answer = answer + bicubic(x.float(), size)
+        return back_projected(answer, x, self.feedback) if self.feedback else answer
+
+
+def enlarged(x: Tensor, factors: tuple[int, int], convolution: nn.Conv2d) -> Tensor:
+    """`convolution` (3x3) of `x` (B, C, H, W) enlarged by nearest neighbour, (B, D, H*fh, W*fw).
+
+    Doubled, an image has every pixel four times: each of the four phases of fine pixels sees but 2x2 coarse ones, by sums of the
+    kernel's weights. That is the same answer for 4/9 of the multiplications.
+    """
+    height, width = x.shape[-2:]
+    if factors != (2, 2):
+        finer = (height * factors[0], width * factors[1])
+        return convolution(functional.interpolate(x, size=finer, mode="nearest"))  # type: ignore[no-any-return]
+    bias = None if convolution.bias is None else convolution.bias.repeat(2)
+    lines = []
+    for row, rows in enumerate(_paired(convolution.weight, 2)):
+        # The second of a pair of columns comes before the first of the next one: in this order they lie in memory as in the image.
+        kernels = torch.cat(_paired(rows, 3)[::-1])  # (2*D, C, 2, 2)
+        pairs = functional.conv2d(x, kernels, bias, padding=1)[..., row : row + height, :]  # (B, 2*D, H, W+1)
+        lines.append(rearrange(pairs, "b (n d) h w -> b h (w n) d", n=2)[:, :, 1:-1])  # (B, H, 2*W, D)
+    return rearrange(torch.stack(lines, dim=2), "b h m w d -> b d (h m) w")
+
+
+def _paired(kernel: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Three taps along `axis` as two, for the first and for the second of a pair of equal pixels."""
+    before, at, after = kernel.unbind(axis)
+    return torch.stack((before, at + after), axis), torch.stack((before + at, after), axis)
+
+
+def few_channels(x: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """`convolution` (3x3) of `x`, fast where it answers few channels: one product for each tap, then shifted and added."""
+    weight = convolution.weight.flip(2, 3).flatten(2).transpose(1, 2)  # (D, 9, C), as `fold` counts
+    taps = weight.flatten(0, 1) @ x.flatten(2)  # (B, D*9, H*W)
+    taps = taps.to(torch.promote_types(taps.dtype, torch.float32))  # nine are added
+    answer = functional.fold(taps, x.shape[-2:], 3, padding=1)
+    return answer if convolution.bias is None else answer + convolution.bias[:, None, None]
+
+
+def _leaky(x: Tensor) -> Tensor:
+    return functional.leaky_relu(x, SLOPE, inplace=True)
+
+
+def build(
+    *,
+    blocks: int = 23,
+    kept: str | Sequence[int] = "all",
+    factors: Sequence[int] = (4, 4),
+    **hyperparameters: Any,
+) -> RRDBNet:
+    """RRDBNet from a card's hyper-parameters; kept: "all" as ESRGAN, "odd" as MTSR-MRI, or a list of block numbers."""
+    numbers = {"all": range(1, blocks + 1), "odd": range(1, blocks + 1, 2)}
+    if isinstance(kept, str) and kept not in numbers:
+        raise ValueError(f"kept is '{kept}', expected 'all', 'odd' or a list of block numbers")
+    rows, columns = factors
+    return RRDBNet(
+        blocks=blocks,
+        kept=[int(number) for number in (numbers[kept] if isinstance(kept, str) else kept)],
+        factors=(int(rows), int(columns)),
+        **hyperparameters,
+    )
+
+
+@torch.no_grad()
+def load_esrgan(network: RRDBNet, state_dict: Mapping[str, Tensor]) -> str:
+    """Start `network` from ESRGAN's weights, in any of the public key layouts; says in one line what was taken.
+
+    Blocks are picked by number. Where `network` has one channel and the weights three, the first convolution is summed over its
+    input channels and the last one averaged over its outputs: the answer is the mean of the three channels that ESRGAN gives for
+    the image repeated three times. With skip="bicubic" the last convolution keeps its zeros, because ESRGAN's answers whole
+    images and not residuals.
+
+    Raises `ModelError` if a weight that the network needs is not there or has another shape; `network` is as it was then.
+    """
+    given = _named_as_ours(state_dict)
+    blocks = max((int(name.split(".")[1]) for name in given if name.startswith("body.")), default=0)
+    if not blocks:
+        raise ModelError("the weights hold no block of an ESRGAN generator (RRDB)", code="bad-esrgan")
+    own = network.state_dict()
+    channels = network.conv_first.in_channels
+    taken = {}
+    for name, present in own.items():
+        if network.skip == "bicubic" and name.startswith("conv_last."):
+            continue
+        if name not in given:
+            raise ModelError(
+                f"the ESRGAN weights ({blocks} blocks) have no '{name}', which this network needs", code="bad-esrgan"
+            )
+        weight = given[name].detach().to(present.dtype)
+        if name == "conv_first.weight" and channels == 1:
+            weight = weight.sum(dim=1, keepdim=True)
+        if name.startswith("conv_last.") and channels == 1:
+            weight = weight.mean(dim=0, keepdim=True)
+        if weight.shape != present.shape:
+            raise ModelError(
+                f"ESRGAN's '{name}' has the shape {tuple(weight.shape)}, this network's {tuple(present.shape)}",
+                code="bad-esrgan",
+            )
+        taken[name] = weight
+    network.load_state_dict({**own, **taken})
+    return f"{len(taken)} of {len(own)} weights start from ESRGAN, {len(network.kept)} of its {blocks} blocks"
+
+
+def _named_as_ours(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """ESRGAN's weights under this module's names; blocks are counted from 1 here, from 0 there."""
+    outer = {theirs: ours for ours, names in OUTER.items() for theirs in names}
+    found = {}
+    for key, weight in state_dict.items():
+        layer, _, kind = key.removeprefix("module.").rpartition(".")
+        dense = DENSE.fullmatch(f"{layer}.{kind}")
+        if dense:
+            number, block, convolution = int(dense[1]) + 1, dense[2], dense[3]
+            found[f"body.{number}.rdb{block}.conv{convolution}.{kind}"] = weight
+        elif layer in outer:
+            found[f"{outer[layer]}.{kind}"] = weight
+        elif FIRST_TRUNK.fullmatch(f"{layer}.{kind}"):
+            found[f"conv_body.{kind}"] = weight
+    return found
+
+
+def read_esrgan(path: str | os.PathLike[str], digest: str | None = None) -> tuple[dict[str, Tensor], str]:
+    """The weights in a user's ESRGAN file (safetensors) and its SHA-256, hex.
+
+    Published files are pickles (.pth), which can run code when they are read: the message says how to convert one. digest: the
+    SHA-256 the file must have, if known. Raises `ModelError`: it cannot be read, is another file, or holds no weights.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = Path(path)
+    try:
+        blob = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", code="bad-esrgan") from error
+    found = hashlib.sha256(blob).hexdigest()
+    if digest is not None and found != digest.lower():
+        raise ModelError(f"{path.name} has the SHA-256 {found}, expected {digest}", code="bad-esrgan")
+    try:
+        return load(blob), found
+    except SafetensorError as error:
+        raise ModelError(
+            f"{path.name} is no safetensors file ({error}); convert a .pth file with "
+            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'esrgan.safetensors')",
+            code="bad-esrgan",
+        ) from error
