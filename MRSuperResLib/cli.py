@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import sys
@@ -67,7 +68,17 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"mrsuperres {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_demo, _add_run, _add_translate, _add_models, _add_evaluate, _add_train, _add_data, _add_worker):
+    for add in (
+        _add_demo,
+        _add_run,
+        _add_translate,
+        _add_models,
+        _add_evaluate,
+        _add_scores,
+        _add_train,
+        _add_data,
+        _add_worker,
+    ):
         add(commands)
     return parser
 
@@ -111,13 +122,18 @@ def _add_translate(commands: Any) -> None:
     parser = _command(commands, "translate", _translate, "translate a volume to another contrast")
     _add_job_arguments(parser)
     _add_resolution_arguments(parser)
-    parser.add_argument("--to", metavar="CONTRAST", dest="target", help="contrast to make: T1w, T2w or FLAIR")
     parser.add_argument(
-        "--samples", type=int, metavar="N", help="how many plausible answers to draw; the result is their mean"
+        "--to", metavar="CONTRAST", dest="target", help="contrast to make: T1w, T2w or FLAIR; by default the only other"
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        metavar="N",
+        help="how many plausible answers to draw (8; 1 to 100); the result is their mean",
     )
     parser.add_argument("--samples-folder", metavar="DIR", help="write each of the samples there")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the samples (0): same seed, same result")
-    parser.add_argument("--uncertainty-map", metavar="PATH", help="write the samples' calibrated standard deviation")
+    parser.add_argument("--uncertainty-map", metavar="PATH", help="write the samples' standard deviation, calibrated")
     parser.add_argument("--super-resolve", metavar="MODEL", help="super-resolve with this model first")
 
 
@@ -344,6 +360,7 @@ def _card_text(entry: models.ModelEntry) -> str:
     lines = [f"{card.id} {card.version}: {card.title}", f"  task: {card.task}, {card.plane}"]
     lines.append(
         f"  factor: {'any' if card.factor is None else f'x{card.factor:g}'}; contrasts: {', '.join(card.contrasts)}"
+        + (f" to {', '.join(card.target_contrasts)}" if card.target_contrasts else "")
     )
     if card.spacing:
         (low, high), (thin, thick) = card.spacing.in_plane, card.spacing.through_plane
@@ -397,6 +414,39 @@ def _add_evaluate(commands: Any) -> None:
     )
     parser.add_argument(
         "--publish", metavar="DIR", help="write the models there with these scores printed in their cards"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:n or mps")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU")
+    parser.add_argument("--json", action="store_true", help="print scores as JSON")
+    _add_model_folder(parser)
+
+
+def _add_scores(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "evaluate-translation",
+        _evaluate_translation,
+        "translate scans and score against the real other contrast",
+    )
+    parser.add_argument(
+        "volumes", nargs="+", metavar="SOURCE TRUTH", help="a scan and the same head in the target contrast; more pairs"
+    )
+    parser.add_argument("-m", "--model", required=True, metavar="ID[,ID...]", help="translation models")
+    parser.add_argument("--from", dest="contrast", metavar="CONTRAST", help="of the scans; by default what names say")
+    parser.add_argument("--to", dest="target", metavar="CONTRAST", help="of the truths; by default what names say")
+    parser.add_argument("--regressor", metavar="ID", help="a model of one answer, to compare with")
+    parser.add_argument("--samples", type=int, metavar="N", help="whose mean is scored")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the samples (0)")
+    parser.add_argument("--slices", type=int, metavar="N", help="only that many in the middle of the head, to be quick")
+    parser.add_argument(
+        "--slice-axis", type=int, metavar="A", help="0, 1 or 2 (i, j, k); by default the acquired, or axial"
+    )
+    parser.add_argument(
+        "--lpips", metavar="FILE", help="LPIPS' weights (safetensors): measure realism and diversity by it too"
+    )
+    parser.add_argument("--lpips-digest", default="", metavar="SHA256", help="of that file")
+    parser.add_argument(
+        "--publish", metavar="DIR", help="write the models there with these scores and the calibration in their cards"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:n or mps")
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU")
@@ -487,6 +537,48 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate_translation(options: argparse.Namespace) -> int:
+    from . import translation_scores
+    from .inference import Options
+    from .volume import read_volume
+
+    if len(options.volumes) % 2:
+        raise UsageError(f"{len(options.volumes)} volumes are given: give pairs, a scan and its truth, in order")
+    how = Options(
+        device=options.device,
+        threads=options.threads,
+        slice_axis=options.slice_axis,
+        model_folders=tuple(options.models),
+    )
+    distances = translation_scores.feature_distances(options.lpips, options.lpips_digest, options.device, report=_say)
+    names = [name for name in options.model.split(",") if name]
+    found = []
+    for source_path, truth_path in zip(options.volumes[::2], options.volumes[1::2], strict=True):
+        source, truth = read_volume(source_path, warn=_tell), read_volume(truth_path, warn=_tell)
+        for name in names:
+            found.append(
+                translation_scores.evaluate(
+                    source,
+                    truth,
+                    models.find_model(name, options.models),
+                    contrast=options.contrast,
+                    target=options.target,
+                    regressor=models.find_model(options.regressor, options.models) if options.regressor else None,
+                    samples=options.samples,
+                    slices=options.slices,
+                    seed=options.seed,
+                    distances=distances,
+                    options=how,
+                    report=_say,
+                )
+            )
+    print(translation_scores.to_json(found) if options.json else translation_scores.table(found))
+    for name in names if options.publish else ():
+        entry = models.find_model(name, options.models)
+        translation_scores.publish(found, entry, Path(options.publish) / f"{entry.card.id}.safetensors")
+    return 0
+
+
 def _demo(options: argparse.Namespace) -> int:
     from . import demo
 
@@ -503,13 +595,10 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from .training.recipes import task_of
+    from .training.recipes import loop_of
 
-    if task_of(options.recipe) == "reference-guided":
-        from .training.guided import train
-    else:
-        from .training.loop import train
-    entry = train(
+    loop = importlib.import_module(f".training.{loop_of(options.recipe)}", __package__)
+    entry = loop.train(
         options.recipe,
         options.data,
         options.out,

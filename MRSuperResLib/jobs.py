@@ -7,7 +7,6 @@ or error. The worker process prints them as lines on its standard output.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import math
 import os
@@ -36,8 +35,19 @@ from .errors import (
     UnsuitableVolume,
     UsageError,
 )
-from .inference import Estimate, Options, Translation, estimate, planning, super_resolution, super_resolve
+from .inference import (
+    Estimate,
+    Options,
+    estimate,
+    plan_translation,
+    planning,
+    super_resolution,
+    super_resolve,
+    translate,
+)
 from .inference.options import stop_if
+from .inference.translation import MOST_SAMPLES
+from .intensity import IntensityScale
 from .models import ModelEntry
 from .staging import Staging
 
@@ -48,7 +58,6 @@ if TYPE_CHECKING:
 __all__ = ["Cancellation", "Job", "estimate", "estimate_job", "execute", "run_job", "work"]
 
 SCHEMA = 1
-MOST_SAMPLES = 100
 FORMATS = (".nii.gz", ".nii", ".nrrd", ".mha")  # what results are written as: one file each, so that it can be renamed
 CANCEL_FILE_SECONDS = 0.2  # how often the cancel file is looked for
 GRACE_SECONDS = 1.0  # after a signal, before the worker ends itself in the middle of whatever library call it is in
@@ -63,8 +72,8 @@ class Job:
 
     spacing: mm along i, j, k. truth: a volume to score against; error_map: |result - truth| on the result's grid.
     consistency_map: what the result would have been acquired as minus what was, on the input's grid. target: contrast
-    to translate to. super_resolve_with: a model to apply before translating. project: make the result reproduce the
-    acquired voxels, assuming slices of that profile.
+    to translate to. samples: answers to draw, of which the result is the mean. super_resolve_with: a model to apply
+    before translating. project: make the result reproduce the acquired voxels, assuming slices of that profile.
     """
 
     input: str
@@ -380,9 +389,13 @@ class Made:
     error: Volume | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     registration: Mapping[str, Any] | None = None
+    translation: Mapping[str, Any] | None = None
 
     def score(self, truth: Volume, warn: Callable[[str, str], None]) -> None:
-        """Metrics and error map against `truth`, first brought onto the result's grid if it lies on another."""
+        """Metrics and error map against `truth`, first brought onto the result's grid if it lies on another.
+
+        A translation, whose intensities have no unit, is first put on the truth's: robust range onto robust range.
+        """
         from . import metrics
         from .volume import Volume, resample
 
@@ -394,9 +407,13 @@ class Made:
                 )
             warn("truth-resampled", "the ground truth lies on another grid than the result: it was resampled (linear)")
             truth = resample(truth, self.result.grid, "linear")
-        scores = metrics.summary(self.result.array, truth.array)
+        array = self.result.array
+        if self.translation is not None:
+            unit = IntensityScale(*self.translation["robust_range"]).to_unit(array)
+            array = np.asarray(IntensityScale.of(truth.array).from_unit(unit), dtype=np.float32)
+        scores = metrics.summary(array, truth.array)
         self.metrics = {name: value if math.isfinite(value) else None for name, value in scores.items()}
-        difference = np.abs(self.result.array - truth.array)
+        difference = np.abs(array - truth.array)
         self.error = Volume(difference, self.result.grid, f"{self.result.name} error")
 
     def write(self, places: Mapping[str, Path], fields: Mapping[str, str]) -> None:
@@ -431,11 +448,14 @@ def _super_resolved(run: Run, entry: ModelEntry, volume: Volume, reference: Volu
             warn=run.warn,
             cancel=run.cancel,
         )
-    made = Made(job, result, registration=aligned.report if aligned else None)
+    made = Made(job, result)
+    if aligned is not None:
+        alone = super_resolution.answering(entry, aligned, job.options)
+        made.registration = aligned.report if alone is entry else {**aligned.report, "answered_by": alone.card.id}
     if job.consistency_map:
         from . import fidelity
 
-        axis = volume.grid.slice_axis if job.slice_axis is None else job.slice_axis
+        axis = estimate_job(job, volume.grid).slice_axis
         acquisition = fidelity.acquisition_between(volume.grid, result.grid, axis, job.profile)
         made.consistency = fidelity.consistency_map(result, volume, acquisition)
     return made
@@ -460,8 +480,18 @@ def _registered(run: Run, entry: ModelEntry, volume: Volume, reference: Volume) 
 
 
 def _translated(run: Run, entry: ModelEntry, volume: Volume) -> Made:
-    translate = _translator()
     job = run.job
+    made = plan_translation(
+        volume.grid,
+        entry.card,
+        target=job.target,
+        contrast=job.contrast,
+        samples=job.samples,
+        slice_axis=job.slice_axis,
+        name=volume.name,
+    )  # here already, so that a request that cannot be served is refused before a long super-resolution
+    if job.uncertainty_map and made.samples < 2:
+        raise UsageError(f"'{entry.card.id}' gives one answer only, so no uncertainty map: leave it out")
     if job.super_resolve_with:
         with run.stage("super-resolving", announce=False):
             volume = super_resolve(
@@ -476,33 +506,20 @@ def _translated(run: Run, entry: ModelEntry, volume: Volume) -> Made:
                 cancel=run.cancel,
             )
     with run.stage("translating", announce=False):
-        answer: Translation = translate(
+        answer = translate(
             volume,
             entry,
-            target=job.target,
-            samples=job.samples,
+            target=made.target,
+            samples=made.samples,
             seed=job.seed,
+            keep_samples=job.samples_folder is not None,
             options=job.options,
             progress=run.progress,
             warn=run.warn,
             cancel=run.cancel,
         )
-    if job.uncertainty_map and answer.uncertainty is None:
-        raise UsageError(f"'{entry.card.id}' gives one answer only, so no uncertainty map: leave it out")
-    return Made(job, answer.mean, uncertainty=answer.uncertainty, samples=answer.samples if job.samples_folder else ())
-
-
-def _translator() -> Callable[..., Translation]:
-    """`inference.translation.translate`, which only translation models need."""
-    try:
-        module = importlib.import_module("MRSuperResLib.inference.translation")
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"this version of MRSuperRes cannot run such models (it has no {error.name}): update it",
-            code="unknown-task",
-        ) from error
-    translate: Callable[..., Translation] = module.translate
-    return translate
+    uncertainty = answer.uncertainty if job.uncertainty_map else None
+    return Made(job, answer.mean, uncertainty=uncertainty, samples=answer.samples, translation=answer.report)
 
 
 def _record(run: Run, entry: ModelEntry, made: Made, **how: Any) -> dict[str, Any]:
@@ -511,6 +528,8 @@ def _record(run: Run, entry: ModelEntry, made: Made, **how: Any) -> dict[str, An
     inputs = {"input": job.input, "reference": job.reference, "truth": job.truth}
     digests = {role: provenance.digest_of(path) for role, path in inputs.items() if path}
     more: dict[str, Any] = {"registration": encode(dict(made.registration))} if made.registration is not None else {}
+    if made.translation is not None:
+        more["translation"] = encode(dict(made.translation))
     if job.super_resolve_with:
         more["super_resolved_with"] = provenance.model_record(
             models.find_model(job.super_resolve_with, job.model_folders)

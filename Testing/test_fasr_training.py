@@ -13,11 +13,12 @@ import torch
 
 from MRSuperResLib import cli, networks
 from MRSuperResLib.errors import UsageError
-from MRSuperResLib.models import ModelEntry, find_model, load_network
-from MRSuperResLib.training import guided, loop
+from MRSuperResLib.models import ModelCard, ModelEntry, find_model, load_network, save_model
+from MRSuperResLib.networks import fasr
+from MRSuperResLib.training import gan, guided, loop
 from MRSuperResLib.training.guided import GuidanceSpec, GuidedPairs, GuidedRecipe, half_plane, moved
 from MRSuperResLib.training.pack import Pack, pack
-from MRSuperResLib.training.recipes import FOLDER, load_recipe, task_of
+from MRSuperResLib.training.recipes import FOLDER, load_recipe, loop_of
 
 RECIPE = """
 architecture = "fasr"
@@ -161,6 +162,74 @@ def test_training_ends_in_a_package_and_goes_on_from_its_checkpoint(
     assert (tmp_path / "once" / "curves.csv").read_text().startswith("step,minutes,name,value\n1,")
 
 
+def with_single_image_model(study: Path, tmp_path: Path) -> tuple[Path, ModelEntry]:
+    """The tiny recipe around a single-image model in a file, whose pairs serve three steps each."""
+    inner = {"blocks": 1, "width": 8, "heads": 2, "growth": 4, "window": 4, "skip": "bicubic", "factors": [2, 2]}
+    torch.manual_seed(5)
+    base = networks.build("rdst", inner)
+    torch.nn.init.normal_(base.tail.weight, std=0.02)  # type: ignore[union-attr, arg-type]
+    card = ModelCard(
+        id="tiny-single", title="Tiny", version="7", architecture="rdst", task="super-resolve", plane="in-plane", factors=(2, 2),
+        contrasts=("any",), spacing=None, licence="Apache-2.0", intended_use="Tests", hyperparameters=inner,
+    )  # fmt: skip
+    entry = save_model(tmp_path / "single.safetensors", card, base.state_dict())
+    recipe = tmp_path / "based.toml"
+    recipe.write_text(
+        RECIPE.replace("[guidance]", f'[guidance]\nbase = "{entry.path}"\nreuse = 3\ngain = 0.2').replace(
+            "stages = 1", "stages = 1\nhints = true"
+        )
+    )
+    return recipe, entry
+
+
+def test_training_around_a_single_image_model_keeps_it_and_packs_it(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_fraction", lambda plan, progress, budget: 1.0 if progress.step >= 8 else 0.5)
+    monkeypatch.setattr(guided, "CAPACITY", 4)
+    recipe, single = with_single_image_model(study, tmp_path)
+    said: list[str] = []
+    entry = guided.train(recipe, study, tmp_path / "run", minutes=1.0, device="cpu", report=said.append)
+    assert "tiny-single version 7" in entry.card.training.notes and single.digest[:12] in entry.card.training.notes
+    weights, base = load_network(entry).state_dict(), load_network(single).state_dict()
+    assert all(torch.equal(weights[f"base.{name}"], value) for name, value in base.items())
+    assert weights["decoder.tail.weight"].any(), "nothing was learnt"
+    assert any("the base's L1" in line for line in said)
+    guided.train(recipe, study, tmp_path / "run", minutes=1.0, device="cpu", resume=True, report=said.append)
+
+
+def test_a_reservoir_shows_each_pair_several_times_and_replaces_them(
+    study: Path, packed: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """12 pairs drawn, 2 a batch, 4 kept: the first two batches fill it, every later one serves three steps; all six images fit."""
+    monkeypatch.setattr(guided, "CAPACITY", 4)
+    recipe, _ = with_single_image_model(study, tmp_path)
+    plan = guided.with_base(load_recipe(recipe, GuidedRecipe)[0])
+    network = networks.build("fasr", plan.network)
+    assert isinstance(network, fasr.FASR)
+    stream = torch.utils.data.DataLoader(pairs(study, packed), batch_size=2)
+    reservoir = guided.Reservoir(islice(stream, 6), network, loop.make_fabric("cpu"), reuse=3, seed=0)
+    batches = list(reservoir)
+    assert reservoir.drawn == 12 and len(batches) == 1 + 5 * 3
+    kinds = {round(float(pair.sum()), 3) for batch in batches for pair in batch[1]}
+    assert 4 < len(kinds) <= 12  # a flip does not change the sum
+    for low, high, reference, valid, up, down_up in batches:
+        assert low.shape == (2, 1, 8, 8) and all(
+            i.shape == (2, 1, 16, 16) for i in (high, reference, valid, up, down_up)
+        )
+        assert (up - high).abs().mean() < (up - high.flip(-1)).abs().mean()  # turned together
+
+
+def test_the_losses_that_are_ours_are_what_they_say() -> None:
+    truth = torch.rand(2, 1, 16, 16)
+    answer = truth + torch.tensor([0.1, 0.01])[:, None, None, None]
+    assert float(guided.GuidedLoss({"l2": 2.0})(answer, truth, True)) == pytest.approx(0.01 + 0.0001, rel=1e-4)
+    assert float(guided.GuidedLoss({"psnr": 1.0})(answer, truth, True)) == pytest.approx(-(20 + 40) / 2 / 10, rel=1e-4)
+    same = truth.clone().requires_grad_()
+    guided.GuidedLoss({"psnr": 1.0})(same, truth, True).backward()
+    assert same.grad is not None and torch.isfinite(same.grad).all()
+
+
 def test_validation_scores_the_reference_noise_and_none(study: Path, tmp_path: Path) -> None:
     """An untrained network gives bicubic whatever the reference: four equal scores."""
     plan, _ = load_recipe(study / "tiny.toml", GuidedRecipe)
@@ -205,9 +274,11 @@ def test_a_subject_without_a_second_contrast_cannot_guide(study: Path, tmp_path:
         guided.PairDrawer(alone, (guided.SourceSpec("*"),))
 
 
-@pytest.mark.parametrize("recipe", ["fasr-s-inplane-x4", "rdst-e-inplane-x4"])
-def test_the_command_line_trains_a_recipe_by_the_loop_for_its_task(
-    recipe: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("recipe", "expected"), [("fasr-s-inplane-x4", "guided"), ("rdst-e-inplane-x4", "loop"), ("mtsr-mt-s", "gan")]
+)
+def test_the_command_line_trains_a_recipe_by_the_loop_for_it(
+    recipe: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[str] = []
 
@@ -218,10 +289,10 @@ def test_the_command_line_trains_a_recipe_by_the_loop_for_its_task(
 
         return train
 
-    monkeypatch.setattr(guided, "train", by("guided"))
-    monkeypatch.setattr(loop, "train", by("single"))
+    for module in (guided, loop, gan):
+        monkeypatch.setattr(module, "train", by(module.__name__.rsplit(".", 1)[1]))
     assert cli.main(["train", recipe, "--data", "x", "--out", "y", "--minutes", "1"]) == 0
-    assert called == ["guided" if task_of(recipe) == "reference-guided" else "single"]
+    assert called == [expected] == [loop_of(recipe)]
 
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in FOLDER.glob("fasr*.toml")))

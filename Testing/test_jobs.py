@@ -548,7 +548,7 @@ def test_a_reference_is_registered_recorded_and_used(job: Job, tmp_path: Path, m
 def test_a_translation_writes_its_mean_its_uncertainty_and_its_samples(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The dispatch: super-resolution first if asked, then `inference.translation.translate`."""
+    """The dispatch: super-resolution first if asked, then `inference.translate`."""
     asked: dict[str, Any] = {}
 
     def translate(volume: Volume, entry: Any, **options: Any) -> Translation:
@@ -556,13 +556,13 @@ def test_a_translation_writes_its_mean_its_uncertainty_and_its_samples(
         drawn = tuple(
             Volume(np.full(volume.grid.shape, n, np.float32), volume.grid) for n in range(options["samples"] or 1)
         )
-        return Translation(drawn[0], drawn[-1] if len(drawn) > 1 else None, drawn)
+        report = {"robust_range": [0.0, 1.0], "target": options["target"]}
+        return Translation(drawn[0], drawn[-1] if len(drawn) > 1 else None, drawn, report)
 
-    module = types.SimpleNamespace(translate=translate)
-    monkeypatch.setitem(sys.modules, "MRSuperResLib.inference.translation", module)
-    save_tiny(
-        tmp_path / "models", "translator", task="translate", target_contrasts=("T2w",), plane="in-plane", factors=(1, 1)
-    )
+    monkeypatch.setattr(jobs, "translate", translate)
+    fields = {"task": "translate", "target_contrasts": ("T2w",), "plane": "in-plane", "factors": (1, 1)}
+    save_tiny(tmp_path / "models", "translator", **fields, requirements=Requirements(latent=8))
+    save_tiny(tmp_path / "models", "regressor", **fields)
     out = tmp_path / "out"
     wanted = dataclasses.replace(
         job, model="translator", task="translate", target="T2w", samples=3, seed=7, consistency_map=None, truth=None,
@@ -577,8 +577,9 @@ def test_a_translation_writes_its_mean_its_uncertainty_and_its_samples(
     assert [Path(path).name for path in result["outputs"]["samples"]] == left_in(out / "samples")
     assert result["provenance"]["super_resolved_with"]["id"] == "linear"
     assert result["provenance"]["parameters"]["seed"] == 7
+    assert result["provenance"]["translation"] == {"robust_range": [0.0, 1.0], "target": "T2w"}
 
-    single = dataclasses.replace(wanted, samples=None, samples_folder=None)
+    single = dataclasses.replace(wanted, model="regressor", samples=None, samples_folder=None)
     assert "gives one answer only" in run(single)[-1]["message"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .options import Aligned, Cancel, Options, Progress, Translation, Warn
 from .planning import Estimate, Plan, estimate, plan
 from .super_resolution import super_resolve
+from .translation import plan_translation, translate
 
 __all__ = [
     "Aligned",
@@ -17,5 +18,7 @@ __all__ = [
     "Warn",
     "estimate",
     "plan",
+    "plan_translation",
     "super_resolve",
+    "translate",
 ]

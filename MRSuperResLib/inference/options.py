@@ -59,11 +59,15 @@ class Aligned:
 
 @dataclass(frozen=True)
 class Translation:
-    """A translated volume: the answer, its voxel-wise uncertainty in the same units, and the samples behind both."""
+    """A translated volume: the answer, its voxel-wise uncertainty in the same units, and the samples behind both.
+
+    report: for the records: contrasts, samples, and what the intensities mean.
+    """
 
     mean: Volume
     uncertainty: Volume | None = None
     samples: tuple[Volume, ...] = ()
+    report: Mapping[str, Any] = field(default_factory=dict)
 
 
 def silent(stage: str, done: int, total: int, seconds_left: float | None) -> None:

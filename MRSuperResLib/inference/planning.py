@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
 LARGEST_FACTOR = 16.0  # beyond it nothing of the result would be measured
 STRETCH = 1.1  # a request this little above what a pass gives is reached by interpolation, not by another pass
+SQUARE = 1.02  # ratio of a pixel's sides up to which one pair of axes is as square as another
 THICK = 1.2  # slice spacing over in-plane spacing from which a model for any plane is used through the plane
 ACTIVATIONS = (
     16_000.0  # bytes per input pixel at fp32, for cards that state none; measured: RDST-E x4 14,920, RDST 15,386
+)
+TRANSLATION_VOLUMES = (
+    7  # of the scan's size at the busiest moment, the scan included; measured, whatever the number of samples
 )
 LIBRARIES = 600 * 2**20  # bytes of memory that Python, torch and SimpleITK take by themselves
 # Input pixels in a batch. On a CPU more is no faster (RDST-E: 254 and 262 us a pixel at 9,216 and 36,864), only less responsive.
@@ -106,7 +110,7 @@ def plan(
     `UsageError` for a contradictory request, `ModelError` for a model of another plane, `UnsuitableVolume` if the grid
     is too small or already as fine as asked.
     """
-    axis = _slice_axis(grid, slice_axis)
+    axis = _slice_axis(grid, slice_axis, plane or card.plane)
     where = _plane(card, grid, plane, axis)
     axes = (axis,) if where == "through-plane" else tuple(other for other in (2, 1, 0) if other != axis)
     target = _target(grid, card, axes, factor, spacing)
@@ -145,10 +149,11 @@ def estimate(
     """The grid a request would give and the memory it would take, to show before it is run; raises as `plan` does."""
     card = model.card if isinstance(model, ModelEntry) else model
     if card.task == "translate":
-        pixels = math.prod(grid.size) // grid.size[_slice_axis(grid, slice_axis)]
-        memory = LIBRARIES + 4 * 6 * math.prod(grid.size) + int(_network_bytes(card, pixels, device))
-        notes = tuple(("outside-training", f"'{card.id}': {why}") for why in models.coverage(card, grid, contrast))
-        axis = _slice_axis(grid, slice_axis)
+        axis = translation_axis(grid, slice_axis)
+        pixels = math.prod(grid.size) // grid.size[axis]
+        memory = LIBRARIES + 4 * TRANSLATION_VOLUMES * math.prod(grid.size) + int(_network_bytes(card, pixels, device))
+        why = models.coverage(card, grid, contrast, None, axis)
+        notes = tuple(("outside-training", f"'{card.id}': {reason}") for reason in why)
         return Estimate(grid, memory, 0, grid.size[axis], 1, notes, "in-plane", axis)
     made = plan(grid, card, factor=factor, spacing=spacing, plane=plane, slice_axis=slice_axis, contrast=contrast)
     working = max((_network_bytes(card, max(_pixels(made, stage)), device) for stage in made.stages), default=0.0)
@@ -158,6 +163,14 @@ def estimate(
     return Estimate(
         made.target, host, on_device, slices(made), max(1, len(made.stages)), made.notes, made.plane, made.slice_axis
     )
+
+
+def translation_axis(grid: Grid, slice_axis: int | None = None) -> int:
+    """The axis (0, 1, 2) across the slices that a translation sees: the acquired ones, or where spacings are alike the axial."""
+    if slice_axis is None and max(grid.spacing) <= THICK * min(grid.spacing):
+        axial = [axis for axis in range(3) if grid.axis_name(axis) == "axial"]
+        return axial[0] if axial else grid.slice_axis
+    return _slice_axis(grid, slice_axis, "in-plane")
 
 
 def slices(made: Plan) -> int:
@@ -199,7 +212,13 @@ def _pixels(made: Plan, stage: Stage) -> list[int]:
     return [stage.source.shape[view[1]] * stage.source.shape[view[2]] for view in made.views]
 
 
-def _slice_axis(grid: Grid, slice_axis: int | None) -> int:
+def _slice_axis(grid: Grid, slice_axis: int | None, plane: str = "any") -> int:
+    """The axis asked for, or the coarsest; within the plane the one across the squarest pixels, which a coarse matrix has too."""
+    if slice_axis is None and plane == "in-plane":
+        within = [[grid.spacing[other] for other in range(3) if other != axis] for axis in range(3)]
+        stretch = [max(pair) / min(pair) for pair in within]
+        square = [axis for axis in range(3) if stretch[axis] <= min(stretch) * SQUARE]
+        return square[0] if len(square) == 1 else grid.slice_axis
     if slice_axis is None:
         return grid.slice_axis
     if slice_axis not in (0, 1, 2):

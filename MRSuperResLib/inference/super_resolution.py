@@ -92,6 +92,21 @@ def super_resolve(
     else:
         if reference is not None and not isinstance(reference, Aligned):
             reference = align_reference(reference, volume, made, options, warn, progress, cancel)
+        alone = answering(entry, reference, options) if network is None else entry
+        if reference is not None and not reference.valid.any():
+            warn("without-reference", _without_reference(entry, alone))
+        if alone is not entry:
+            return super_resolve(
+                volume,
+                alone,
+                factor=factor,
+                spacing=spacing,
+                plane=plane,
+                options=options,
+                progress=progress,
+                warn=warn,
+                cancel=cancel,
+            )
         result = _refined(volume, entry, made, reference, options, progress, warn, cancel, network)
     if options.project:
         from .. import fidelity  # here, because scipy is slow to import
@@ -114,6 +129,36 @@ def check_task(entry: ModelEntry, reference: object = None) -> None:
         raise ModelError(
             f"'{name}' does not use a reference: leave it out, or choose a reference-guided model", code="wrong-task"
         )
+
+
+def answering(entry: ModelEntry, guide: Aligned | None, options: Options) -> ModelEntry:
+    """The model that answers: `entry`, unless its reference is valid nowhere and it has no single-image network inside.
+
+    Then it is the single-image model of the same plane and factors whose card shows the largest gain, if there is one.
+    """
+    if guide is None or guide.valid.any() or entry.card.hyperparameters.get("base"):
+        return entry
+    card = entry.card
+    others = [
+        other
+        for other in models.list_models(options.model_folders)
+        if other.card.task == "super-resolve" and (other.card.plane, other.card.factors) == (card.plane, card.factors)
+    ]
+    return max(others, key=_gain, default=entry)
+
+
+def _gain(entry: ModelEntry) -> float:
+    """Mean PSNR (dB) over B-spline interpolation on the scans of the card; 0 without any."""
+    gains = [score.psnr - score.baseline["bspline"][0] for score in entry.card.metrics if "bspline" in score.baseline]
+    return sum(gains) / len(gains) if gains else 0.0
+
+
+def _without_reference(entry: ModelEntry, alone: ModelEntry) -> str:
+    if alone is not entry:
+        return f"no reference is used: the answer is that of '{alone.card.id}', from the scan alone"
+    if entry.card.hyperparameters.get("base"):
+        return f"no reference is used: the answer is that of the single-image model inside '{entry.card.id}'"
+    return f"no reference is used: '{entry.card.id}' answers from the scan alone, less well than a single-image model would"
 
 
 def _interpolated(volume: Volume, target: Grid, interpolation: str, progress: Progress) -> Volume:

@@ -233,20 +233,29 @@ def training_pack(data: Path, out: Path, part: str = "train") -> Pack:
     return pack(data / part, out / f"{part}.pack")
 
 
-def save_checkpoint(path: Path, network: nn.Module, average: MovingAverage, optimiser: Any, progress: Progress) -> None:
-    """Everything needed to go on, in one safetensors file, written under a temporary name first."""
+def save_checkpoint(
+    path: Path, network: nn.Module, average: MovingAverage, optimisers: Any, progress: Progress
+) -> None:
+    """Everything needed to go on, in one safetensors file, written under a temporary name first.
+
+    optimisers: one or several Adams over parameters of `network`.
+    """
     tensors: dict[str, Tensor] = {}
     tensors |= {f"network.{name}": value.contiguous() for name, value in network.state_dict().items()}
     tensors |= {f"average.{name}": value.contiguous() for name, value in average.weights.items()}
-    names = [name for name, _ in network.named_parameters()]
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"adam.{names[index]}.{key}": torch.as_tensor(value).contiguous() for key, value in state.items()}
+    for optimiser, names in _named(network, optimisers):
+        for index, state in optimiser.state_dict()["state"].items():
+            tensors |= {
+                f"adam.{names[index]}.{key}": torch.as_tensor(value).contiguous() for key, value in state.items()
+            }
     temporary = path.with_name(f".{path.name}.part")
     save_file(tensors, temporary, metadata={"progress": json.dumps(vars(progress) | {"best": _finite(progress.best)})})
     os.replace(temporary, path)
 
 
-def load_checkpoint(path: Path, network: nn.Module, average: MovingAverage, optimiser: Any, progress: Progress) -> None:
+def load_checkpoint(
+    path: Path, network: nn.Module, average: MovingAverage, optimisers: Any, progress: Progress
+) -> None:
     """The reverse of `save_checkpoint`, into the objects given."""
     if not path.is_file():
         raise UsageError(f"nothing to resume: {path} does not exist")
@@ -260,12 +269,22 @@ def load_checkpoint(path: Path, network: nn.Module, average: MovingAverage, opti
     }
     network.load_state_dict(part["network."])
     average.weights = part["average."]
-    state = optimiser.state_dict()
-    for index, (name, _) in enumerate(network.named_parameters()):
-        moments = {key: part["adam."].get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
-        if moments["step"] is not None:
-            state["state"][index] = moments
-    optimiser.load_state_dict(state)
+    for optimiser, names in _named(network, optimisers):
+        state = optimiser.state_dict()
+        for index, name in enumerate(names):
+            moments = {key: part["adam."].get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            if moments["step"] is not None:
+                state["state"][index] = moments
+        optimiser.load_state_dict(state)
+
+
+def _named(network: nn.Module, optimisers: Any) -> list[tuple[Any, list[str]]]:
+    """Each optimiser with the names, in `network`, of its parameters in its own order."""
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    several = optimisers if isinstance(optimisers, (list, tuple)) else [optimisers]
+    return [
+        (one, [names[id(parameter)] for group in one.param_groups for parameter in group["params"]]) for one in several
+    ]
 
 
 def _finite(value: float) -> float | None:

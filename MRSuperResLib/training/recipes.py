@@ -81,10 +81,13 @@ def load_recipe(name_or_path: str | Path, kind: type[Kind] = Recipe) -> tuple[Ki
         raise UsageError(f"recipe {path}: {error}") from error
 
 
-def task_of(name_or_path: str | Path) -> str:
-    """What a recipe's model will do, which decides the loop that trains it: "super-resolve", "reference-guided", ..."""
-    card = _read(name_or_path)[2].get("card")
-    return str(card.get("task", "")) if isinstance(card, dict) else ""
+def loop_of(name_or_path: str | Path) -> str:
+    """The module of `training` that trains by a recipe: "guided", "gan" for those with [adversarial], else "loop"."""
+    document = _read(name_or_path)[2]
+    card = document.get("card")
+    if isinstance(card, dict) and card.get("task") == "reference-guided":
+        return "guided"
+    return "gan" if "adversarial" in document else "loop"
 
 
 def _read(name_or_path: str | Path) -> tuple[Path, str, dict[str, Any]]:

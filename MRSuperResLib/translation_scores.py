@@ -1,0 +1,439 @@
+"""Score translations on registered pairs: how close, how coherent, how honest about their uncertainty, how diverse.
+
+Intensities of a translated volume are defined up to contrast settings only. Everything is therefore compared on the unit
+scale (`IntensityScale`): the truth's own 0.1 and 99.9 percentiles are 0 and 1, and so are those of the scan where it is
+copied; the network answers on that scale by itself. Scores are taken inside the head's box, as `metrics` takes them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+
+from . import metrics
+from .errors import MissingRequirement, ModelError, UnsuitableVolume, UsageError
+from .inference import Options, plan_translation
+from .inference.translation import Spread, Translator, check_view, guess_contrast, latents
+from .intensity import IntensityScale
+from .models import ModelEntry, Score, find_model
+from .volume import Volume, check_volume, resample
+
+if TYPE_CHECKING:
+    from .inference.translation import TranslationPlan
+
+Distance = Callable[[np.ndarray, np.ndarray], float]  # between two stacks of slices (N, H, W) on the unit scale
+Report = Callable[[str], None]
+
+PAPER_SAMPLES = 5  # of which consecutive ones are compared for diversity: 003 Appendix C
+BINS = 10  # of the calibration curve
+MEAN, SINGLE, CENTRE = "mean", "one sample", "z = 0"
+COPY, MATCHED, REGRESSOR = "input", "matched input", "regressor"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer on one scan. metrics: as `metrics.summary` names them. coherence: see `coherence`."""
+
+    answer: str
+    metrics: dict[str, float]
+    coherence: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the samples' deviation relates to the error of their mean, inside the head.
+
+    scale: what the deviation is to be multiplied by, so that its mean square is the error's. spearman: rank correlation
+    of deviation and absolute error. curve: (calibrated deviation, error), both root mean squares on the unit scale, of
+    BINS equally large groups of voxels, the surest first: equal numbers mean a calibrated map. gap: mean difference of
+    the two, over the mean error.
+    """
+
+    scale: float
+    spearman: float
+    curve: tuple[tuple[float, float], ...]
+    gap: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model on one pair. realism, diversity: by distance, see `evaluate`. spread: deviation and error of each voxel."""
+
+    scan: str
+    model: str
+    source: str
+    target: str
+    samples: int
+    slices: int
+    seconds: float
+    rows: tuple[Row, ...]
+    calibration: Calibration | None
+    realism: dict[str, float]
+    diversity: dict[str, float]
+    spread: tuple[np.ndarray, np.ndarray] = field(repr=False, compare=False)
+
+    def row(self, answer: str) -> Row | None:
+        """The row of that answer, None if it was not scored."""
+        return next((row for row in self.rows if row.answer == answer), None)
+
+
+def evaluate(
+    source: Volume,
+    truth: Volume,
+    model: ModelEntry | str,
+    *,
+    contrast: str | None = None,
+    target: str | None = None,
+    regressor: ModelEntry | str | None = None,
+    samples: int | None = None,
+    slices: int | None = None,
+    seed: int = 0,
+    distances: Mapping[str, Distance] | None = None,
+    options: Options | None = None,
+    report: Report | None = None,
+) -> Evaluation:
+    """`model`'s translation of `source` scored against `truth`, the same person in the target contrast.
+
+    Beside the mean of `samples` answers are scored: one sample, the answer to z = 0, the scan copied, the scan matched
+    to the truth's own histogram (which no method could know: the strongest form of that baseline), and the answer of
+    `regressor`, a model of one answer (of a sampled one, that to z = 0). truth: resampled (linear) where its grid is
+    another, which is reported. contrast, target: by default what the volumes' names say. slices: only that many in the
+    middle of the head; scales are those of the whole volumes anyway. distances: further ones beside "L1", the mean
+    absolute difference; realism is the mean distance of five samples to the truth, diversity that of the four pairs of
+    consecutive ones (Appendix C), both inside the head's box.
+    """
+    options = options or Options()
+    entry = find_model(model, options.model_folders) if isinstance(model, str) else model
+    say = report or (lambda line: None)
+
+    def warn(code: str, message: str) -> None:
+        say(f"  {message} ({code})")
+
+    source, truth = check_volume(source, warn), check_volume(truth, warn)
+    truth = _on_grid(truth, source, warn)
+    wanted = {
+        "target": target or guess_contrast(truth.name),
+        "contrast": contrast or options.contrast,
+        "slice_axis": options.slice_axis,
+        "name": source.name,
+    }
+    made = plan_translation(source.grid, entry.card, samples=samples, **wanted)  # type: ignore[arg-type]
+    check_view(source, made.slice_axis, warn)
+    axis = 2 - made.slice_axis
+    part = _middle(truth.array, axis, slices)
+
+    def stack(volume: Volume) -> np.ndarray:  # (slices, rows, columns), on the unit scale of the whole volume
+        unit = IntensityScale.of(volume.array).to_unit(volume.array)
+        return np.asarray(np.moveaxis(unit, axis, 0)[part], dtype=np.float32)
+
+    started = time.monotonic()
+    real, copied = stack(truth), stack(source)
+    answers, drawn, deviation = _answers(Translator(source, entry, made, options, warn), entry, made, seed, part)
+    seconds = time.monotonic() - started
+    answers[COPY] = copied
+    answers[MATCHED] = histogram_matched(copied, real, metrics.head_box(real))
+    if regressor is not None:
+        plain = find_model(regressor, options.model_folders) if isinstance(regressor, str) else regressor
+        alone = plan_translation(source.grid, plain.card, samples=1, **wanted)  # type: ignore[arg-type]
+        answers[REGRESSOR] = _centre(Translator(source, plain, alone, options, warn), plain, part)
+    rows = tuple(
+        Row(name, metrics.summary(answer, real, axis=0), coherence(answer, real)) for name, answer in answers.items()
+    )
+    mask = head_mask(real)
+    spread = (deviation[mask], np.abs(answers[MEAN] - real)[mask])
+    realism, diversity = _variety(drawn, real, {"L1": _absolute, **(distances or {})})
+    found = Evaluation(
+        truth.name,
+        entry.card.id,
+        made.source,
+        made.target,
+        made.samples,
+        len(real),
+        seconds,
+        rows,
+        calibrate([spread]) if made.samples > 1 else None,
+        realism,
+        diversity,
+        spread,
+    )
+    say(
+        f"{found.scan}  {found.model}  {found.source} to {found.target}: {rows[0].metrics['psnr']:.2f} dB, {seconds:.0f} s"
+    )
+    return found
+
+
+def feature_distances(
+    lpips: str | Path | None = None, digest: str = "", device: str = "auto", report: Report | None = None
+) -> dict[str, Distance]:
+    """The distances by features that can be had here: that of our tissue network, and LPIPS with its weights in a file.
+
+    digest: SHA-256 of the file `lpips`. Raises what `read_lpips` raises; a tissue network that cannot be had (it needs
+    MONAI) is left out, and `report` hears of it.
+    """
+    from . import feature_distances as features
+    from .inference.device import choose_device
+    from .losses.tissue import tissue_features
+
+    where = choose_device(device)
+    found: dict[str, Distance] = {}
+    try:
+        extractor = tissue_features().to(where)
+        found["tissue features"] = partial(features.feature_distance, extractor, device=where)
+    except (MissingRequirement, ModelError) as error:
+        if report:
+            report(f"  no distance by tissue features: {error.message}")
+    if lpips is not None:
+        found["LPIPS"] = features.LPIPS(features.read_lpips(lpips, digest)).to(where).distance
+    return found
+
+
+def histogram_matched(values: np.ndarray, truth: np.ndarray, where: tuple[slice, ...] = ()) -> np.ndarray:
+    """`values` with each replaced by the value of `truth` at the same quantile, both taken inside the box `where`."""
+    ours, counts = np.unique(values[where], return_counts=True)
+    theirs, times = np.unique(truth[where], return_counts=True)
+    quantiles = np.cumsum(counts) / counts.sum()
+    table = np.interp(quantiles, np.cumsum(times) / times.sum(), theirs)
+    return np.asarray(np.interp(values, ours, table), dtype=np.float32)
+
+
+def coherence(answer: np.ndarray, truth: np.ndarray) -> float:
+    """How much neighbouring slices of `answer` (N, H, W) differ, over how much the truth's do: 1 is the truth's own.
+
+    Mean absolute difference of adjacent slices inside the head's box. Below 1 the answer is smoother across slices than
+    the truth (whose noise counts too), above 1 its slices do not fit together.
+    """
+    box = metrics.head_box(truth)
+    steps = [float(np.mean(np.abs(np.diff(stack[box], axis=0)))) for stack in (answer, truth)]
+    return steps[0] / steps[1] if steps[1] else float("inf")
+
+
+def head_mask(truth: np.ndarray) -> np.ndarray:
+    """Which voxels of `truth` (N, H, W) are head: brighter than a tenth of the robust range, or enclosed by such in a slice."""
+    scale = IntensityScale.of(truth)
+    bright = truth > scale.low + metrics.HEAD_LEVEL * (scale.high - scale.low)
+    return np.stack([ndimage.binary_fill_holes(image) for image in bright])
+
+
+def calibrate(spreads: Iterable[tuple[np.ndarray, np.ndarray]]) -> Calibration:
+    """The calibration of (deviations, absolute errors) of the voxels of one or several scans, pooled.
+
+    Raises `UnsuitableVolume` (code "no-spread") when the samples do not differ.
+    """
+    from scipy import stats
+
+    pairs = list(spreads)
+    deviation, error = (np.concatenate([pair[n].ravel() for pair in pairs]).astype(np.float64) for n in (0, 1))
+    if not deviation.size or not float(deviation.max()) > 0:
+        raise UnsuitableVolume(
+            "the samples do not differ anywhere: there is no uncertainty to calibrate", code="no-spread"
+        )
+    scale = _rms(error) / _rms(deviation)
+    groups = np.array_split(np.argsort(deviation, kind="stable"), BINS)
+    curve = tuple((scale * _rms(deviation[group]), _rms(error[group])) for group in groups if group.size)
+    gap = float(np.mean([abs(said - was) for said, was in curve]) / np.mean([was for _, was in curve]))
+    return Calibration(scale, float(stats.spearmanr(deviation, error).statistic), curve, gap)
+
+
+def table(evaluations: Sequence[Evaluation]) -> str:
+    """The scores as text: each answer on each scan, means by direction, margins, calibration, realism and diversity."""
+    if not evaluations:
+        return "nothing was scored"
+    lines = [_line(("scan", "model", "direction", "answer", "PSNR dB", "SSIM", "NMSE", "PSNR/slice", "coherence"))]
+    for found in evaluations:
+        lines += [_line(_cells(found.scan, found, row.answer, [row])) for row in found.rows]
+    for group in _groups(evaluations):
+        first = group[0]
+        lines.append("")
+        for answer in [row.answer for row in first.rows]:
+            rows = [row for row in (found.row(answer) for found in group) if row is not None]
+            lines.append(_line(_cells(f"mean over {len(group)} scans", first, answer, rows)))
+        lines += _conclusions(group)
+    return "\n".join(lines)
+
+
+def to_json(evaluations: Sequence[Evaluation]) -> str:
+    """The evaluations, voxel arrays left out, and the calibration of each model over all of them."""
+    cases = [
+        {name: value for name, value in asdict(replace(found, spread=_NOTHING)).items() if name != "spread"}
+        for found in evaluations
+    ]
+    pooled = {model: asdict(made) for model, made in calibrations(evaluations).items()}
+    return json.dumps({"evaluations": cases, "calibration": pooled}, indent=1)
+
+
+def calibrations(evaluations: Sequence[Evaluation]) -> dict[str, Calibration]:
+    """Each sampled model's calibration over all its scans and directions."""
+    models = dict.fromkeys(found.model for found in evaluations if found.calibration is not None)
+    return {model: calibrate(found.spread for found in evaluations if found.model == model) for model in models}
+
+
+def publish(evaluations: Sequence[Evaluation], model: ModelEntry | str, out: str | Path) -> ModelEntry:
+    """Write `model` to the file `out` with its scores and the calibration of its uncertainty in its card."""
+    from .models import load_network, save_model
+
+    entry = find_model(model) if isinstance(model, str) else model
+    own = [found for found in evaluations if found.model == entry.card.id]
+    if not own:
+        raise UsageError(f"'{entry.card.id}' was not scored: nothing to print in its card")
+    found = calibrations(own).get(entry.card.id)
+    scale = None if found is None else round(found.scale, 4)
+    card = replace(
+        entry.card,
+        metrics=tuple(_score(case) for case in own),
+        requirements=replace(entry.card.requirements, uncertainty_scale=scale),
+    )
+    return save_model(out, card, load_network(entry, "cpu").state_dict())
+
+
+_NOTHING = (np.zeros(0, np.float32), np.zeros(0, np.float32))
+
+
+def _answers(
+    translator: Translator, entry: ModelEntry, made: TranslationPlan, seed: int, part: slice
+) -> tuple[dict[str, np.ndarray], list[np.ndarray], np.ndarray]:
+    """The model's answers by name, the samples that Appendix C compares, and the voxel-wise deviation, slices first."""
+    spread, drawn = Spread(), []
+    sampled = entry.card.requirements.latent > 0
+    for number, z in enumerate(latents(entry.card, max(made.samples, PAPER_SAMPLES if sampled else 1), seed)):
+        sample = np.moveaxis(translator.answer(z, part=part), translator.axis, 0)
+        if number < made.samples:
+            spread.add(sample)
+        if number < PAPER_SAMPLES:
+            drawn.append(sample)
+    answers = {MEAN: spread.mean}
+    if sampled:
+        answers |= {SINGLE: drawn[0], CENTRE: _centre(translator, entry, part)}
+    return answers, drawn, spread.deviation()
+
+
+def _centre(translator: Translator, entry: ModelEntry, part: slice) -> np.ndarray:
+    """The answer to z = 0."""
+    z = np.zeros(entry.card.requirements.latent, dtype=np.float32)
+    return np.moveaxis(translator.answer(z, part=part), translator.axis, 0)
+
+
+def _variety(
+    drawn: Sequence[np.ndarray], truth: np.ndarray, distances: Mapping[str, Distance]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Realism and diversity of the samples by distance, inside the head's box."""
+    box = metrics.head_box(truth)
+    inside, real = [sample[box] for sample in drawn], truth[box]
+    realism = {name: float(np.mean([apart(one, real) for one in inside])) for name, apart in distances.items()}
+    diversity = {
+        name: float(np.mean([apart(*pair) for pair in pairwise(inside)]))
+        for name, apart in distances.items()
+        if len(inside) > 1
+    }
+    return realism, diversity
+
+
+def _absolute(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.mean(np.abs(a - b)))
+
+
+def _on_grid(truth: Volume, source: Volume, warn: Callable[[str, str], None]) -> Volume:
+    if truth.grid.same_as(source.grid):
+        return truth
+    centres = [grid.corners().mean(axis=0)[None] for grid in (truth.grid, source.grid)]
+    if not (source.grid.contains(centres[0]).any() or truth.grid.contains(centres[1]).any()):
+        raise UnsuitableVolume(
+            "the ground truth does not lie where the scan lies: is it of the same patient and session?",
+            code="truth-elsewhere",
+        )
+    warn("truth-resampled", "the ground truth lies on another grid than the scan: it was resampled (linear)")
+    return resample(truth, source.grid, "linear")
+
+
+def _middle(truth: np.ndarray, axis: int, count: int | None) -> slice:
+    """`count` slices along array `axis` in the middle of the head."""
+    size = truth.shape[axis]
+    if count is not None and count < 2:
+        raise UsageError(f"{count} slices are asked for, expected at least 2: their neighbours are compared")
+    if count is None or count >= size:
+        return slice(0, size)
+    first, last, _ = metrics.head_box(truth)[axis].indices(size)
+    start = max(0, min((first + last - count) // 2, size - count))
+    return slice(start, start + count)
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def _groups(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
+    """By model and direction."""
+    groups: dict[tuple[str, str, str], list[Evaluation]] = {}
+    for found in evaluations:
+        groups.setdefault((found.model, found.source, found.target), []).append(found)
+    return list(groups.values())
+
+
+def _line(cells: Sequence[str]) -> str:
+    widths = (24, 16, 14, 14, 8, 7, 8, 10, 9)
+    return "  ".join(
+        f"{cell:{'<' if n < 4 else '>'}{width}}" for n, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ).rstrip()
+
+
+def _cells(scan: str, found: Evaluation, answer: str, rows: Sequence[Row]) -> tuple[str, ...]:
+    def mean(name: str) -> float:
+        return float(np.mean([row.metrics[name] for row in rows]))
+
+    return (
+        scan,
+        found.model,
+        f"{found.source} to {found.target}",
+        f"mean of {found.samples}" if answer == MEAN and found.samples > 1 else answer,
+        f"{mean('psnr'):.2f}",
+        f"{mean('ssim'):.4f}",
+        f"{mean('nmse'):.5f}",
+        f"{mean('psnr_slices'):.2f}",
+        f"{float(np.mean([row.coherence for row in rows])):.3f}",
+    )
+
+
+def _conclusions(group: Sequence[Evaluation]) -> list[str]:
+    """What the scores of one model and direction say."""
+    lines = []
+    for baseline in (COPY, MATCHED, REGRESSOR):
+        gains = [found.rows[0].metrics["psnr"] - row.metrics["psnr"] for found in group if (row := found.row(baseline))]
+        if gains:
+            lines.append(f"  {np.mean(gains):+.2f} dB over the {baseline} (least {min(gains):+.2f})")
+    if group[0].calibration is not None:
+        pooled = calibrate(found.spread for found in group)
+        lines.append(
+            f"  uncertainty: Spearman {pooled.spearman:.3f}, scale {pooled.scale:.3f}, gap {100 * pooled.gap:.0f} %"
+        )
+        points = "  ".join(f"{said:.3f}/{was:.3f}" for said, was in pooled.curve)
+        lines.append(f"  calibrated deviation/error: {points}")
+    for name in group[0].realism:
+        realism = np.mean([found.realism[name] for found in group])
+        line = f"  {name}: realism {realism:.4f}"
+        if name in group[0].diversity:
+            line += f", diversity {np.mean([found.diversity[name] for found in group]):.4f}"
+        lines.append(line)
+    return lines
+
+
+def _score(found: Evaluation) -> Score:
+    """A line of the card."""
+    own = found.rows[0].metrics
+    beside = {name: row.metrics for name in (COPY, MATCHED, REGRESSOR) if (row := found.row(name))}
+    return Score(
+        scan=found.scan,
+        plane="in-plane",
+        degradation=f"{found.source} to {found.target}",
+        psnr=round(own["psnr"], 3),
+        ssim=round(own["ssim"], 5),
+        nmse=round(own["nmse"], 6),
+        baseline={name: (round(other["psnr"], 3), round(other["ssim"], 5)) for name, other in beside.items()},
+    )
