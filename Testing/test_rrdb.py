@@ -108,7 +108,7 @@ def test_cost() -> None:
         published = low * (9 * 64 + blocks * rrdb + trunk) + trunk * (middle + high + high) + high * 9 * 64
         with torch.device("meta"):
             network = build(kept=kept)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
             assert network(torch.zeros(1, 1, 64, 64, device="meta")).shape == (1, 1, 256, 256)
         assert counter.get_total_flops() == 2 * (published - saved)
 
@@ -142,6 +142,8 @@ def test_every_even_block_is_removed() -> None:
     for wrong in ("even", [0, 1], [3, 2], [2, 2], [24], []):
         with pytest.raises(ModelError, match="kept is"):
             networks.build("rrdb", {"kept": wrong, "width": 4, "growth": 2})
+    with pytest.raises(ModelError, match="factors are"):
+        networks.build("rrdb", {"factors": [1, 1], "width": 4, "growth": 2})
     with pytest.raises(ModelError, match="skip is 'linear'"):
         networks.build("rrdb", {"skip": "linear", "width": 4, "growth": 2})
 
@@ -152,6 +154,17 @@ def test_any_size_and_any_factor_per_axis() -> None:
         network = small(factors=factors, skip="bicubic", feedback=0.5)
         assert network(x).shape == (2, 1, *shape) and network.factors == factors
     assert small()(torch.rand(1, 1, 1, 1)).shape == (1, 1, 4, 4)
+
+
+@pytest.mark.parametrize("factors", [(4, 4), (4, 1), (1, 4), (3, 3)])
+@pytest.mark.parametrize("rows", [5, 16, 17, 40, 67])
+def test_inference_by_bands_gives_the_same_as_at_once(factors: tuple[int, int], rows: int) -> None:
+    torch.manual_seed(0)
+    network, x = small(blocks=1, factors=factors).double(), torch.rand(2, 1, rows, 6).double()
+    with torch.no_grad():
+        by_bands = network(x)
+    torch.testing.assert_close(by_bands, network(x))
+    assert by_bands.shape == (2, 1, rows * factors[0], 6 * factors[1])
 
 
 def test_untrained_network_with_skip_is_bicubic_interpolation_on_the_same_edges() -> None:

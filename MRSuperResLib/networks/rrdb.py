@@ -11,6 +11,7 @@ the output; `feedback` adds a share of one back-projection.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ from .rdst import upsampling_steps
 SCALING = 0.2  # of residuals, ESRGAN section 3.1
 SLOPE = 0.2  # of the leaky ReLUs
 SMALLER_INITIALISATION = 0.1  # of the dense blocks' weights, ESRGAN section 3.1 and its supplement
+BAND = 32  # rows before the last enlargement that are finished at a time
 
 # Key layouts of public ESRGAN files: as first published, its later code, BasicSR and Real-ESRGAN.
 DENSE = re.compile(r"(?:model\.1\.sub|RRDB_trunk|body)\.(\d+)\.(?:RDB|rdb)([123])\.conv([1-5])(?:\.0)?\.(weight|bias)")
@@ -111,6 +113,8 @@ class RRDBNet(nn.Module):
         self.skip = skip
         self.feedback = feedback
         self.steps = upsampling_steps(factors)
+        if not self.steps:
+            raise ValueError(f"factors are {factors}, expected an enlargement along one axis at least")
         self.conv_first = nn.Conv2d(channels, width, 3, padding=1)
         self.body = nn.ModuleDict({str(number): RRDB(width, growth) for number in self.kept})
         self.conv_body = nn.Conv2d(width, width, 3, padding=1)
@@ -128,14 +132,30 @@ class RRDBNet(nn.Module):
         for block in self.body.values():
             deep = block(deep)
         features = shallow + self.conv_body(deep)
-        for (rows, columns), convolution in zip(self.steps, self.upsampling, strict=True):
-            features = _leaky(enlarged(features, (rows, columns), convolution))  # type: ignore[arg-type]
-        answer = few_channels(_leaky(self.conv_hr(features)), self.conv_last)
+        for step, convolution in zip(self.steps[:-1], self.upsampling, strict=False):
+            features = _leaky(enlarged(features, step, convolution))  # type: ignore[arg-type]
+        answer = self.finished(features) if torch.is_grad_enabled() else self.finished_in_bands(features)
         if self.skip == "bicubic":
             size = (x.shape[-2] * self.factors[0], x.shape[-1] * self.factors[1])
             with torch.autocast(x.device.type, enabled=False):  # the residual is small beside this term
                 answer = answer + bicubic(x.float(), size)
         return back_projected(answer, x, self.feedback) if self.feedback else answer
+
+    def finished(self, features: Tensor) -> Tensor:
+        """The last enlargement and the last two convolutions: (B, width, H, W) -> (B, channels, ...)."""
+        fine = _leaky(enlarged(features, self.steps[-1], self.upsampling[-1]))  # type: ignore[arg-type]
+        return few_channels(_leaky(self.conv_hr(fine)), self.conv_last)
+
+    def finished_in_bands(self, features: Tensor) -> Tensor:
+        """The same by bands of rows, which need little memory and stay in a processor's cache."""
+        height, factor = features.shape[-2], self.steps[-1][0]
+        halo = math.ceil(3 / factor)  # what three 3x3 convolutions see beyond a band
+        bands = []
+        for start in range(0, height, BAND):
+            stop, low = min(start + BAND, height), max(start - halo, 0)
+            band = self.finished(features[..., low : min(stop + halo, height), :])
+            bands.append(band[..., (start - low) * factor : (stop - low) * factor, :])
+        return torch.cat(bands, dim=-2)
 
 
 def enlarged(x: Tensor, factors: tuple[int, int], convolution: nn.Conv2d) -> Tensor:

@@ -101,7 +101,7 @@ def measure(
 def multiply_adds(network: nn.Module, size: int) -> int:
     """What `network` multiplies and adds for one slice of `size` x `size`, by torch's counter (which has 2 for each)."""
     x = torch.zeros(1, 1, size, size, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter:
         network.to("meta")(x)
     return int(counter.get_total_flops()) // 2
 
