@@ -45,7 +45,7 @@ def expected_files() -> set[str]:
     library = {
         path.relative_to(REPOSITORY).as_posix()
         for path in (REPOSITORY / "MRSuperResLib").rglob("*")
-        if path.is_file() and path.suffix in (".py", ".toml", ".typed", ".json")
+        if path.is_file() and path.suffix in (".py", ".toml", ".typed", ".json", ".safetensors")
     }
     models = {
         f"MRSuperResLib/Resources/Models/{path.name}"
@@ -61,7 +61,7 @@ def check(wheel: Path) -> str:
     missing = sorted(expected_files() - names)
     if missing:
         raise SystemExit(f"{wheel.name} lacks {', '.join(missing)}")
-    models = sorted(Path(name).name for name in names if name.endswith(".safetensors"))
+    models = sorted(Path(name).name for name in names if Path(name).match("Resources/Models/*.safetensors"))
     recipes = [name for name in names if "/training/recipes/" in name and name.endswith(".toml")]
     for what, found in (("a model", models), ("a training recipe", recipes)):
         if not found:
