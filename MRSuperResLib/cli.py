@@ -169,7 +169,10 @@ def _add_resolution_arguments(parser: argparse.ArgumentParser) -> None:
         "--plane", type=_plane, metavar="PLANE", help="in-plane or through-plane; by default the model's"
     )
     parser.add_argument(
-        "--slice-axis", type=int, metavar="A", help="0, 1 or 2 (i, j, k); by default that of the coarsest spacing"
+        "--slice-axis",
+        type=int,
+        metavar="A",
+        help="0, 1 or 2 (i, j, k); by default across square pixels, or the coarsest",
     )
 
 

@@ -24,6 +24,7 @@ from MRSuperResLib import models
 from MRSuperResLib.documents import encode
 from MRSuperResLib.errors import Cancelled, MRSuperResError, OutputError, UsageError
 from MRSuperResLib.inference import estimate as estimate_grid
+from MRSuperResLib.inference.planning import slice_axis_for
 from MRSuperResLib.jobs import Job
 from MRSuperResLib.provenance import sidecar_path
 from MRSuperResLib.staging import PREFIX as STAGED
@@ -649,10 +650,8 @@ class Item:
 def refinedSpacing(node, plane, length):
     """mm along i, j, k of a result: `length` along the axes that `plane` refines, the node's own along the others."""
     grid = scene.gridOf(node)
-    through = plane == "through-plane"
-    return tuple(
-        float(length) if (axis == grid.slice_axis) == through else own for axis, own in enumerate(grid.spacing)
-    )
+    sliced, through = slice_axis_for(grid, plane=plane), plane == "through-plane"
+    return tuple(float(length) if (axis == sliced) == through else own for axis, own in enumerate(grid.spacing))
 
 
 def wait(run):

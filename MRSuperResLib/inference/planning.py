@@ -110,7 +110,7 @@ def plan(
     `UsageError` for a contradictory request, `ModelError` for a model of another plane, `UnsuitableVolume` if the grid
     is too small or already as fine as asked.
     """
-    axis = _slice_axis(grid, slice_axis, plane or card.plane)
+    axis = slice_axis_for(grid, slice_axis, plane or card.plane)
     where = _plane(card, grid, plane, axis)
     axes = (axis,) if where == "through-plane" else tuple(other for other in (2, 1, 0) if other != axis)
     target = _target(grid, card, axes, factor, spacing)
@@ -170,7 +170,7 @@ def translation_axis(grid: Grid, slice_axis: int | None = None) -> int:
     if slice_axis is None and max(grid.spacing) <= THICK * min(grid.spacing):
         axial = [axis for axis in range(3) if grid.axis_name(axis) == "axial"]
         return axial[0] if axial else grid.slice_axis
-    return _slice_axis(grid, slice_axis, "in-plane")
+    return slice_axis_for(grid, slice_axis, "in-plane")
 
 
 def slices(made: Plan) -> int:
@@ -212,7 +212,7 @@ def _pixels(made: Plan, stage: Stage) -> list[int]:
     return [stage.source.shape[view[1]] * stage.source.shape[view[2]] for view in made.views]
 
 
-def _slice_axis(grid: Grid, slice_axis: int | None, plane: str = "any") -> int:
+def slice_axis_for(grid: Grid, slice_axis: int | None = None, plane: str = "any") -> int:
     """The axis asked for, or the coarsest; within the plane the one across the squarest pixels, which a coarse matrix has too."""
     if slice_axis is None and plane == "in-plane":
         within = [[grid.spacing[other] for other in range(3) if other != axis] for axis in range(3)]
