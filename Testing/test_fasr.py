@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from MRSuperResLib import networks
 from MRSuperResLib.errors import MissingRequirement, ModelError
 from MRSuperResLib.losses.fourier import FourierLoss
 from MRSuperResLib.losses.perceptual import PerceptualLoss, read_vgg19
+from MRSuperResLib.models import ModelCard, load_network, read_entry, save_model
 from MRSuperResLib.networks import fasr
 
 SMALL = {"size": "s", "widths": [4, 8, 8], "stages": 1, "embedding": 8}
@@ -181,6 +183,145 @@ def test_without_a_valid_reference_nothing_of_it_reaches_the_answer() -> None:
     assert (one - seen).abs().max() > 1e-3
 
 
+def on_base(**changes: Any) -> fasr.FASR:
+    """A small network around an RDST of one block, both with weights that do something."""
+    torch.manual_seed(2)
+    factors = changes.get("factors", [2, 2])
+    inner = {"blocks": 1, "width": 8, "heads": 2, "growth": 4, "window": 4, "skip": "bicubic", "factors": factors}
+    base = {"architecture": "rdst", "hyperparameters": inner}
+    network = networks.build("fasr", {**SMALL, "hints": True, "factors": factors, "base": base, **changes})
+    assert isinstance(network, fasr.FASR) and network.base is not None
+    nn.init.normal_(network.base.tail.weight, std=0.1)  # type: ignore[union-attr, arg-type]
+    return network.eval()
+
+
+@pytest.mark.parametrize("factors", [[2, 2], [4, 4], [4, 1]])
+def test_before_training_the_answer_is_the_single_image_models(factors: list[int]) -> None:
+    network, x = on_base(factors=factors), torch.rand(2, 1, 9, 13)
+    reference = torch.rand(2, 1, 9 * factors[0], 13 * factors[1])
+    with torch.inference_mode():
+        assert torch.equal(network(x, reference), network.base(x))  # type: ignore[misc]
+
+
+def test_without_a_reference_the_answer_is_the_single_image_models_to_the_last_bit() -> None:
+    """Trained or not: for a whole slice, for one slice of a batch, and in the part that a reference does not cover."""
+    network, x = on_base(), torch.rand(2, 1, 32, 32)
+    nn.init.normal_(network.decoder.tail.weight)
+    reference, valid = torch.rand(2, 1, 64, 64), torch.ones(2, 1, 64, 64)
+    with torch.inference_mode():
+        alone = network.base(x)  # type: ignore[misc]
+        assert torch.equal(network(x, reference, torch.zeros_like(valid)), alone)
+        valid[0] = 0
+        answer = network(x, reference, valid)
+        assert torch.equal(answer[0], alone[0]) and (answer[1] - alone[1]).abs().max() > 1e-2
+        valid[1, :, :, 48:] = 0
+        answer = network(x, reference, valid)
+    assert torch.equal(answer[1, :, :, 48:], alone[1, :, :, 48:])
+    assert (answer[1, :, :, :32] - alone[1, :, :, :32]).abs().max() > 1e-2
+
+
+def test_the_reference_fades_inside_its_border_and_not_at_the_edge_of_the_image() -> None:
+    valid = torch.ones(1, 1, 40, 80)
+    assert torch.equal(fasr.faded(valid), valid)
+    valid[..., 60:] = 0
+    weight = fasr.faded(valid)
+    assert not weight[..., 60:].any() and torch.equal(
+        weight[..., : 60 - 2 * fasr.BORDER], valid[..., : 60 - 2 * fasr.BORDER]
+    )
+    steps = weight[0, 0, 5].diff()
+    assert (steps <= 0).all() and -steps.min() < 0.2  # no artefact: nothing jumps
+
+
+def test_hints_do_not_depend_on_the_scaling_of_the_reference() -> None:
+    """Gain and offset of the reference leave the guess of the missing detail alone; inverted contrast as well."""
+    torch.manual_seed(0)
+    low, sharp = torch.rand(1, 1, 32, 32), torch.rand(1, 1, 32, 32)
+    soft, mask = fasr.windowed(sharp, 1), torch.ones(1, 1, 32, 32)
+    hints = fasr.hints_of(low, sharp, soft, mask, (2, 4, 9))
+    assert hints.shape[1] == fasr.HINT_CHANNELS
+    for gain, offset in ((3.0, 0.0), (1.0, 0.7), (-2.0, 1.5)):
+        other = fasr.hints_of(low, gain * sharp + offset, gain * soft + offset, mask, (2, 4, 9))
+        torch.testing.assert_close(other[:, 1::2], hints[:, 1::2], rtol=0.1, atol=5e-3)
+    assert not fasr.hints_of(low, sharp, soft, torch.zeros_like(mask), (2, 4, 9)).any()
+
+
+def test_hints_find_the_detail_of_a_linear_contrast() -> None:
+    """Where the scan is 0.5 - 0.4 times the reference, the guess is -0.4 times what the base misses in the reference."""
+    torch.manual_seed(0)
+    sharp = fasr.windowed(torch.rand(1, 1, 48, 48), 1) * 30  # far above the variance that counts as noise
+    soft = fasr.windowed(sharp, 1)
+    hints = fasr.hints_of(0.5 - 0.4 * soft, sharp, soft, torch.ones_like(sharp), (2, 4, 9)) / fasr.HINT_GAIN
+    for guess in (1, 3, 5):
+        torch.testing.assert_close(hints[:, guess : guess + 1], -0.4 * (sharp - soft), rtol=0.02, atol=1e-3)
+        assert float(hints[:, guess + 1].mean() * fasr.HINT_GAIN) < -0.99  # the correlation
+
+
+def test_strangers_transfer_little() -> None:
+    """An unrelated image of the same texture: the guess is under a tenth of the detail, in the largest window."""
+    torch.manual_seed(0)
+    low, sharp = (fasr.windowed(torch.rand(1, 1, 64, 64), 1) * 3 for _ in range(2))
+    soft = fasr.windowed(sharp, 1)
+    hints = fasr.hints_of(low, sharp, soft, torch.ones_like(sharp), (2, 4, 9))
+    assert hints[:, 5].std() < 0.1 * hints[:, 0].std()
+
+
+def test_another_contrast_is_trusted_and_noise_is_not() -> None:
+    """What the reference may add is weighed by correlation: near 1 for an inverted contrast, near 0 for white or smooth noise."""
+    torch.manual_seed(0)
+    rows, columns = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    low = (0.5 + 0.2 * torch.sin(rows / 4) * torch.cos(columns / 5) + 0.1 * torch.sin(columns / 2.3))[None, None]
+    mask, trust = torch.ones_like(low), {}
+    for name, soft in (
+        ("inverted", 1 - 0.7 * low),
+        ("white", torch.rand_like(low)),
+        ("smooth", fasr.windowed(torch.rand_like(low), 2)),
+    ):
+        trust[name] = float(fasr.trusted(fasr.hints_of(low, soft + 0.01, soft, mask, (4, 8, 16)), 16).mean())
+    assert trust["inverted"] > 0.95 and trust["white"] < 0.05 and trust["smooth"] < 0.25, trust
+
+
+def test_the_base_is_frozen_and_stays_in_evaluation_mode() -> None:
+    network = on_base().train()
+    assert network.training and not network.base.training  # type: ignore[union-attr]
+    before = {name: value.clone() for name, value in network.base.state_dict().items()}  # type: ignore[union-attr]
+    optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=0.1)
+    network(torch.rand(1, 1, 16, 16), torch.rand(1, 1, 32, 32)).square().mean().backward()
+    optimiser.step()
+    assert network.decoder.tail.weight.any()
+    for name, value in network.base.state_dict().items():  # type: ignore[union-attr]
+        assert torch.equal(value, before[name])
+    names = [name.startswith("base.") for name, _ in network.named_parameters()]
+    assert names == sorted(names)  # what is trained comes first
+
+
+def test_a_network_with_a_base_travels_in_one_package(tmp_path: Path) -> None:
+    network = on_base().half().float()  # packages hold fp16
+    nn.init.constant_(network.decoder.tail.weight, 0.125)
+    inner = {"blocks": 1, "width": 8, "heads": 2, "growth": 4, "window": 4, "skip": "bicubic", "factors": [2, 2]}
+    hyperparameters = {
+        **SMALL,
+        "hints": True,
+        "factors": [2, 2],
+        "base": {"architecture": "rdst", "hyperparameters": inner},
+    }
+    card = ModelCard(
+        id="tiny", title="Tiny", version="1", architecture="fasr", task="reference-guided", plane="in-plane", factors=(2, 2),
+        contrasts=("any",), spacing=None, licence="Apache-2.0", intended_use="Tests", hyperparameters=hyperparameters,
+    )  # fmt: skip
+    entry = save_model(tmp_path / "tiny.safetensors", card, network.state_dict())
+    again = load_network(read_entry(entry.path or ""))
+    x, reference = torch.rand(1, 1, 16, 16), torch.rand(1, 1, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(again(x, reference), network(x, reference), rtol=1e-5, atol=1e-5)
+    assert not any(p.requires_grad for p in again.parameters())
+
+
+def test_a_base_of_another_factor_is_refused() -> None:
+    inner = {"blocks": 1, "width": 8, "heads": 2, "growth": 4, "window": 4, "factors": [4, 4]}
+    with pytest.raises(ModelError, match="base's factors"):
+        networks.build("fasr", {**SMALL, "factors": [2, 2], "base": {"architecture": "rdst", "hyperparameters": inner}})
+
+
 def test_far_from_the_reference_the_answer_is_that_without_one() -> None:
     """A reference that covers one side leaves the other as it would be alone: no artefact reaches across."""
     network, x = trained_looking(), torch.rand(1, 1, 8, 64)
@@ -197,7 +338,14 @@ def test_a_reference_of_the_wrong_size_or_a_bad_argument_is_refused() -> None:
     network = networks.build("fasr", SMALL)
     with pytest.raises(ValueError, match="expected"):
         network(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 16, 16))
-    for wrong in ({"patch": 6}, {"similarity": "l2"}, {"size": "xl"}, {"factors": [1, 1]}, {"colour": 3}):
+    for wrong in (
+        {"patch": 6},
+        {"similarity": "l2"},
+        {"size": "xl"},
+        {"factors": [1, 1]},
+        {"trust": [0.7, 0.3]},
+        {"colour": 3},
+    ):
         with pytest.raises(ModelError, match="hyper-parameters"):
             networks.build("fasr", wrong)
 

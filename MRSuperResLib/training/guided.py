@@ -1,19 +1,20 @@
 """Training of reference-guided networks: two contrasts of one subject, references moved, missing or wrong, and the loop.
 
-Everything that single-image training has already comes from `loop`: checkpoints, exact resume, moving average, export. A recipe has
-one section more, [guidance].
+Everything that single-image training has already comes from `loop`: checkpoints, resume, moving average, export. A recipe has one
+section more, [guidance].
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from scipy import ndimage
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -24,7 +25,8 @@ from ..documents import BadDocument
 from ..errors import UsageError
 from ..losses.fourier import FourierLoss
 from ..losses.perceptual import PerceptualLoss, read_vgg19
-from ..models import ModelEntry
+from ..models import ModelEntry, find_model, load_network
+from ..networks.fasr import FASR
 from . import loop
 from .data import ATTEMPTS, FOREGROUND, MARGIN, AugmentationSpec, DataSpec, SourceSpec, degrade, recoloured, trim
 from .data import CropDrawer as SingleDrawer
@@ -33,9 +35,13 @@ from .pack import Entry, Pack
 from .recipes import Recipe, load_recipe
 from .synthesis import synthesise
 
-LOSSES = ("l1", "perceptual", "fourier")
+LOSSES = ("l1", "l2", "psnr", "perceptual", "fourier")
+AIR_SHARE = 0.2  # of the crops that are mostly air, how many are kept: noise in air is to go, too
 VALIDATION_PAIRS = 32
 VALIDATION_SEED = 20
+LEAST_ERROR = 1e-6  # mean squared; below it, 60 dB, there is nothing to gain
+CAPACITY = 128  # pairs of a `Reservoir`
+RESERVOIR_SEED = 5
 
 Guided = tuple[Tensor, Tensor, Tensor, Tensor]  # low (1, p, p); high, reference, valid (1, p*fh, p*fw)
 
@@ -46,10 +52,13 @@ class GuidanceSpec:
 
     misaligned: moved by up to `shift` mm along rows and columns, small moves more often than large, and up to `rotation` degrees.
     missing: none at all (valid is 0). partial: cut off along a line. wrong: of another place or person, or noise. noise: largest
-    standard deviation added, on the networks' scale. contrast_probability: of a made-up contrast curve, for each image.
+    standard deviation added, on the networks' scale. gain: the reference is multiplied by 1 - gain to 1 + gain, as another scaling
+    of its intensities would.
     coarse: the part of the training with L1 alone, before the other losses (10 of 60 epochs in the paper). rest_rate: learning rate
     of all but the texture extractor over that of the extractor (0.1 in the paper). vgg, vgg_digest: a local file of VGG-19's
     ImageNet weights, and its SHA-256, for the extractor and the perceptual loss; "" to start from random weights.
+    base: id or file of a single-image model to build in, frozen (see `networks.fasr`); "" for none. reuse: how many steps a drawn
+    pair serves on average, flipped anew each time; 1 draws every pair afresh. A base's answers cost more than a step does.
     """
 
     misaligned: float = 0.5
@@ -59,10 +68,13 @@ class GuidanceSpec:
     partial: float = 0.05
     wrong: float = 0.1
     noise: float = 0.02
+    gain: float = 0.0
     coarse: float = 1.0
     rest_rate: float = 1.0
     vgg: str = ""
     vgg_digest: str = ""
+    base: str = ""
+    reuse: int = 1
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,7 @@ class PairDrawer(SingleDrawer):
         for _ in range(ATTEMPTS):
             group = groups[rng.integers(len(groups))]
             images = self._registered(group, source.planes, wanted, rng)
-            if images[0].mean() > FOREGROUND:
+            if images[0].mean() > FOREGROUND or rng.random() < AIR_SHARE:
                 break
         if zoom != 1.0:
             ratio = (shape[0] / wanted[0], shape[1] / wanted[1])
@@ -182,6 +194,8 @@ class GuidedPairs(IterableDataset[Guided]):
     ) -> tuple[np.ndarray, np.ndarray]:
         """The reference as registration and mistakes may leave it."""
         plan = self.guidance
+        if plan.gain:
+            reference = reference * np.float32(rng.uniform(1 - plan.gain, 1 + plan.gain))
         if rng.random() < plan.wrong:
             reference = self._wrong(reference.shape, rng)
         elif rng.random() < plan.misaligned:
@@ -217,8 +231,52 @@ def half_plane(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     return (np.cos(angle) * rows + np.sin(angle) * columns > rng.uniform(-0.5, 0.5)).astype(np.float32)
 
 
+class Reservoir:
+    """Batches of pairs with what the network's base makes of them (`FASR.starts`), each pair used in several steps.
+
+    Until `CAPACITY` pairs are there every step draws a fresh batch, later every `reuse`-th does and replaces others at random. A
+    batch is flipped as a whole, and transposed where the factors allow. drawn: pairs taken from `stream` so far.
+    """
+
+    def __init__(
+        self, stream: Iterable[Sequence[Tensor]], network: FASR, fabric: Fabric, reuse: int, seed: int
+    ) -> None:
+        self.stream, self.network, self.fabric, self.reuse = stream, network, fabric, reuse
+        self.drawn = 0
+        self.rng = np.random.default_rng((seed, RESERVOIR_SEED))
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        """low, high, reference, valid, I_LR up, I_Ref down-up: each (batch, 1, rows, columns)."""
+        kept: list[tuple[Tensor, ...]] = []
+        for batch in self.stream:
+            fresh = [image.to(self.fabric.device, non_blocking=True) for image in batch]
+            low, _, reference, valid = fresh
+            with torch.no_grad(), self.fabric.autocast():
+                fresh += self.network.starts(low, reference, valid)
+            count = len(low)
+            self.drawn += count
+            if len(kept) >= CAPACITY:
+                for place in sorted(self.rng.choice(len(kept), count, replace=False), reverse=True):
+                    kept.pop(place)
+            kept += zip(*(image.unbind() for image in fresh), strict=True)
+            for _ in range(self.reuse if len(kept) >= CAPACITY else 1):
+                chosen = [kept[place] for place in self.rng.choice(len(kept), count, replace=False)]
+                yield self._turned([torch.stack(images) for images in zip(*chosen, strict=True)])
+
+    def _turned(self, images: list[Tensor]) -> list[Tensor]:
+        axes = [axis for axis in (-2, -1) if self.rng.random() < 0.5]
+        images = [image.flip(axes) for image in images] if axes else images
+        if self.network.factors[0] == self.network.factors[1] and self.rng.random() < 0.5:
+            images = [image.transpose(-2, -1).contiguous() for image in images]
+        return images
+
+
 class GuidedLoss(nn.Module):
-    """Eq. 25 with a weight for each term; the others than L1 join after the coarse stage."""
+    """Eq. 25 with a weight for each term; perceptual and Fourier join after the coarse stage.
+
+    Ours: "l2", the mean squared error, because what a reference adds is rare and large, at edges, where L1 asks for little of it;
+    and "psnr", the mean over images of -PSNR / 10, which is L2 with images that are easy counting as much as hard ones.
+    """
 
     def __init__(self, weights: dict[str, float], extractor: nn.Module | None = None) -> None:
         super().__init__()
@@ -232,7 +290,13 @@ class GuidedLoss(nn.Module):
 
     def forward(self, answer: Tensor, truth: Tensor, coarse: bool) -> Tensor:
         """Both (B, 1, H, W), float32."""
-        total = self.weights.get("l1", 0.0) * (answer - truth).abs().mean()
+        difference = answer - truth
+        total = self.weights.get("l1", 0.0) * difference.abs().mean()
+        if self.weights.get("l2"):
+            total = total + self.weights["l2"] * difference.square().mean()
+        if self.weights.get("psnr"):
+            errors = difference.square().mean((1, 2, 3)).clamp_min(LEAST_ERROR)
+            total = total + self.weights["psnr"] * errors.log10().mean()
         if coarse:
             return total
         if self.weights.get("fourier"):
@@ -255,9 +319,13 @@ def train(
     workers: int = 0,
     report: Report = print,
 ) -> ModelEntry:
-    """Train a reference-guided network; arguments and result as `loop.train`."""
+    """Train a reference-guided network; arguments and result as `loop.train`.
+
+    A resumed run draws the pairs that the interrupted one would have; with `guidance.reuse` it begins with new ones.
+    """
     plan, text = load_recipe(recipe, GuidedRecipe)
     guidance = plan.guidance
+    plan = with_base(plan)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.toml").write_text(text, encoding="utf-8")
@@ -272,6 +340,9 @@ def train(
         feature_network.load_vgg(weights)  # type: ignore[operator,union-attr]
     if init:
         report(loop.initialise(network, init))
+    assert isinstance(network, FASR)
+    if guidance.base:
+        network.base.load_state_dict(load_network(find_model(guidance.base)).state_dict())  # type: ignore[union-attr]
     card_fields, _ = loop.checked_card(plan)
     losses = GuidedLoss(plan.loss, feature_network).to(fabric.device)  # type: ignore[arg-type]
     optimiser = torch.optim.Adam(parameter_groups(network, guidance.rest_rate), lr=plan.optimisation.learning_rate)
@@ -297,31 +368,40 @@ def train(
     )
     validator = GuidedValidator(plan, Path(data), out, network.factors, report)
     started, offset, last_save, last_check = time.monotonic(), progress.minutes, time.monotonic(), progress.minutes
-    running: list[float] = []
-    for batch in batches:
+    total, counted = torch.zeros(2, device=fabric.device), 0
+    source = (
+        Reservoir(batches, network, fabric, guidance.reuse, seed + progress.step) if guidance.reuse > 1 else batches
+    )
+    before = progress.samples
+    for batch in source:
         done = loop._fraction(plan, progress, budget)
         if done >= 1:
             break
         loop.set_rate(optimiser, plan, progress.step, done)
         for group in optimiser.param_groups:
             group["lr"] *= group["ratio"]
-        low, high, reference, valid = (image.to(fabric.device, non_blocking=True) for image in batch)
-        loss = losses(model(low, reference, valid).float(), high, done < guidance.coarse)
+        low, high, reference, valid, *start = (image.to(fabric.device, non_blocking=True) for image in batch)
+        answer = model(low, reference, valid, start or None)
+        loss = losses(answer.float(), high, done < guidance.coarse)
         optimiser.zero_grad(set_to_none=True)
+        if not loss.requires_grad:  # no reference in the whole batch: the base alone answered
+            continue
         fabric.backward(loss)
         if plan.optimisation.clip:
             fabric.clip_gradients(model, optimiser, max_norm=plan.optimisation.clip)
         optimiser.step()
         progress.step += 1
-        progress.samples += len(low)
+        progress.samples = before + source.drawn if isinstance(source, Reservoir) else progress.samples + len(low)
         average.update(network, progress.step)
         progress.minutes = offset + (time.monotonic() - started) / 60
+        first = (start[0] - high).abs().mean() if start else torch.zeros_like(loss)
+        total, counted = total + torch.stack((loss.detach(), first)), counted + 1
         if progress.step % CURVE_STEPS == 0 or progress.step == 1:
-            running.append(float(loss.detach()))
-            loop.curve(out, progress, loss=running[-1], rate=optimiser.param_groups[0]["lr"])
-            report(
-                f"step {progress.step:6d}  {progress.minutes:6.1f} min  loss {sum(running[-8:]) / len(running[-8:]):.5f}"
-            )
+            mean, of_base = (total / counted).tolist()
+            loop.curve(out, progress, loss=mean, rate=optimiser.param_groups[0]["lr"])
+            beside = f", the base's L1 {of_base:.5f}" if start else ""
+            report(f"step {progress.step:6d}  {progress.minutes:6.1f} min  loss {mean:.5f}{beside}")
+            total, counted = torch.zeros(2, device=fabric.device), 0
         if fabric.is_global_zero and progress.minutes - last_check >= plan.validation.every_minutes:
             scores = validator.score(network, average)
             loop.curve(out, progress, **scores)
@@ -337,9 +417,24 @@ def train(
     return loop.export(out, plan, card_fields, average, progress, str(recipe))
 
 
+def with_base(plan: GuidedRecipe) -> GuidedRecipe:
+    """`plan` with the base that [guidance] names written out in [network], and named in the card's notes."""
+    if not plan.guidance.base:
+        return plan
+    entry = find_model(plan.guidance.base)
+    base = {"architecture": entry.card.architecture, "hyperparameters": dict(entry.card.hyperparameters)}
+    training = dict(plan.card.get("training", {}))
+    built_in = f"{entry.card.id} version {entry.card.version} (digest {entry.digest[:12]}) is built in, frozen"
+    training["notes"] = "; ".join(part for part in (training.get("notes", ""), built_in) if part)
+    return replace(plan, network={**plan.network, "base": base}, card={**plan.card, "training": training})
+
+
 def parameter_groups(network: nn.Module, rest_rate: float) -> list[dict[str, object]]:
-    """The texture extractor at the recipe's rate and the rest at `rest_rate` of it, in the order of `network.parameters()`."""
-    named = list(network.named_parameters())
+    """The texture extractor at the recipe's rate and the rest at `rest_rate` of it, in the order of the network's parameters.
+
+    What is frozen is left out; it comes last in the network, so that the optimiser counts as the network does.
+    """
+    named = [(name, value) for name, value in network.named_parameters() if value.requires_grad]
     extractor = [value for name, value in named if name.startswith("extractor.")]
     rest = [value for name, value in named if not name.startswith("extractor.")]
     if not extractor or not all(a is b for a, (_, b) in zip([*extractor, *rest], named, strict=True)):
@@ -352,8 +447,11 @@ class GuidedValidator:
 
     def __init__(self, plan: GuidedRecipe, data: Path, out: Path, factors: tuple[int, int], report: Report) -> None:
         self.report = report
-        self.network = networks.build(plan.architecture, plan.network).eval()
+        network = networks.build(plan.architecture, plan.network).eval()
+        assert isinstance(network, FASR)
+        self.network = network
         self.pairs: Guided | None = None
+        self.starts: dict[str, tuple[Tensor, Tensor]] = {}
         if not ((data / "val").is_dir() or (data / "val.pack").is_file()):
             report(f"{data} has no val: nothing is validated, the last weights are kept as the best")
             return
@@ -378,13 +476,15 @@ class GuidedValidator:
         low, high, reference, valid = (images.to(device) for images in self.pairs)
         model = self.network.to(device)
         noise = torch.rand(reference.shape, generator=torch.Generator().manual_seed(VALIDATION_SEED)).to(device)
-        answers = {
-            "psnr": (reference, valid),
-            "psnr_noise": (noise, valid),
-            "psnr_alone": (torch.zeros_like(reference), torch.zeros_like(valid)),
-        }
+        scores = {}
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            scores = {name: _psnr(model(low, *images).float(), high) for name, images in answers.items()}
+            for name, image in {"psnr": reference, "psnr_noise": noise}.items():
+                if name not in self.starts:  # no trained weight changes them
+                    self.starts[name] = model.starts(low, image, valid)
+                scores[name] = _psnr(model(low, image, valid, self.starts[name]).float(), high)
+            scores["psnr_alone"] = _psnr(
+                model(low, reference, torch.zeros_like(valid), (self.starts["psnr"][0], torch.zeros_like(high))), high
+            )
         with torch.autocast(device.type, enabled=False):
             scores["psnr_bicubic"] = _psnr(
                 nn.functional.interpolate(low, high.shape[-2:], mode="bicubic", antialias=True), high
@@ -393,6 +493,17 @@ class GuidedValidator:
             "  held out, dB: " + ", ".join(f"{name[5:] or 'guided'} {value:.2f}" for name, value in scores.items())
         )
         return scores
+
+
+def score_package(
+    entry: ModelEntry, recipe: str | Path, data: str | Path, out: str | Path, report: Report = print
+) -> dict[str, float]:
+    """What `GuidedValidator` finds for a model package trained by `recipe`; `out`: where a pack of `data`/val may be made."""
+    plan = with_base(load_recipe(recipe, GuidedRecipe)[0])
+    network = load_network(entry)
+    assert isinstance(network, FASR)
+    validator = GuidedValidator(plan, Path(data), Path(out), network.factors, report)
+    return validator.score(network, MovingAverage(network, 0.0))
 
 
 def _has_pairs(pack: Pack, source: SourceSpec) -> bool:
