@@ -166,6 +166,27 @@ def test_chosen_nodes_are_filled_and_maps_and_scores_come_back(logic: Any) -> No
     assert result.metrics["psnr"] > 0 and {"reading", "writing", "scoring"} <= set(seen)
 
 
+def test_a_translation_brings_its_samples_and_their_spread_into_the_scene(logic: Any) -> None:
+    from MRSuperResSupport.logic import RunRequest, wait
+
+    node = volume("T1w scan", AXES["oblique"], size=(48, 40, 4))
+    request = RunRequest(
+        node, "mtsr-mt-s", task="translate", contrast="T1w", target="T2w", samples=2, seed=3, uncertaintyMap=True
+    )
+    run = logic.start(request)
+    wait(run)
+    assert run.error is None, run.error
+    result = run.result
+    samples = np.array([slicer.util.arrayFromVolume(sample) for sample in result.samples])
+    assert len(samples) == 2
+    mean, spread = (slicer.util.arrayFromVolume(made) for made in (result.output, result.uncertaintyMap))
+    np.testing.assert_allclose(mean, samples.mean(0), atol=1e-2 * np.ptp(samples))
+    scale = logic.model("mtsr-mt-s").card.requirements.uncertainty_scale
+    np.testing.assert_allclose(spread, scale * samples.std(0, ddof=1), atol=1e-2 * spread.max())
+    for made in (result.output, result.uncertaintyMap, *result.samples):
+        np.testing.assert_allclose(world_corners(made), world_corners(node), atol=1e-4)
+
+
 def test_unsuitable_nodes_are_refused_with_the_reason(logic: Any) -> None:
     from MRSuperResLib.errors import MRSuperResError
 
