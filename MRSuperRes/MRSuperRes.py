@@ -64,13 +64,15 @@ class MRSuperRes(ScriptedLoadableModule):
             "prior through plane), MTSR-MRI (super-resolution and translation), FASR-Net (reference-guided) and "
             "DisViT (disentangled representation losses). Each model's card cites its paper.</p>"
         )
-        slicer.app.connect("startupCompleted()", _registerSampleData)
+        slicer.app.connect("startupCompleted()", _register)
 
 
-def _registerSampleData():
+def _register():
+    """Tell the application of the samples, and of the comparing layouts that a scene to be loaded may need."""
     from MRSuperResSupport import samples
 
     samples.register()
+    compare.registerLayouts()
 
 
 class Task(enum.Enum):
@@ -240,6 +242,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         mrml = slicer.mrmlScene
         self.addObserver(mrml, mrml.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(mrml, mrml.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(mrml, mrml.StartImportEvent, self.onSceneStartImport)
         self.addObserver(mrml, mrml.EndImportEvent, self.onSceneEndImport)
         self.addObserver(mrml, mrml.NodeRemovedEvent, self._onNodeRemoved)
         self.initializeParameterNode()
@@ -283,9 +286,15 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.initializeParameterNode()
 
+    def onSceneStartImport(self, caller=None, event=None):
+        """A scene comes node by node: the lists it fills must not choose in place of what was saved (Slicer issue 7492)."""
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+
     def onSceneEndImport(self, caller=None, event=None):
-        """A scene was loaded, perhaps with a parameter node of ours in it."""
+        """A scene was loaded, perhaps with a parameter node of ours in it, whose volumes are only now all there."""
         if self._parameterNode is not None or self.parent.isEntered:
+            self.setParameterNode(None)
             self.initializeParameterNode()
 
     def _onNodeRemoved(self, caller=None, event=None):
@@ -300,9 +309,13 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.setParameterNode(MRSuperResParameterNode(node))
         self._refresh()
         if self._live(self._parameterNode.inputVolume) is None:
-            first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-            if first is not None and not first.IsA("vtkMRMLLabelMapVolumeNode"):
-                self._parameterNode.inputVolume = first
+            offered = [  # what the list shows: neither label maps nor colour volumes, which are of derived classes
+                node
+                for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+                if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors()
+            ]
+            if offered:
+                self._parameterNode.inputVolume = offered[0]
 
     def setParameterNode(self, parameterNode):
         """Bind the panel to `parameterNode` (a `MRSuperResParameterNode`), or to none."""
@@ -367,7 +380,8 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _refresh(self, caller=None, event=None):
         """Bring the whole panel in line with the parameter node and the scene."""
-        if self._parameterNode is None or self._refreshing or slicer.mrmlScene.IsClosing():
+        mrml = slicer.mrmlScene
+        if self._parameterNode is None or self._refreshing or mrml.IsClosing() or mrml.IsImporting():
             return
         self._refreshing = True
         try:
@@ -618,6 +632,8 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 return _("The reference must be another scan than the input.")
             if self.logic.refusal(reference):
                 return _("Reference: {reason}").format(reason=self.logic.refusal(reference))
+        if parameters.task is Task.TRANSLATE and parameters.contrast is Contrast.UNKNOWN:
+            return _("Choose the scan's contrast.")
         if parameters.task is Task.TRANSLATE and not parameters.target:
             return _("This model makes no contrast other than the scan's own: choose another model.")
         if truth is not None and self.logic.refusal(truth):
@@ -984,6 +1000,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             options |= {
                 "contrast": parameters.contrast.value,
                 "target": parameters.target,
+                "samples": parameters.samples if self._draws() else None,
                 "seed": parameters.seed,
                 "superResolveWith": parameters.firstModel or None,
             }
@@ -1054,7 +1071,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.logCollapsibleButton.collapsed = not failed
         made = [result.output for result in results if result.error is None and hasattr(result.output, "IsA")]
         made = [node for node in made if self._live(node) is not None and node.IsA("vtkMRMLVolumeNode")]
-        if made:
+        if made and not self._compare.isShown:  # its views are slice views too
             self._present(made[-1])
         self._fillMany()
 

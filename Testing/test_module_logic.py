@@ -187,6 +187,17 @@ def test_a_translation_brings_its_samples_and_their_spread_into_the_scene(logic:
         np.testing.assert_allclose(world_corners(made), world_corners(node), atol=1e-4)
 
 
+def test_many_translations_to_different_contrasts_lie_side_by_side(logic: Any, tmp_path: Path) -> None:
+    node = volume("T1w scan", AXES["oblique"], size=(48, 40, 4))
+    for target in ("T2w", "FLAIR"):
+        (made,) = logic.superResolveMany([node], "mtsr-mt-s", tmp_path, target=target, samples=2)
+        assert made.error is None and not made.skipped, made.error
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".json") == [
+        "T1w_scan_as_FLAIR_(mtsr-mt-s).nrrd",
+        "T1w_scan_as_T2w_(mtsr-mt-s).nrrd",
+    ]
+
+
 def test_unsuitable_nodes_are_refused_with_the_reason(logic: Any) -> None:
     from MRSuperResLib.errors import MRSuperResError
 

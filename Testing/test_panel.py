@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any, ClassVar
 from xml.etree import ElementTree
@@ -303,6 +304,10 @@ def test_translation_offers_other_contrasts_samples_and_a_seed(panel: Any, modul
     request = panel._request()
     assert (request.task, request.target, request.samples, request.uncertaintyMap) == ("translate", "FLAIR", 5, True)
     assert request.factor is None and request.plane is None and request.consistencyMap is None
+    panel._parameterNode.samples = 3
+    assert panel._manyOptions()["samples"] == 3
+    panel._parameterNode.contrast = module.Contrast.UNKNOWN
+    assert tip(panel) == (False, "Choose the scan's contrast.")
 
 
 def test_the_card_is_shown_and_hidden_models_say_why(panel: Any, module: Any, monkeypatch: Any) -> None:
@@ -455,18 +460,25 @@ def test_deleting_the_input_is_noticed(panel: Any, module: Any) -> None:
     assert tip(panel) == (False, "Select the volume to work on.")
 
 
-def test_choices_come_back_with_a_saved_scene(panel: Any, module: Any, tmp_path: Path) -> None:
-    chosen(panel, module, factor=3.0, seed=7, precision=module.Precision.FP32)
-    panel._parameterNode.contrast = module.Contrast.FLAIR
+def test_choices_and_results_come_back_with_a_saved_scene(panel: Any, module: Any, tmp_path: Path) -> None:
+    """Its volumes come one by one: the list of inputs would take the first of them if it were let."""
+    scan("T1 other")
+    node = chosen(panel, module, factor=3.0, seed=7, precision=module.Precision.FP32)
+    parameters, result = panel._parameterNode, scan("result")
+    parameters.contrast = module.Contrast.FLAIR
+    parameters.outputVolume, parameters.metrics, parameters.madeFor = result, '{"psnr": 30.0}', panel._subject()
+    parameters.parameterNode.SetNodeReferenceID(module.RESULT_ROLE, result.GetID())
     slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
     assert slicer.mrmlScene.Commit()
-    slicer.mrmlScene.Clear()
-    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
     slicer.mrmlScene.Connect()
-    panel.initializeParameterNode()
     found = panel._parameterNode
     assert (found.factor, found.seed, found.precision) == (3.0, 7, module.Precision.FP32)
-    assert found.inputVolume.GetName() == "T2 thick"
+    assert found.contrast is module.Contrast.FLAIR
+    assert found.inputVolume is not node and slicer.mrmlScene.IsNodePresent(found.inputVolume)
+    assert (found.inputVolume.GetName(), found.outputVolume.GetName()) == ("T2 thick", "result")
+    assert json.loads(found.metrics) == {"psnr": 30.0} and panel._last(module.RESULT_ROLE) is found.outputVolume
+    found.inputVolume = slicer.util.getFirstNodeByClassByName("vtkMRMLScalarVolumeNode", "T1 other")
+    assert got(panel.ui.inputSelector, "currentText") == "T1 other", "the lists are bound again"
 
 
 def test_quitting_waits_for_the_worker_and_leaves_no_file(panel: Any, module: Any) -> None:
@@ -503,6 +515,26 @@ def test_a_sample_needs_no_network(panel: Any, module: Any) -> None:
     assert panel.logic.guessContrast(thick) == "T1w"
     offered = [entry.card.id for entry in panel.logic.suitable(thick, "through-plane", "T1w")[0]]
     assert "rdst-e-through-x4" in offered
+
+
+def test_a_sample_that_cannot_be_downloaded_is_told_in_the_panel_it_was_asked_for_in(
+    module: Any, monkeypatch: Any
+) -> None:
+    from MRSuperResSupport import samples
+
+    asked: list[Any] = []
+    logic = types.SimpleNamespace(downloadFromSource=lambda source: asked.append(source) or [])
+    monkeypatch.setattr(slicer.modules, "SampleDataWidget", types.SimpleNamespace(logic=logic), raising=False)
+    assert samples.load("a source") == [] and asked == ["a source"]
+
+
+def test_the_first_input_is_one_that_the_list_shows(panel: Any) -> None:
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "colours")
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    node = scan()
+    panel._parameterNode.inputVolume = None
+    panel.initializeParameterNode()
+    assert panel._parameterNode.inputVolume is node
 
 
 def test_a_second_panel_after_a_reload_works(panel: Any, slicerApp: Any) -> None:
@@ -774,6 +806,7 @@ def test_compare_lays_out_linked_views_and_goes_back(panel: Any, module: Any) ->
     module.compare.colourMap(error)
     layout = slicer.app.layoutManager().layoutLogic().GetLayoutNode()
     layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
+    layout.AddMaximizedViewNode(slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode())
     crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     crosshair.SetCrosshairMode(crosshair.NoCrosshair)
     node.GetDisplayNode().AutoWindowLevelOff()
@@ -783,6 +816,7 @@ def test_compare_lays_out_linked_views_and_goes_back(panel: Any, module: Any) ->
     panel.ui.compareButton.click()
     panel.ui.compareButton.click()
     slicer.mrmlScene.RemoveObserver(tag)
+    assert layout.GetNumberOfMaximizedViewNodes() == 0, "it would be all there is to see"
     names = list(module.compare.VIEWS)
     legends = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
     assert len(legends) == 1 and legends[0].GetPrimaryDisplayNode() is error.GetDisplayNode()
@@ -812,6 +846,24 @@ def test_compare_lays_out_linked_views_and_goes_back(panel: Any, module: Any) ->
     panel.ui.restoreLayoutButton.click()
     assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpView
     assert crosshair.GetCrosshairMode() == crosshair.NoCrosshair
+
+
+def test_a_scene_saved_while_comparing_opens_with_views_and_a_way_back(panel: Any, module: Any, slicerApp: Any) -> None:
+    layout = slicerApp.layoutManager().layoutLogic().GetLayoutNode()
+    layout.SetViewArrangement(layout.SlicerLayoutConventionalView)
+    for number in module.compare.LAYOUTS.values():
+        layout.SetLayoutDescription(number, "")  # as in an application that has not compared yet
+    module.MRSuperRes(types.SimpleNamespace())
+    signal, receiver = slicerApp.connected[-1]
+    assert signal == "startupCompleted()"
+    receiver()
+    assert all(layout.IsLayoutDescription(number) for number in module.compare.LAYOUTS.values())
+    layout.SetViewArrangement(module.compare.LAYOUTS[2])  # what reading the scene does
+    panel._refresh()
+    assert slicerApp.layoutManager().sliceViewNames() == list(module.compare.VIEWS[:2])
+    assert got(panel.ui.restoreLayoutButton, "enabled")
+    panel.ui.restoreLayoutButton.click()
+    assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpView
 
 
 def test_the_slider_goes_through_the_samples(panel: Any, module: Any) -> None:

@@ -10,7 +10,16 @@ import vtk
 
 from .words import _
 
-__all__ = ["FLICKER_MILLISECONDS", "LAYOUTS", "VIEWS", "Comparison", "colourMap", "compositeNode", "sliceNode"]
+__all__ = [
+    "FLICKER_MILLISECONDS",
+    "LAYOUTS",
+    "VIEWS",
+    "Comparison",
+    "colourMap",
+    "compositeNode",
+    "registerLayouts",
+    "sliceNode",
+]
 
 VIEWS = ("MRSuperResInput", "MRSuperResResult", "MRSuperResMap")
 LAYOUTS = {2: 7411, 3: 7412}  # by number of views; numbers above 999 are free for modules
@@ -87,6 +96,16 @@ def _layout(count):
     return f'<layout type="horizontal" split="true">{items}</layout>'
 
 
+def registerLayouts():
+    """Make the layouts known: a scene that was saved while comparing has no views in an application that lacks them."""
+    layout = _layoutNode()
+    if layout is None:  # no window
+        return
+    for count, number in LAYOUTS.items():
+        if not layout.AddLayoutDescription(number, _layout(count)):
+            layout.SetLayoutDescription(number, _layout(count))
+
+
 def _sliceWidget(name):
     """The slice view of one of `VIEWS`, None while its layout is not shown."""
     manager = slicer.app.layoutManager()
@@ -160,7 +179,8 @@ class Comparison:
                 (crosshair.GetCrosshairMode(), crosshair.GetCrosshairBehavior()) if crosshair else None,
             )
         count = 2 if shownMap is None else 3
-        _setLayout(layout, count)
+        registerLayouts()
+        slicer.app.layoutManager().setLayout(LAYOUTS[count])  # unlike the node's own, it leaves a maximized view
         slicer.app.processEvents(qt.QEventLoop.ExcludeUserInputEvents)  # views have their sizes only then
         self._unlink()
         self._result = result
@@ -200,14 +220,14 @@ class Comparison:
             self.setBlend(0.0 if compositeNode(VIEWS[1]).GetForegroundOpacity() > 0.5 else 1.0)
 
     def restore(self):
-        """The layout and cross-hair there were before."""
+        """The layout and cross-hair there were before; the four views if a loaded scene brought the comparing layout."""
         self._unlink()
-        layout, crosshair = _layoutNode(), _crosshair()
-        if self._before is None or layout is None:
+        manager, crosshair = slicer.app.layoutManager(), _crosshair()
+        if manager is None or not (self._before or self.isShown):
             return
-        arrangement, cross = self._before
+        arrangement, cross = self._before or (slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView, None)
         self._before = None
-        layout.SetViewArrangement(arrangement)
+        manager.setLayout(arrangement)
         if crosshair and cross:
             crosshair.SetCrosshairMode(cross[0])
             crosshair.SetCrosshairBehavior(cross[1])
@@ -235,15 +255,6 @@ class Comparison:
         for display, tag in self._observed:
             display.RemoveObserver(tag)
         self._observed = []
-
-
-def _setLayout(layout, count):
-    number, text = LAYOUTS[count], _layout(count)
-    if layout.IsLayoutDescription(number):
-        layout.SetLayoutDescription(number, text)
-    else:
-        layout.AddLayoutDescription(number, text)
-    layout.SetViewArrangement(number)
 
 
 def _setLayers(name, background, foreground=None):

@@ -578,7 +578,7 @@ class ManyRun:
         return True
 
     def _unique(self, name):
-        stem = scene.fileName(scene.resultName(scene.stemOf(name), self._model))
+        stem = scene.fileName(self._named(scene.stemOf(name)))
         number, unique = 1, stem
         while unique in self._taken:
             number += 1
@@ -586,12 +586,15 @@ class ManyRun:
         self._taken.add(unique)
         return unique
 
+    def _named(self, name):
+        return scene.resultName(name, self._model, target=self._options.get("target") or "")
+
     def _intoSequence(self, item, node):
         """Move a frame's result into the sequence of results, which has the source's index."""
         source, index = item.sequence
         made = self._sequences.get(source.GetID())
         if made is None:
-            name = scene.resultName(source.GetName(), self._model)
+            name = self._named(source.GetName())
             made = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", slicer.mrmlScene.GenerateUniqueName(name))
             made.SetIndexName(source.GetIndexName())
             made.SetIndexUnit(source.GetIndexUnit())
@@ -692,7 +695,7 @@ def jobOf(request, folder, outputFile=None):
     files = {"input": folder / "input.nrrd", "output": outputFile or folder / "output.nrrd"}
     files |= {role: folder / f"{role}.nrrd" for role in ("reference", "truth") if getattr(request, role)}
     files |= {key: folder / f"{key}.nrrd" for name, key in MAPS.items() if getattr(request, name)}
-    if request.samples and request.samples > 1:
+    if request.samples and request.samples > 1 and outputFile is None:  # beside a file the mean is wanted, and nothing else
         files["samples_folder"] = folder / "samples"
     return Job.from_json(
         {

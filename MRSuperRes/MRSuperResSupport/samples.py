@@ -51,7 +51,9 @@ def load(source):
     """
     import SampleData
 
-    loaded = SampleData.SampleDataLogic().downloadFromSource(source)
+    panel = getattr(slicer.modules, "SampleDataWidget", None)  # its own logic writes into its log, a new one does not
+    logic = panel.logic if panel is not None else SampleData.SampleDataLogic()
+    loaded = logic.downloadFromSource(source)
     nodes = [node for node in loaded if isinstance(node, slicer.vtkMRMLNode)]
     return [_thick(nodes[0]), nodes[0]] if nodes else []
 

@@ -63,6 +63,12 @@ class LayoutManager:
     def layoutLogic(self) -> Any:
         return self._logic
 
+    def setLayout(self, number: int) -> None:
+        node = self._logic.GetLayoutNode()
+        if node.GetViewArrangement() != number:
+            node.RemoveAllMaximizedViewNodes()
+            node.SetViewArrangement(number if node.IsLayoutDescription(number) else node.SlicerLayoutConventionalView)
+
     def sliceViewNames(self) -> list[str]:
         views = self._logic.GetViewNodes()
         nodes = [views.GetItemAsObject(number) for number in range(views.GetNumberOfItems())]
