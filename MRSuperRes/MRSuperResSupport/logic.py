@@ -695,7 +695,7 @@ def jobOf(request, folder, outputFile=None):
     files = {"input": folder / "input.nrrd", "output": outputFile or folder / "output.nrrd"}
     files |= {role: folder / f"{role}.nrrd" for role in ("reference", "truth") if getattr(request, role)}
     files |= {key: folder / f"{key}.nrrd" for name, key in MAPS.items() if getattr(request, name)}
-    if request.samples and request.samples > 1 and outputFile is None:  # beside a file the mean is wanted, and nothing else
+    if request.samples and request.samples > 1 and outputFile is None:  # beside a file only the mean is wanted
         files["samples_folder"] = folder / "samples"
     return Job.from_json(
         {

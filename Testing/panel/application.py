@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import atexit
+import ctypes
 import sys
 import time
 import types
@@ -19,6 +20,9 @@ from . import parameters, sampledata, widgets
 
 RUNNING: list[Application] = []
 KEPT: list[Any] = []  # Qt and VTK objects with cycles between them are not for the garbage collector
+# PySide6 gives away references to None that are not its own; before Python 3.12 losing the last is fatal. Never freed:
+NONES = [None] * 10**6
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(NONES))
 COLOURS = 256
 MODULE = Path(__file__).resolve().parents[2] / "MRSuperRes"
 
