@@ -162,6 +162,31 @@ def test_training_ends_in_a_package_and_goes_on_from_its_checkpoint(
     assert (tmp_path / "once" / "curves.csv").read_text().startswith("step,minutes,name,value\n1,")
 
 
+def test_every_loop_moves_its_network_to_the_device_before_it_resumes(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`load_checkpoint` puts moments where the weights are: on a GPU they must be there by then. The meta device stands in."""
+    there: list[set[str]] = []
+
+    class Elsewhere(loop.Fabric):  # type: ignore[misc]
+        device = torch.device("meta")
+
+    def load(path: Path, network: torch.nn.Module, average: loop.MovingAverage, *rest: object) -> None:
+        there.append({value.device.type for value in (*network.state_dict().values(), *average.weights.values())})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "make_fabric", lambda device: Elsewhere(accelerator="cpu", devices=1))
+    monkeypatch.setattr(loop, "load_checkpoint", load)
+    for train, recipe in (
+        (loop.train, "rdst-e-inplane-x4"),
+        (guided.train, study / "tiny.toml"),
+        (gan.train, "mtsr-mt-s"),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path, tmp_path / "out", minutes=1.0, resume=True, report=lambda line: None)
+    assert there == [{"meta"}] * 3
+
+
 def with_single_image_model(study: Path, tmp_path: Path) -> tuple[Path, ModelEntry]:
     """The tiny recipe around a single-image model in a file, whose pairs serve three steps each."""
     inner = {"blocks": 1, "width": 8, "heads": 2, "growth": 4, "window": 4, "skip": "bicubic", "factors": [2, 2]}

@@ -220,6 +220,22 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(study: Path, tmp_pat
         torch.testing.assert_close(resumed[name], value, atol=0, rtol=0)
 
 
+def test_a_checkpoint_is_loaded_onto_the_networks_device(tmp_path: Path) -> None:
+    """A GPU's Adam cannot step with moments that stayed in the computer's memory; the meta device stands in for the GPU here."""
+    saved = torch.nn.Linear(2, 2)
+    optimiser = torch.optim.Adam(saved.parameters())
+    saved(torch.ones(1, 2)).sum().backward()
+    optimiser.step()
+    loop.save_checkpoint(tmp_path / "c", saved, loop.MovingAverage(saved, 0.9), optimiser, loop.Progress(step=1))
+    network = torch.nn.Linear(2, 2, device="meta")
+    optimiser, average = torch.optim.Adam(network.parameters()), loop.MovingAverage(network, 0.9)
+    with pytest.warns(UserWarning, match="meta"):  # of the weights themselves, which it drops
+        loop.load_checkpoint(tmp_path / "c", network, average, optimiser, loop.Progress())
+    moments = [state[key] for state in optimiser.state.values() for key in ("exp_avg", "exp_avg_sq")]
+    assert len(moments) == 4 and len(average.weights) == 2
+    assert {value.device.type for value in (*moments, *average.weights.values())} == {"meta"}
+
+
 def test_training_lowers_the_loss_and_ships_a_loadable_model(study: Path, tmp_path: Path) -> None:
     _train(study, tmp_path / "run", 60)
     entry = find_model(tmp_path / "run" / "tiny.safetensors")

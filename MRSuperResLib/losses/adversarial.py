@@ -11,7 +11,10 @@ REAL, FAKE = 1.0, 0.0
 
 
 def judged(scores: Iterable[Tensor], wanted: float) -> Tensor:
-    """Mean over scales of the mean squared distance of scores (B, 1, h, w) from `wanted`: `REAL` or `FAKE`."""
+    """Mean over scales of the mean squared distance of scores (B, 1, h, w) from `wanted`: `REAL` or `FAKE`.
+
+    BicycleGAN's code sums over its two scales, and the paper is silent: a weight of 1 here is one of 0.5 there.
+    """
     return torch.stack([(score.float() - wanted).square().mean() for score in scores]).mean()
 
 

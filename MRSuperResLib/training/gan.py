@@ -31,7 +31,7 @@ from ..networks.rrdb import load_esrgan, read_esrgan
 from ..networks.translation import CONTRASTS, LATENT, LatentEncoder, Translator
 from . import loop
 from .contrasts import ContrastPairs, DisturbanceSpec
-from .data import AugmentationSpec, SlicePairs
+from .data import AugmentationSpec, DataSpec, DegradationSpec, SlicePairs
 from .loop import BEST, CHECKPOINT_SECONDS, CURVE_STEPS, LAST, MovingAverage, Progress, Report
 from .pack import Pack
 from .recipes import Recipe, load_recipe
@@ -46,6 +46,7 @@ PRETRAINED = (
     "pretrained"  # folder of the package as it was after L1 alone: for translation, the regressor to compare with
 )
 LAST_RATE = 0.05  # of the pre-training's cosine, relative to its first
+RANK_STRIDE = 1_000_003  # between the seeds of two processes; more than the steps of a training
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class AdversarialSpec:
     linearly over the last half. widths, scales: of the discriminators. encoder: widths of q(z|B), none of them for Pix2Pix with a
     drawn z, which is what table 2 compares with. features: what L_VGG compares,
     "tissue" (our segmentation network) or "vgg" (`vgg` is a local file of VGG-19's ImageNet weights, `vgg_digest` its SHA-256).
-    esrgan, esrgan_digest: a local file of ESRGAN's weights to start the generator from, likewise; "" to start from random ones.
+    esrgan, esrgan_digest: a local file of ESRGAN's weights to start an "rrdb" generator from, likewise; "" for random ones.
     """
 
     pretraining: float = 0.5
@@ -72,9 +73,17 @@ class AdversarialSpec:
 
 
 @dataclass(frozen=True)
+class AdversarialData(DataSpec):
+    """A `DataSpec` that may do without [data.degradation]: translation coarsens nothing."""
+
+    degradation: DegradationSpec = field(default_factory=lambda: DegradationSpec({}))
+
+
+@dataclass(frozen=True)
 class AdversarialRecipe(Recipe):
     """A `Recipe` with [adversarial] and, for translation, [disturbance]."""
 
+    data: AdversarialData
     adversarial: AdversarialSpec = field(default_factory=AdversarialSpec)
     disturbance: DisturbanceSpec = field(default_factory=DisturbanceSpec)
 
@@ -82,6 +91,18 @@ class AdversarialRecipe(Recipe):
         unknown = [name for name in self.loss if name not in LOSSES]
         if unknown:
             raise BadDocument(f"loss.{unknown[0]} is not a known loss; expected {', '.join(LOSSES)}")
+        translates = self.card.get("task") == "translate"
+        if translates and self.optimisation.batch < 2:
+            raise BadDocument(
+                f"optimisation.batch is {self.optimisation.batch}, expected 2 or more: one half of a batch plays cVAE-GAN, "
+                "the other cLR-GAN"
+            )
+        if not translates and not self.data.degradation.kinds:
+            raise BadDocument("data.degradation is missing: super-resolution learns from coarsened images")
+        if self.adversarial.esrgan and self.architecture != "rrdb":
+            raise BadDocument(
+                f"adversarial.esrgan is given, and ESRGAN's weights fit the architecture 'rrdb', not '{self.architecture}'"
+            )
 
     def weight(self, loss: str) -> float:
         """Of a loss in the sum; 0 where the recipe does not name it."""
@@ -95,7 +116,7 @@ class Game:
         self.plan, self.fabric = plan, fabric
         generator = networks.build(plan.architecture, plan.network)
         self.network = nn.ModuleDict({"generator": generator, **self.others()})
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
+        self.network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
         critics = [name for name in self.network if name.startswith("critic")]
         makers = [name for name in self.network if name not in critics]
         self.optimisers = [
@@ -360,8 +381,8 @@ def train(
     generator = game.network["generator"]
     if plan.adversarial.esrgan:
         weights, digest = read_esrgan(plan.adversarial.esrgan, plan.adversarial.esrgan_digest or None)
-        load_esrgan(generator, weights)  # type: ignore[arg-type]
-        report(f"the generator starts from ESRGAN's weights, SHA-256 {digest}")
+        report(f"{load_esrgan(generator, weights)}, SHA-256 {digest}")  # type: ignore[arg-type]
+        card_fields = loop.with_note(card_fields, f"started from ESRGAN weights, SHA-256 {digest}")
     if init:
         report(loop.initialise(generator, init))
     average = MovingAverage(generator, plan.optimisation.ema)
@@ -371,7 +392,6 @@ def train(
         report(f"resumed at step {progress.step}, {progress.minutes:.1f} minutes")
     budget = progress.minutes + minutes
     game.set_up()
-    average.weights = {name: value.to(fabric.device) for name, value in average.weights.items()}
     packed = loop.training_pack(Path(data), out)
     batches = DataLoader(
         game.pairs(packed, seed + fabric.global_rank, progress.samples),
@@ -393,7 +413,8 @@ def train(
             loop.export(out / PRETRAINED, plan, card_fields, average, progress, str(recipe))
         playing = adversarial
         batch = [part.to(fabric.device, non_blocking=True) for part in batch]
-        torch.manual_seed(seed + progress.step)  # latent codes too are a function of the step, for an exact resume
+        # Latent codes too are a function of the step, for an exact resume, and each process draws its own.
+        torch.manual_seed(seed + progress.step + RANK_STRIDE * fabric.global_rank)
         found = game.play(batch, adversarial)
         progress.step += 1
         progress.samples += len(batch[0])

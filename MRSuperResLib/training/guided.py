@@ -344,6 +344,7 @@ def train(
     if guidance.base:
         network.base.load_state_dict(load_network(find_model(guidance.base)).state_dict())  # type: ignore[union-attr]
     card_fields, _ = loop.checked_card(plan)
+    network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
     losses = GuidedLoss(plan.loss, feature_network).to(fabric.device)  # type: ignore[arg-type]
     optimiser = torch.optim.Adam(parameter_groups(network, guidance.rest_rate), lr=plan.optimisation.learning_rate)
     average = MovingAverage(network, plan.optimisation.ema)
@@ -352,9 +353,7 @@ def train(
         loop.load_checkpoint(out / LAST, network, average, optimiser, progress)
         report(f"resumed at step {progress.step}, {progress.minutes:.1f} minutes")
     budget = progress.minutes + minutes
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
     model, optimiser = fabric.setup(network, optimiser)
-    average.weights = {name: value.to(fabric.device) for name, value in average.weights.items()}
     packed = loop.training_pack(Path(data), out)
     pairs = GuidedPairs(
         packed, plan.data, guidance, network.factors, seed=seed + fabric.global_rank, start=progress.samples
@@ -423,10 +422,8 @@ def with_base(plan: GuidedRecipe) -> GuidedRecipe:
         return plan
     entry = find_model(plan.guidance.base)
     base = {"architecture": entry.card.architecture, "hyperparameters": dict(entry.card.hyperparameters)}
-    training = dict(plan.card.get("training", {}))
     built_in = f"{entry.card.id} version {entry.card.version} (digest {entry.digest[:12]}) is built in, frozen"
-    training["notes"] = "; ".join(part for part in (training.get("notes", ""), built_in) if part)
-    return replace(plan, network={**plan.network, "base": base}, card={**plan.card, "training": training})
+    return replace(plan, network={**plan.network, "base": base}, card=loop.with_note(plan.card, built_in))
 
 
 def parameter_groups(network: nn.Module, rest_rate: float) -> list[dict[str, object]]:

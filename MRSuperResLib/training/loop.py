@@ -98,7 +98,7 @@ def train(
     (out / "recipe.toml").write_text(text, encoding="utf-8")
     fabric = make_fabric(device)
     fabric.seed_everything(seed)
-    network = networks.build(plan.architecture, plan.network)
+    network = networks.build(plan.architecture, plan.network).to(fabric.device)
     if init:
         report(initialise(network, init))
     card_fields, card = checked_card(plan)
@@ -110,7 +110,6 @@ def train(
         report(f"resumed at step {progress.step}, {progress.minutes:.1f} minutes")
     budget = progress.minutes + minutes
     model, optimiser = fabric.setup(network, optimiser)
-    average.weights = {name: value.to(fabric.device) for name, value in average.weights.items()}
     zoom = (int(plan.card["factors"][0]), int(plan.card["factors"][1]))
     pairs = SlicePairs(
         training_pack(Path(data), out),
@@ -256,7 +255,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, network: nn.Module, average: MovingAverage, optimisers: Any, progress: Progress
 ) -> None:
-    """The reverse of `save_checkpoint`, into the objects given."""
+    """The reverse of `save_checkpoint`, into the objects given and onto the device where `network` already is."""
     if not path.is_file():
         raise UsageError(f"nothing to resume: {path} does not exist")
     with safe_open(path, framework="pt") as stored:
@@ -268,7 +267,7 @@ def load_checkpoint(
         for prefix in ("network.", "average.", "adam.")
     }
     network.load_state_dict(part["network."])
-    average.weights = part["average."]
+    average.weights = {name: value.to(average.weights[name].device) for name, value in part["average."].items()}
     for optimiser, names in _named(network, optimisers):
         state = optimiser.state_dict()
         for index, name in enumerate(names):
@@ -311,6 +310,13 @@ def checked_card(plan: Recipe) -> tuple[dict[str, Any], ModelCard]:
         return fields, decode(ModelCard, fields)
     except (BadDocument, ModelError) as error:
         raise UsageError(f"recipe [card]: {error}") from error
+
+
+def with_note(card: dict[str, Any], note: str) -> dict[str, Any]:
+    """The fields of a card with `note` added to those on its training."""
+    training = dict(card.get("training", {}))
+    training["notes"] = "; ".join(part for part in (training.get("notes", ""), note) if part)
+    return {**card, "training": training}
 
 
 def export(
