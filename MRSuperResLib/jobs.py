@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -46,7 +46,7 @@ from .inference import (
     translate,
 )
 from .inference.options import stop_if
-from .inference.translation import MOST_SAMPLES
+from .inference.translation import MOST_SAMPLES, check_view, sample_count
 from .intensity import IntensityScale
 from .models import ModelEntry
 from .staging import Staging
@@ -250,8 +250,8 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
     job.check()
     with staging or Staging() as files:
         run = Run(job, emit, cancel, files)
-        places = _places(job, files)
         entry = _model(job, run.warn)
+        places = _places(job, files, entry)
         _use_threads(job.threads)
         with run.stage("reading"):
             volume = _read(job.input, "input", run.warn)
@@ -281,7 +281,8 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
                 made.score(truth, run.warn)
         with run.stage("writing"):
             chosen = {"plane": expected.plane, "slice_axis": expected.slice_axis, "passes": expected.passes}
-            record = _record(run, entry, made, device=device, precision=precision, chosen=chosen)
+            how = {"device": device, "precision": precision, "threads": _threads(entry), "chosen": chosen}
+            record = _record(run, entry, made, **how)
             try:
                 with _silent_libraries():
                     made.write(places, provenance.header_fields(entry, job.parameters))
@@ -493,6 +494,10 @@ def _translated(run: Run, entry: ModelEntry, volume: Volume) -> Made:
     if job.uncertainty_map and made.samples < 2:
         raise UsageError(f"'{entry.card.id}' gives one answer only, so no uncertainty map: leave it out")
     if job.super_resolve_with:
+        from .volume import check_volume
+
+        volume = check_volume(volume, run.warn)
+        check_view(volume, made.slice_axis, run.warn)  # of noise, super-resolution would make something smooth
         with run.stage("super-resolving", announce=False):
             volume = super_resolve(
                 volume,
@@ -523,7 +528,7 @@ def _translated(run: Run, entry: ModelEntry, volume: Volume) -> Made:
 
 
 def _record(run: Run, entry: ModelEntry, made: Made, **how: Any) -> dict[str, Any]:
-    """The sidecar. how: device, precision, and what was chosen where the job left it open."""
+    """The sidecar. how: device, precision, threads, and what was chosen where the job left it open."""
     job = run.job
     inputs = {"input": job.input, "reference": job.reference, "truth": job.truth}
     digests = {role: provenance.digest_of(path) for role, path in inputs.items() if path}
@@ -578,6 +583,15 @@ def _device(job: Job, entry: ModelEntry) -> tuple[str, str]:
     return str(chosen), device.choose_precision(job.precision, chosen)
 
 
+def _threads(entry: ModelEntry) -> int | None:
+    """How many threads of the CPU the network took, which its last digits depend on; None for interpolation."""
+    if entry.card.is_baseline:
+        return None
+    import torch
+
+    return torch.get_num_threads()
+
+
 def _use_threads(threads: int | None) -> None:
     """Limit SimpleITK as torch is limited."""
     if threads is not None:
@@ -597,11 +611,12 @@ def _read(path: str, role: str, warn: Callable[[str, str], None]) -> Volume:
         raise BadVolume(f"{role}: {error.message}", code=error.code) from error
 
 
-def _places(job: Job, files: Staging) -> dict[str, Path]:
+def _places(job: Job, files: Staging, entry: ModelEntry) -> dict[str, Path]:
     """A temporary name for every file the job will make; wrong formats, folders and clashes are refused here."""
     taken = {os.path.realpath(path) for path in (job.input, job.reference, job.truth) if path}
     places: dict[str, Path] = {}
-    for name, path in _finals(job).items():
+    samples = sample_count(entry.card, job.samples) if job.samples_folder else 0
+    for name, path in _finals(job, samples).items():
         if name != "sidecar" and not path.lower().endswith(FORMATS):
             raise UsageError(f"{path}: results are written as {', '.join(FORMATS)}, not as '{Path(path).suffix}'")
         if os.path.realpath(path) in taken:
@@ -617,7 +632,7 @@ def _places(job: Job, files: Staging) -> dict[str, Path]:
     return places
 
 
-def _finals(job: Job, samples: int | None = None) -> dict[str, str]:
+def _finals(job: Job, samples: int) -> dict[str, str]:
     """Where every result will be, by its name."""
     maps = ("error_map", "consistency_map", "uncertainty_map")
     finals = {"output": job.output, "sidecar": str(provenance.sidecar_path(job.output))}
@@ -625,7 +640,7 @@ def _finals(job: Job, samples: int | None = None) -> dict[str, str]:
     if job.samples_folder:
         suffix = next((ending for ending in FORMATS if job.output.lower().endswith(ending)), "")
         stem = Path(job.output).name[: len(Path(job.output).name) - len(suffix)]
-        for number in range(samples if samples is not None else job.samples or 0):
+        for number in range(samples):
             finals[f"sample {number}"] = str(Path(job.samples_folder) / f"{stem}_sample-{number + 1:02d}{suffix}")
     return finals
 
@@ -671,19 +686,20 @@ def _task_complaints(job: Job) -> Iterator[str]:
     if job.task == "translate":
         if job.samples is not None and not 1 <= job.samples <= MOST_SAMPLES:
             yield f"{job.samples} samples are asked for, expected 1 to {MOST_SAMPLES}"
-        if job.samples_folder and job.samples is None:
-            yield "a folder for samples is given: say how many samples"
         if job.uncertainty_map and job.samples == 1:
             yield "an uncertainty map needs at least 2 samples"
         if job.consistency_map or job.project:
             yield "consistency with the acquisition is defined for super-resolution only: leave it out when translating"
-        if not job.super_resolve_with and (job.factor is not None or job.spacing is not None):
-            yield "translation keeps the grid: a factor or spacing needs a model to super-resolve with"
+        if not job.super_resolve_with:
+            sizes = ("factor", "spacing", "plane")
+            given = next((name for name in sizes if getattr(job, name) is not None), None)
+            if given:
+                yield f"translation keeps the grid: a {given} needs a model to super-resolve with"
         return
     names = ("uncertainty_map", "samples", "samples_folder", "target", "super_resolve_with")
-    given: Sequence[str] = [name for name in names if getattr(job, name) is not None]
+    given = next((name for name in names if getattr(job, name) is not None), None)
     if given:
-        yield f"{given[0].replace('_', ' ')} is for translation only: leave it out"
+        yield f"{given.replace('_', ' ')} is for translation only: leave it out"
 
 
 def _overlap(one: Grid, other: Grid) -> bool:

@@ -35,38 +35,67 @@ Report = Callable[[str], None]
 
 PAPER_SAMPLES = 5  # of which consecutive ones are compared for diversity: 003 Appendix C
 BINS = 10  # of the calibration curve
+COHERENCE_SMOOTHING = 2.0  # pixels: what noise adds to the difference of two slices falls to a seventh
 MEAN, SINGLE, CENTRE = "mean", "one sample", "z = 0"
 COPY, MATCHED, REGRESSOR = "input", "matched input", "regressor"
+COLUMNS = {  # of the table, and how many characters wide; the first four are text
+    "scan": 24,
+    "model": 16,
+    "direction": 14,
+    "answer": 14,
+    "PSNR dB": 8,
+    "SSIM": 7,
+    "NMSE": 8,
+    "PSNR/slice": 10,
+    "coherence": 9,
+    "smoothed": 8,
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One answer on one scan. metrics: as `metrics.summary` names them. coherence: see `coherence`."""
+    """One answer on one scan. metrics: as `metrics.summary` names them. coherence, coherence_smooth: see `coherence`, the
+    second after smoothing by COHERENCE_SMOOTHING.
+    """
 
     answer: str
     metrics: dict[str, float]
     coherence: float
+    coherence_smooth: float
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """The voxels of the head's box, (n,) each: the samples' deviation and the absolute error of their mean on the unit
+    scale, and which of them are head.
+    """
+
+    deviation: np.ndarray
+    error: np.ndarray
+    head: np.ndarray
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How the samples' deviation relates to the error of their mean, inside the head.
+    """How the samples' deviation relates to the error of their mean: inside the head, but for `spearman_box`.
 
     scale: what the deviation is to be multiplied by, so that its mean square is the error's. spearman: rank correlation
-    of deviation and absolute error. curve: (calibrated deviation, error), both root mean squares on the unit scale, of
+    of deviation and absolute error; spearman_box: that in the whole of the head's box, air included, which is what a
+    reader of the map sees. curve: (calibrated deviation, error), both root mean squares on the unit scale, of
     BINS equally large groups of voxels, the surest first: equal numbers mean a calibrated map. gap: mean difference of
     the two, over the mean error.
     """
 
     scale: float
     spearman: float
+    spearman_box: float
     curve: tuple[tuple[float, float], ...]
     gap: float
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model on one pair. realism, diversity: by distance, see `evaluate`. spread: deviation and error of each voxel."""
+    """One model on one pair. realism, diversity: by distance, see `evaluate`."""
 
     scan: str
     model: str
@@ -79,7 +108,7 @@ class Evaluation:
     calibration: Calibration | None
     realism: dict[str, float]
     diversity: dict[str, float]
-    spread: tuple[np.ndarray, np.ndarray] = field(repr=False, compare=False)
+    voxels: Voxels = field(repr=False, compare=False)
 
     def row(self, answer: str) -> Row | None:
         """The row of that answer, None if it was not scored."""
@@ -146,10 +175,16 @@ def evaluate(
         alone = plan_translation(source.grid, plain.card, samples=1, **wanted)  # type: ignore[arg-type]
         answers[REGRESSOR] = _centre(Translator(source, plain, alone, options, warn), plain, part)
     rows = tuple(
-        Row(name, metrics.summary(answer, real, axis=0), coherence(answer, real)) for name, answer in answers.items()
+        Row(
+            name,
+            metrics.summary(answer, real, axis=0),
+            coherence(answer, real),
+            coherence(answer, real, COHERENCE_SMOOTHING),
+        )
+        for name, answer in answers.items()
     )
-    mask = head_mask(real)
-    spread = (deviation[mask], np.abs(answers[MEAN] - real)[mask])
+    box = metrics.head_box(real)
+    voxels = Voxels(*(each[box].ravel() for each in (deviation, np.abs(answers[MEAN] - real), head_mask(real))))
     realism, diversity = _variety(drawn, real, {"L1": _absolute, **(distances or {})})
     found = Evaluation(
         truth.name,
@@ -160,10 +195,10 @@ def evaluate(
         len(real),
         seconds,
         rows,
-        calibrate([spread]) if made.samples > 1 else None,
+        calibrate([voxels]) if made.samples > 1 else None,
         realism,
         diversity,
-        spread,
+        voxels,
     )
     say(
         f"{found.scan}  {found.model}  {found.source} to {found.target}: {rows[0].metrics['psnr']:.2f} dB, {seconds:.0f} s"
@@ -205,14 +240,18 @@ def histogram_matched(values: np.ndarray, truth: np.ndarray, where: tuple[slice,
     return np.asarray(np.interp(values, ours, table), dtype=np.float32)
 
 
-def coherence(answer: np.ndarray, truth: np.ndarray) -> float:
+def coherence(answer: np.ndarray, truth: np.ndarray, smoothing: float = 0.0) -> float:
     """How much neighbouring slices of `answer` (N, H, W) differ, over how much the truth's do: 1 is the truth's own.
 
     Mean absolute difference of adjacent slices inside the head's box. Below 1 the answer is smoother across slices than
-    the truth (whose noise counts too), above 1 its slices do not fit together.
+    the truth, above 1 its slices do not fit together. The truth's noise counts too, unless both are smoothed in plane
+    first, by a Gaussian of `smoothing` pixels standard deviation: whole slices that flicker still count then.
     """
     box = metrics.head_box(truth)
-    steps = [float(np.mean(np.abs(np.diff(stack[box], axis=0)))) for stack in (answer, truth)]
+    steps = []
+    for stack in (answer, truth):
+        smooth = ndimage.gaussian_filter(stack, (0, smoothing, smoothing)) if smoothing else stack
+        steps.append(float(np.mean(np.abs(np.diff(smooth[box], axis=0)))))
     return steps[0] / steps[1] if steps[1] else float("inf")
 
 
@@ -223,15 +262,17 @@ def head_mask(truth: np.ndarray) -> np.ndarray:
     return np.stack([ndimage.binary_fill_holes(image) for image in bright])
 
 
-def calibrate(spreads: Iterable[tuple[np.ndarray, np.ndarray]]) -> Calibration:
-    """The calibration of (deviations, absolute errors) of the voxels of one or several scans, pooled.
+def calibrate(scans: Iterable[Voxels]) -> Calibration:
+    """The calibration on the voxels of one or several scans, pooled.
 
     Raises `UnsuitableVolume` (code "no-spread") when the samples do not differ.
     """
     from scipy import stats
 
-    pairs = list(spreads)
-    deviation, error = (np.concatenate([pair[n].ravel() for pair in pairs]).astype(np.float64) for n in (0, 1))
+    pool = list(scans)
+    head = np.concatenate([scan.head for scan in pool])
+    everywhere = [np.concatenate([getattr(scan, name) for scan in pool]) for name in ("deviation", "error")]
+    deviation, error = (values[head].astype(np.float64) for values in everywhere)
     if not deviation.size or not float(deviation.max()) > 0:
         raise UnsuitableVolume(
             "the samples do not differ anywhere: there is no uncertainty to calibrate", code="no-spread"
@@ -240,14 +281,15 @@ def calibrate(spreads: Iterable[tuple[np.ndarray, np.ndarray]]) -> Calibration:
     groups = np.array_split(np.argsort(deviation, kind="stable"), BINS)
     curve = tuple((scale * _rms(deviation[group]), _rms(error[group])) for group in groups if group.size)
     gap = float(np.mean([abs(said - was) for said, was in curve]) / np.mean([was for _, was in curve]))
-    return Calibration(scale, float(stats.spearmanr(deviation, error).statistic), curve, gap)
+    inside, box = (float(stats.spearmanr(*pair).statistic) for pair in ((deviation, error), everywhere))
+    return Calibration(scale, inside, box, curve, gap)
 
 
 def table(evaluations: Sequence[Evaluation]) -> str:
     """The scores as text: each answer on each scan, means by direction, margins, calibration, realism and diversity."""
     if not evaluations:
         return "nothing was scored"
-    lines = [_line(("scan", "model", "direction", "answer", "PSNR dB", "SSIM", "NMSE", "PSNR/slice", "coherence"))]
+    lines = [_line(tuple(COLUMNS))]
     for found in evaluations:
         lines += [_line(_cells(found.scan, found, row.answer, [row])) for row in found.rows]
     for group in _groups(evaluations):
@@ -263,7 +305,7 @@ def table(evaluations: Sequence[Evaluation]) -> str:
 def to_json(evaluations: Sequence[Evaluation]) -> str:
     """The evaluations, voxel arrays left out, and the calibration of each model over all of them."""
     cases = [
-        {name: value for name, value in asdict(replace(found, spread=_NOTHING)).items() if name != "spread"}
+        {name: value for name, value in asdict(replace(found, voxels=_NOTHING)).items() if name != "voxels"}
         for found in evaluations
     ]
     pooled = {model: asdict(made) for model, made in calibrations(evaluations).items()}
@@ -273,11 +315,14 @@ def to_json(evaluations: Sequence[Evaluation]) -> str:
 def calibrations(evaluations: Sequence[Evaluation]) -> dict[str, Calibration]:
     """Each sampled model's calibration over all its scans and directions."""
     models = dict.fromkeys(found.model for found in evaluations if found.calibration is not None)
-    return {model: calibrate(found.spread for found in evaluations if found.model == model) for model in models}
+    return {model: calibrate(found.voxels for found in evaluations if found.model == model) for model in models}
 
 
 def publish(evaluations: Sequence[Evaluation], model: ModelEntry | str, out: str | Path) -> ModelEntry:
-    """Write `model` to the file `out` with its scores and the calibration of its uncertainty in its card."""
+    """Write `model` to the file `out` with its scores and the calibration of its uncertainty in its card.
+
+    Scores of single samples tell nothing of the uncertainty: the card keeps the calibration it has.
+    """
     from .models import load_network, save_model
 
     entry = find_model(model) if isinstance(model, str) else model
@@ -285,7 +330,7 @@ def publish(evaluations: Sequence[Evaluation], model: ModelEntry | str, out: str
     if not own:
         raise UsageError(f"'{entry.card.id}' was not scored: nothing to print in its card")
     found = calibrations(own).get(entry.card.id)
-    scale = None if found is None else round(found.scale, 4)
+    scale = entry.card.requirements.uncertainty_scale if found is None else round(found.scale, 4)
     card = replace(
         entry.card,
         metrics=tuple(_score(case) for case in own),
@@ -294,7 +339,7 @@ def publish(evaluations: Sequence[Evaluation], model: ModelEntry | str, out: str
     return save_model(out, card, load_network(entry, "cpu").state_dict())
 
 
-_NOTHING = (np.zeros(0, np.float32), np.zeros(0, np.float32))
+_NOTHING = Voxels(np.zeros(0), np.zeros(0), np.zeros(0, bool))
 
 
 def _answers(
@@ -378,10 +423,8 @@ def _groups(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    widths = (24, 16, 14, 14, 8, 7, 8, 10, 9)
-    return "  ".join(
-        f"{cell:{'<' if n < 4 else '>'}{width}}" for n, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ).rstrip()
+    widths = enumerate(zip(cells, COLUMNS.values(), strict=True))
+    return "  ".join(f"{cell:{'<' if n < 4 else '>'}{width}}" for n, (cell, width) in widths).rstrip()
 
 
 def _cells(scan: str, found: Evaluation, answer: str, rows: Sequence[Row]) -> tuple[str, ...]:
@@ -398,6 +441,7 @@ def _cells(scan: str, found: Evaluation, answer: str, rows: Sequence[Row]) -> tu
         f"{mean('nmse'):.5f}",
         f"{mean('psnr_slices'):.2f}",
         f"{float(np.mean([row.coherence for row in rows])):.3f}",
+        f"{float(np.mean([row.coherence_smooth for row in rows])):.3f}",
     )
 
 
@@ -409,9 +453,10 @@ def _conclusions(group: Sequence[Evaluation]) -> list[str]:
         if gains:
             lines.append(f"  {np.mean(gains):+.2f} dB over the {baseline} (least {min(gains):+.2f})")
     if group[0].calibration is not None:
-        pooled = calibrate(found.spread for found in group)
+        pooled = calibrate(found.voxels for found in group)
         lines.append(
-            f"  uncertainty: Spearman {pooled.spearman:.3f}, scale {pooled.scale:.3f}, gap {100 * pooled.gap:.0f} %"
+            f"  uncertainty: Spearman {pooled.spearman:.3f} in the head, {pooled.spearman_box:.3f} in its box, "
+            f"scale {pooled.scale:.3f}, gap {100 * pooled.gap:.0f} %"
         )
         points = "  ".join(f"{said:.3f}/{was:.3f}" for said, was in pooled.curve)
         lines.append(f"  calibrated deviation/error: {points}")

@@ -167,6 +167,7 @@ def test_the_sidecar_records_how_to_repeat_it_and_never_who_the_patient_is(job: 
     assert record["model"]["digest"] == entry.digest and record["model"]["id"] == entry.card.id
     assert record["inputs"]["input"]["sha256"] == hashlib.sha256(Path(job.input).read_bytes()).hexdigest()
     assert record["versions"]["MRSuperRes"] and record["versions"]["torch"]
+    assert record["threads"] == 1, "the last digits depend on it"
     assert record["chosen"] == {"plane": "through-plane", "slice_axis": 2, "passes": 1}
     assert record["timings"]["super-resolving"] > 0 and record["output"]["size"] == [16, 18, 12]
     assert "DOE" not in text and "JANE" not in text
@@ -425,9 +426,9 @@ def test_host_memory_running_out_is_a_device_error(job: Job, monkeypatch: pytest
         ({"task": "translate", "samples": 0}, "0 samples are asked for, expected 1 to 100"),
         ({"task": "translate", "samples": 10000}, "10000 samples are asked for"),
         ({"task": "translate", "samples": 1, "uncertainty_map": "u.nii"}, "at least 2"),
-        ({"task": "translate", "samples_folder": "s"}, "how many"),
         ({"task": "translate", "project": True}, "super-resolution only"),
-        ({"task": "translate", "factor": 2}, "needs a model to super-resolve with"),
+        ({"task": "translate", "factor": 2}, "a factor needs a model to super-resolve with"),
+        ({"task": "translate", "plane": "in-plane"}, "a plane needs a model to super-resolve with"),
         ({"seed": -1}, "seed is -1"),
         ({"register": None}, "register is null, expected true or false"),
         ({"model_folders": "here"}, "expected a list"),
@@ -581,6 +582,8 @@ def test_a_translation_writes_its_mean_its_uncertainty_and_its_samples(
 
     single = dataclasses.replace(wanted, model="regressor", samples=None, samples_folder=None)
     assert "gives one answer only" in run(single)[-1]["message"]
+    kept = dataclasses.replace(single, uncertainty_map=None, samples_folder=str(out / "one"))
+    assert run(kept)[-1]["event"] == "result" and left_in(out / "one") == ["sr_sample-01.nii.gz"]
 
 
 # estimates and records

@@ -25,7 +25,15 @@ from MRSuperResLib.errors import MissingRequirement, ModelError, UnsuitableVolum
 from MRSuperResLib.feature_distances import CHANNELS, CONVOLUTIONS, LPIPS, feature_distance, read_lpips
 from MRSuperResLib.inference import Options
 from MRSuperResLib.models import ModelEntry, Requirements
-from MRSuperResLib.translation_scores import Evaluation, calibrate, coherence, evaluate, histogram_matched
+from MRSuperResLib.translation_scores import (
+    COHERENCE_SMOOTHING,
+    Evaluation,
+    Voxels,
+    calibrate,
+    coherence,
+    evaluate,
+    histogram_matched,
+)
 from MRSuperResLib.volume import Volume, read_volume, write_volume
 
 CPU = Options(device="cpu")
@@ -173,28 +181,75 @@ def test_coherence_is_one_for_the_truth_and_counts_how_much_more_slices_differ()
     assert coherence(still, truth) == 0.0
 
 
+def test_smoothed_coherence_is_blind_to_noise_and_not_to_slices_that_flicker() -> None:
+    """A denoised answer is not taken for one that is too smooth across slices, nor flicker for noise."""
+    rng = np.random.default_rng(0)
+    places = np.linspace(-1, 1, 64)
+    inside = (places[:, None] ** 2 + places**2 < 0.8)[None]
+    clean = inside * (500 + 150 * np.sin(np.arange(12) / 2)[:, None, None])
+    truth = clean + rng.normal(0, 50, clean.shape)
+    assert coherence(clean, truth) < 0.5
+    assert coherence(clean, truth, COHERENCE_SMOOTHING) == pytest.approx(1.0, abs=0.15)
+    flicker = clean + 40 * inside * (np.arange(12) % 2)[:, None, None]
+    assert coherence(flicker, truth) < 0.8, "lost in the truth's noise"
+    assert coherence(flicker, truth, COHERENCE_SMOOTHING) > coherence(clean, truth, COHERENCE_SMOOTHING) + 0.2
+
+
+def test_both_coherences_of_each_answer_are_in_its_row(known: None) -> None:
+    source, truth = pair()
+    found = evaluate(source, truth, entry("plain", 0), options=CPU).row("input")
+    ours, real = (
+        (v.array - np.percentile(v.array, 0.1)) / np.ptp(np.percentile(v.array, (0.1, 99.9))) for v in (source, truth)
+    )
+    assert found is not None and found.coherence == pytest.approx(coherence(ours, real), rel=1e-4)
+    assert found.coherence_smooth == pytest.approx(coherence(ours, real, 2.0), rel=1e-4)
+    assert found.coherence_smooth != found.coherence
+
+
 def test_the_calibration_recovers_a_known_factor_and_its_curve_is_the_diagonal() -> None:
     rng = np.random.default_rng(0)
     deviation = rng.uniform(0.01, 0.1, 40_000)
     error = np.abs(rng.normal(0, 3 * deviation))
-    made = calibrate([(deviation[:10_000], error[:10_000]), (deviation[10_000:], error[10_000:])])
+
+    def voxels(deviation: np.ndarray, error: np.ndarray) -> Voxels:
+        return Voxels(deviation, error, np.ones(deviation.size, bool))
+
+    made = calibrate([voxels(deviation[:10_000], error[:10_000]), voxels(deviation[10_000:], error[10_000:])])
     assert made.scale == pytest.approx(3.0, rel=0.02)
     said, was = np.asarray(made.curve).T
     np.testing.assert_allclose(said, was, rtol=0.06)
     assert np.all(np.diff(said) > 0) and made.gap < 0.03
     assert made.spearman == pytest.approx(stats.spearmanr(deviation, error).statistic)
-    assert calibrate([(deviation, rng.permutation(error))]).spearman == pytest.approx(0, abs=0.02)
-    assert calibrate([(deviation, rng.permutation(error))]).gap > 0.2
+    assert calibrate([voxels(deviation, rng.permutation(error))]).spearman == pytest.approx(0, abs=0.02)
+    assert calibrate([voxels(deviation, rng.permutation(error))]).gap > 0.2
     with pytest.raises(UnsuitableVolume, match="do not differ"):
-        calibrate([(0 * deviation, error)])
+        calibrate([voxels(0 * deviation, error)])
 
 
 def test_a_map_that_knows_where_it_errs_correlates_and_is_calibrated_inside_the_head(scored: Evaluation) -> None:
     assert scored.calibration is not None
     assert scored.calibration.spearman > 0.3
-    error = scored.spread[1]
+    head = scored.voxels.head
+    deviation, error = scored.voxels.deviation[head], scored.voxels.error[head]
     assert error.size < pair()[0].array.size * 0.6, "air, where everything is right, is not counted"
-    assert np.mean((scored.calibration.scale * scored.spread[0]) ** 2) == pytest.approx(np.mean(error**2), rel=1e-3)
+    assert np.mean((scored.calibration.scale * deviation) ** 2) == pytest.approx(np.mean(error**2), rel=1e-3)
+
+
+def test_the_maps_rank_correlation_is_told_in_the_head_and_in_its_box_with_the_air(scored: Evaluation) -> None:
+    """Air is sure and right: in the whole box, which a reader looks at, the map ranks better than in the head alone."""
+    found, voxels = scored.calibration, scored.voxels
+    assert found is not None and voxels.head.size == pair()[1].array[metrics.head_box(pair()[1].array)].size
+    for told, where in ((found.spearman, voxels.head), (found.spearman_box, slice(None))):
+        assert told == pytest.approx(stats.spearmanr(voxels.deviation[where], voxels.error[where]).statistic, abs=1e-6)
+    assert found.spearman_box > found.spearman + 0.05
+    rng = np.random.default_rng(0)
+    other = Voxels(*rng.uniform(0.01, 0.1, (2, 3_000)), rng.random(3_000) < 0.5)
+    pooled = calibrate([voxels, other])
+    both = [np.concatenate(each) for each in zip(vars(voxels).values(), vars(other).values(), strict=True)]
+    assert pooled.spearman_box == pytest.approx(stats.spearmanr(both[0], both[1]).statistic, abs=1e-6)
+    inside = [values[both[2]] for values in both]
+    assert pooled.spearman == pytest.approx(stats.spearmanr(inside[0], inside[1]).statistic, abs=1e-6)
+    assert pooled.scale == pytest.approx(np.sqrt(np.mean(inside[1] ** 2) / np.mean(inside[0] ** 2)), rel=1e-4)
 
 
 def test_diversity_is_the_mean_of_four_consecutive_pairs_of_five_samples(known: None) -> None:
@@ -333,10 +388,18 @@ def test_the_table_and_the_json_tell_every_answer_and_the_pooled_calibration(kno
     assert f"{np.mean(gains):+.2f} dB over the input (least {min(gains):+.2f})" in text
     document = json.loads(translation_scores.to_json([scored, second]))
     assert [case["scan"] for case in document["evaluations"]] == ["a_T2w", "b_T2w"]
-    assert "spread" not in document["evaluations"][0]
-    pooled = document["calibration"]["sampled"]["scale"]
-    squares = [np.mean(np.concatenate([found.spread[n] for found in (scored, second)]) ** 2) for n in (1, 0)]
-    assert pooled == pytest.approx(np.sqrt(squares[0] / squares[1]), rel=1e-4)
+    assert "voxels" not in document["evaluations"][0]
+    assert document["evaluations"][0]["rows"][0]["coherence_smooth"] == scored.rows[0].coherence_smooth
+    pooled = document["calibration"]["sampled"]
+    voxels = [found.voxels for found in (scored, second)]
+    error, deviation = (np.concatenate([getattr(v, name)[v.head] for v in voxels]) for name in ("error", "deviation"))
+    assert pooled["scale"] == pytest.approx(np.sqrt(np.mean(error**2) / np.mean(deviation**2)), rel=1e-4)
+    ranks = f"Spearman {pooled['spearman']:.3f} in the head, {pooled['spearman_box']:.3f} in its box, scale "
+    assert f"  uncertainty: {ranks}{pooled['scale']:.3f}, gap {100 * pooled['gap']:.0f} %" in text
+    lines = text.splitlines()
+    assert lines[0].split()[-2:] == ["coherence", "smoothed"]
+    row = scored.rows[0]
+    assert lines[1].split()[-2:] == [f"{row.coherence:.3f}", f"{row.coherence_smooth:.3f}"]
     assert translation_scores.table([]) == "nothing was scored"
 
 
@@ -368,6 +431,9 @@ def test_a_published_card_holds_the_scores_and_the_calibration_that_the_map_then
     }
     assert score.psnr == pytest.approx(found.rows[0].metrics["psnr"], abs=1e-3)
     models.verify(made)
+    single = evaluate(*pair(), made, samples=1, options=CPU)
+    again = translation_scores.publish([single], made, tmp_path / "again.safetensors")
+    assert again.card.requirements == made.card.requirements, "one sample tells nothing of the uncertainty"
     with pytest.raises(UsageError, match="was not scored"):
         translation_scores.publish([], entry, tmp_path / "none.safetensors")
 
@@ -377,7 +443,6 @@ def test_the_command_scores_pairs_and_publishes(tiny: Path, tmp_path: Path, caps
     for volume in (*pair("a"), *pair("b", 1)):
         paths.append(str(tmp_path / f"{volume.name}.nii.gz"))
         write_volume(volume, paths[-1])
-    (tmp_path / "out").mkdir()
     command = ["evaluate-translation", *paths, "-m", str(tiny), "--samples", "2", "--slices", "4", "--device", "cpu"]
     assert (
         cli.main(
@@ -399,6 +464,20 @@ def test_the_command_scores_pairs_and_publishes(tiny: Path, tmp_path: Path, caps
     assert "give pairs" in capsys.readouterr().err
     assert cli.main([*command, "--lpips", str(tmp_path / "none"), "--lpips-digest", "0"]) == 7
     assert cli.main(["evaluate-translation", *paths[:2], "-m", "linear", "--device", "cpu"]) == 4
+
+
+def test_a_folder_that_cannot_be_published_to_is_told_before_the_scoring(
+    tiny: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(translation_scores, "evaluate", lambda *given, **more: pytest.fail("scored for nothing"))
+    (tmp_path / "file").write_text("")
+    paths = []
+    for volume in pair():
+        paths.append(str(tmp_path / f"{volume.name}.nii.gz"))
+        write_volume(volume, paths[-1])
+    command = ["evaluate-translation", *paths, "-m", str(tiny), "--publish", str(tmp_path / "file" / "models")]
+    assert cli.main(command) == 5
+    assert "cannot be made" in capsys.readouterr().err
 
 
 def test_the_module_loads_no_torch() -> None:

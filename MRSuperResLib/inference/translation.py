@@ -33,7 +33,11 @@ MOST_SAMPLES = 100  # the mean of so many is settled to a tenth of their spread;
 CONTRASTS = ("T1w", "T2w", "FLAIR", "PDw")
 LEAST_CONTRAST = 1e-3  # of a scan's largest value: a robust range below that is no image
 LEAST_BRIGHT = 0.005  # of the voxels brighter than a tenth of the range
-MOST_ROUGH = 0.8  # mean squared step between neighbours over twice the variance: 1 for white noise
+MOST_ROUGH = 0.8  # mean squared step over twice the variance: 1 for white noise, 0.5 at most across real heads
+FAR = 32  # a step of the 32nd part of an image is far enough for interpolated noise to look white
+ALIKE = 0.75  # of the middle's brightness: a border as bright as that is no air around a head
+TISSUE = 0.3  # of the robust range: what is brighter is tissue
+LEAST_STRUCTURE = 0.015  # standard deviation without the noise, on the unit scale: real heads have 0.04 at least
 REVERSED = 0.5  # of the robust range: air brighter than that, and than the middle, is no MR magnitude image
 
 
@@ -75,7 +79,7 @@ def plan_translation(
     source = _source(card, given, wanted, notes)
     axis = planning.translation_axis(grid, slice_axis)
     notes += [("outside-training", f"'{card.id}': {why}") for why in models.coverage(card, grid, None, None, axis)]
-    return TranslationPlan(source, wanted, _samples(card, samples), axis, tuple(notes))
+    return TranslationPlan(source, wanted, sample_count(card, samples), axis, tuple(notes))
 
 
 def translate(
@@ -251,7 +255,10 @@ def guess_contrast(name: str) -> str | None:
 
 
 def check_view(volume: Volume, slice_axis: int, warn: Warn = log_warning) -> None:
-    """Raise `UnsuitableVolume` (code "no-head") when there is nothing to translate; warn of reversed intensities."""
+    """Raise `UnsuitableVolume` (code "no-head") when there is nothing to translate.
+
+    Warns of intensities that may be "reversed", and of a "doubtful-view": no air around, or one even brightness.
+    """
     scale = IntensityScale.of(volume.array)
     largest = float(np.max(np.abs(volume.array)))
     if scale.high - scale.low < LEAST_CONTRAST * largest:
@@ -260,18 +267,51 @@ def check_view(volume: Volume, slice_axis: int, warn: Warn = log_warning) -> Non
     if float(np.mean(unit > 0.1)) < LEAST_BRIGHT:
         raise _no_head(volume, f"only {100 * float(np.mean(unit > 0.1)):.2g} % of its voxels are bright")
     inside = np.clip(unit, 0.0, 1.0)
-    steps = [np.mean(np.square(np.diff(inside, axis=axis))) for axis in (1, 2) if inside.shape[axis] > 1]
-    if float(np.mean(steps)) > MOST_ROUGH * 2 * float(np.var(inside)):
+    everywhere = np.ones(inside.shape, dtype=bool)
+    border, middle = _border_and_middle(inside)
+    no_air = border > max(0.1, ALIKE * middle)
+    far = max(1, min(inside.shape[1:]) // FAR)
+    if _roughness(inside, everywhere) > MOST_ROUGH or (no_air and _roughness(inside, everywhere, far) > MOST_ROUGH):
         raise _no_head(volume, "it shows noise only")
-    rows, columns = inside.shape[1:]
-    frame = np.concatenate([inside[:, [0, -1]].ravel(), inside[:, :, [0, -1]].ravel()])
-    middle = inside[:, rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
-    if float(np.median(frame)) > max(REVERSED, float(np.median(middle))):
+    tissue = inside > TISSUE
+    if border > max(REVERSED, middle):
         warn(
             "reversed",
             "the scan's border is brighter than its middle: if its intensities are reversed, as in a negative, the "
             "translation will be wrong",
         )
+    elif no_air:
+        warn(
+            "doubtful-view", "no air surrounds what the scan shows: if it is not a head, its translation means nothing"
+        )
+    elif float(np.var(inside[tissue])) * (1 - _roughness(inside, tissue)) < LEAST_STRUCTURE**2:
+        warn(
+            "doubtful-view",
+            "what the scan shows is evenly bright, as in a phantom: if it is not a head, its translation means nothing",
+        )
+
+
+def _roughness(stack: np.ndarray, where: np.ndarray, lag: int = 1) -> float:
+    """Mean squared difference in slices, `lag` pixels apart, over twice the variance: the part of it that is noise.
+
+    where: the voxels that count. 1 where nothing varies.
+    """
+    variance = float(np.var(stack[where]))
+    steps = []
+    for axis in (1, 2):
+        ends = [np.moveaxis(each, axis, 0) for each in (stack, where)]
+        both = ends[1][lag:] & ends[1][:-lag]
+        if both.any():
+            steps.append(float(np.mean(np.square(ends[0][lag:] - ends[0][:-lag])[both])))
+    return float(np.mean(steps)) / (2 * variance) if steps and variance else 1.0
+
+
+def _border_and_middle(stack: np.ndarray) -> tuple[float, float]:
+    """The median of the outermost pixels of the slices, and that of the middle half of their rows and columns."""
+    rows, columns = stack.shape[1:]
+    frame = np.concatenate([stack[:, [0, -1]].ravel(), stack[:, :, [0, -1]].ravel()])
+    middle = stack[:, rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
+    return float(np.median(frame)), float(np.median(middle))
 
 
 def _no_head(volume: Volume, why: str) -> UnsuitableVolume:
@@ -308,6 +348,8 @@ def _source(card: ModelCard, contrast: str | None, target: str, notes: list[tupl
         return contrast or "any"
     if contrast is not None:
         others = ", ".join(known)
+        if not any(_same(name, contrast) for name in CONTRASTS):
+            raise UsageError(f"'{card.id}' translates {others}, not '{contrast}'", code="unknown-contrast")
         why = f"'{card.id}' translates {others}, the scan is {contrast}: it is translated as if it were {known[0]}"
         notes.append(("outside-training", why))
         return known[0]
@@ -319,7 +361,11 @@ def _source(card: ModelCard, contrast: str | None, target: str, notes: list[tupl
     return known[0]
 
 
-def _samples(card: ModelCard, samples: int | None) -> int:
+def sample_count(card: ModelCard, samples: int | None) -> int:
+    """How many answers `card` draws when `samples` are asked for; None: DEFAULT_SAMPLES, or 1 if it has one answer.
+
+    Raises `UsageError` for a number that cannot be served.
+    """
     if samples is not None and not 1 <= samples <= MOST_SAMPLES:
         raise UsageError(f"{samples} samples are asked for, expected 1 to {MOST_SAMPLES}", code="samples")
     if card.requirements.latent:

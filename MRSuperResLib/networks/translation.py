@@ -95,7 +95,7 @@ class Translator(nn.Module):
         self.tail = nn.Conv2d(widths[0], 4, 3, padding=1)
 
     def forward(self, x: Tensor, z: Tensor, source: Tensor | int, target: Tensor | int) -> Tensor:
-        """Translate x, of contrast `source`, to `target`; z = 0 is the most plausible single answer."""
+        """Translate x, of contrast `source`, to `target`; z = 0 is the centre of what z is drawn from."""
         height, width = x.shape[-2:]
         padding = (0, -width % self.multiple, 0, -height % self.multiple)
         if any(padding):
