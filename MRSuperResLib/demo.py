@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import metrics, models
-from .errors import MissingRequirement, OutputError, UnsuitableVolume
+from .errors import MissingRequirement, OutputError, UnsuitableVolume, UsageError
 from .jobs import Job, run_job
 from .models import ModelEntry
 
@@ -78,7 +78,8 @@ def run(
 
     source: a volume of about isotropic voxels to use instead of nilearn's. model: a through-plane model's id or file, by
     default the shipped one for x4. block_mm: thickness of the block of the head that is used, front to back, None for all.
-    Raises `MissingRequirement` without nilearn's file or without a model, otherwise what a job raises.
+    Raises `MissingRequirement` without nilearn's file or without a model, `UsageError` for a model of another kind, otherwise
+    what a job raises.
     """
     from .acquisition import acquire
     from .volume import read_volume, write_volume
@@ -102,10 +103,11 @@ def run(
     say(f"acquired  {_described(coarse)}  {acquired}  ({coarse.grid.spacing[axis]:.3g} mm slices, Gaussian profile)")
 
     job = Job(
-        input=str(acquired), output="", model="", factor=float(factor), truth=str(truth), slice_axis=axis,
-        device=device, threads=threads, model_folders=tuple(model_folders),
+        input=str(acquired), output="", model="", plane="through-plane", factor=float(factor), truth=str(truth),
+        slice_axis=axis, device=device, threads=threads, model_folders=tuple(model_folders),
     )  # fmt: skip
-    names = [*models.BASELINES, model if model is not None else entry.card.id]
+    names = [name for name in models.BASELINES if name != entry.card.id]
+    names.append(model if model is not None else entry.card.id)
     answers = tuple(_answer(job, name, place, say) for name in names)
     say("")
     say(table(answers))
@@ -132,9 +134,16 @@ def sample_volume() -> Path:
 
 
 def choose_model(name: str | None = None, folders: Sequence[str] = ()) -> ModelEntry:
-    """The through-plane model called `name`, or the shipped one that suits the demo."""
+    """The model called `name`, which must refine through the plane alone, or the shipped one that suits the demo."""
     if name is not None:
-        return models.find_model(name, folders)
+        entry = models.find_model(name, folders)
+        card = entry.card
+        if card.task != "super-resolve" or card.plane not in ("through-plane", "any"):
+            raise UsageError(
+                f"the demo needs a model that super-resolves through the plane, '{card.id}' is another (task {card.task}, plane "
+                f"{card.plane}): see 'mrsuperres models', or name none"
+            )
+        return entry
     fitting = [
         entry
         for entry in models.list_models(folders)
@@ -226,9 +235,10 @@ def _draw(
     """The picture, or a line that says why there is none."""
     from .volume import read_volume
 
-    shown = [next(a for a in answers if a.model == COMPARED), answers[-1]]
+    shown = (COMPARED, answers[-1].model)
     try:
-        draw(path, truth, coarse, [(answer, read_volume(answer.path)) for answer in shown], axis)
+        pairs = [(answer, read_volume(answer.path)) for answer in answers if answer.model in shown]
+        draw(path, truth, coarse, pairs, axis)
     except MissingRequirement as missing:
         say(f"\nno picture: {missing.message}")
         return None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 import json
+import math
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,9 +17,10 @@ import numpy as np
 
 from . import metrics
 from .acquisition import Degradation, acquire, preset
-from .errors import OutputError, UnsuitableVolume, UsageError
+from .errors import MissingRequirement, OutputError, UnsuitableVolume, UsageError
 from .models import BASELINES, ModelEntry, Score, find_model
-from .volume import Grid, Volume
+from .staging import Staging
+from .volume import FEWEST_SLICES, Grid, Volume, volume_name
 
 if TYPE_CHECKING:
     from .inference.options import Options
@@ -24,11 +29,15 @@ Report = Callable[[str], None]
 REFERENCE_BASELINES = ("bspline", "lanczos")  # gains are told over these
 DEFAULT_DEGRADATION = {"in-plane": "bicubic-noise", "through-plane": "through-gaussian"}
 ANISOTROPIC = 1.2
+FIGURES = (".png", ".pdf", ".svg", ".jpg")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model on one scan. metrics: as `metrics.summary` names them; seconds: of the run alone."""
+    """One model on one scan. metrics: as `metrics.summary` names them; seconds: of the run alone.
+
+    scan: the name of the truth, by which rows are compared: several scans need different ones (`scan_names`).
+    """
 
     scan: str
     model: str
@@ -65,12 +74,19 @@ def make_trial(
 
     plane: "in-plane" coarsens both axes within the slices, "through-plane" the slice axis. slices: keep only that many in the
     middle of the head (in-plane: acquired slices; through-plane: voxels along one in-plane axis), to be quick. slice_axis: of
-    i, j, k; by default the coarsest, or the axial one of an isotropic scan.
+    i, j, k; by default the coarsest, or the axial one of an isotropic scan. Raises `UsageError` for values that make no
+    trial, `UnsuitableVolume` for a scan too small for the factor.
     """
     if plane not in DEFAULT_DEGRADATION:
         raise UsageError(f"plane is '{plane}', expected in-plane or through-plane")
-    if factor <= 1:
-        raise UsageError(f"factor is {factor:g}, expected more than 1")
+    if not (math.isfinite(factor) and factor > 1):
+        raise UsageError(f"factor is {factor:g}, expected a number of more than 1")
+    if seed < 0:
+        raise UsageError(f"seed is {seed}, expected 0 or more")
+    if slices is not None and slices < FEWEST_SLICES:
+        raise UsageError(f"slices is {slices}, expected at least {FEWEST_SLICES}")
+    if slice_axis not in (None, 0, 1, 2):
+        raise UsageError(f"slice axis is {slice_axis}, expected 0, 1 or 2 (i, j or k)")
     way = degradation or DEFAULT_DEGRADATION[plane]
     axis = acquired_axis(truth.grid) if slice_axis is None else slice_axis
     coarse = [other != axis if plane == "in-plane" else other == axis for other in range(3)]
@@ -104,6 +120,18 @@ def acquired_axis(grid: Grid) -> int:
     return next((axis for axis in range(3) if grid.axis_name(axis) == "axial"), grid.slice_axis)
 
 
+def scan_names(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """A name for each scan, all different: its file's; where several are alike, its folder's before it, or a number after."""
+    files = [Path(os.path.abspath(path)) for path in paths]
+    names = [volume_name(file) for file in files]
+    found: list[str] = []
+    for file, name in zip(files, names, strict=True):
+        own = f"{file.parent.name}_{name}" if names.count(name) > 1 else name
+        numbered = (f"{own}-{number}" for number in itertools.count(2))
+        found.append(next(free for free in itertools.chain([own], numbered) if free not in found))
+    return found
+
+
 def evaluate(
     trial: Trial,
     models: Iterable[str | ModelEntry],
@@ -117,9 +145,9 @@ def evaluate(
     from .inference.options import Options
 
     run = replace(options or Options(), slice_axis=trial.axis)
+    entries = [find_model(model, run.model_folders) if isinstance(model, str) else model for model in models]
     rows, answers = [], {}
-    for model in models:
-        entry = find_model(model, run.model_folders) if isinstance(model, str) else model
+    for entry in entries:
         started = time.monotonic()
         answer = super_resolve(
             trial.low,
@@ -200,8 +228,23 @@ def to_json(rows: Sequence[Row]) -> str:
     return json.dumps([asdict(row) for row in rows], indent=1)
 
 
-def figure(path: str | Path, trial: Trial, answers: dict[str, Volume]) -> None:
-    """A PNG: truth, acquired and each answer through the middle of the head; below, absolute errors on one colour scale."""
+def check_figure(path: str | os.PathLike[str]) -> None:
+    """Raise what `figure` would raise after all the work: `MissingRequirement` without matplotlib, `OutputError`."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingRequirement("matplotlib draws the figure and is not installed (pip install matplotlib)")
+    if Path(path).suffix.lower() not in FIGURES:
+        raise OutputError(
+            f"{path}: a figure is drawn as {', '.join(FIGURES)}, not as '{Path(path).suffix}'", code="output-format"
+        )
+    Staging().path(path)
+
+
+def figure(path: str | os.PathLike[str], trial: Trial, answers: dict[str, Volume]) -> None:
+    """Truth, acquired and each answer through the middle of the head; below, absolute errors on one colour scale.
+
+    path: the picture, in one of the formats `FIGURES`. Raises what `check_figure` raises.
+    """
+    check_figure(path)
     import matplotlib
 
     matplotlib.use("Agg")
@@ -249,7 +292,9 @@ def figure(path: str | Path, trial: Trial, answers: dict[str, Volume]) -> None:
     if colours is not None:
         plot.colorbar(colours, ax=axes[1, :], location="right", shrink=0.8, label="absolute error, the scan's units")
     try:
-        plot.savefig(path, dpi=130)
+        with Staging() as files:
+            plot.savefig(files.path(path), dpi=130)
+            files.commit()
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:

@@ -6,10 +6,12 @@ Never who the patient is.
 from __future__ import annotations
 
 import datetime
+import gzip
 import hashlib
 import importlib.metadata
 import json
 import platform
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,11 @@ from . import __version__
 from .documents import encode
 from .errors import BadVolume
 from .models import ModelCard, ModelEntry
+from .volume import WRITABLE
 
 STATEMENT = "Made by a model; details may not be the patient's. Research use only."
+MARK = "MRSuperRes_model"  # a field in the header of every result
+HEADER = 2048  # bytes at its beginning among which that field is
 PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "safetensors")
 
 
@@ -89,7 +94,7 @@ def record(
 def header_fields(entry: ModelEntry, parameters: Mapping[str, Any]) -> dict[str, str]:
     """What travels in a NRRD or NIfTI header, as text."""
     return {
-        "MRSuperRes_model": f"{entry.card.id} {entry.card.version}",
+        MARK: f"{entry.card.id} {entry.card.version}",
         "MRSuperRes_version": __version__,
         "MRSuperRes_digest": entry.digest,
         "MRSuperRes_parameters": json.dumps(encode(dict(parameters)), sort_keys=True),
@@ -108,7 +113,25 @@ def is_ours(sidecar: str | Path) -> bool:
 
 
 def sidecar_path(output: str | Path) -> Path:
-    """Beside the volume, its suffixes replaced: sr.nii.gz has sr.json."""
+    """Beside the volume, its suffixes replaced: sr.nii.gz has sr.json; but sr.nrrd.json where sr.json records another result.
+
+    Only results of the same stem in another format share that name, and the second made gives way.
+    """
     output = Path(output)
     name = output.name[: -len(".gz")] if output.name.lower().endswith(".gz") else output.name
-    return output.with_name(Path(name).stem + ".json")
+    usual, own = output.with_name(Path(name).stem + ".json"), output.with_name(output.name + ".json")
+    if own.exists():
+        return own
+    if not usual.exists() or not is_ours(usual) or _is_result(output):
+        return usual
+    others = (output.with_name(Path(name).stem + suffix) for suffix in WRITABLE)
+    return own if any(_is_result(other) for other in others if other != output) else usual
+
+
+def _is_result(volume: Path) -> bool:
+    """Whether there is such a file, and its header says that it was made here."""
+    try:
+        with (gzip.open if volume.name.lower().endswith(".gz") else open)(volume, "rb") as stream:
+            return MARK.encode() in stream.read(HEADER)
+    except (OSError, EOFError, zlib.error):
+        return False

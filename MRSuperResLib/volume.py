@@ -10,8 +10,10 @@ import errno
 import gzip
 import math
 import os
+import re
 import struct
 import tempfile
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,13 +30,20 @@ ORTHONORMAL_TOLERANCE = 1e-3
 LONGEST_AXIS = 1024  # voxels; more is allowed, but rarely what was meant
 FEWEST_SLICES = 2
 MOST_LABELS = 64  # an integer volume with fewer values than this, most of it 0, is taken for a label map
-LABEL_NAMES = ("seg", "label", "labels", "mask", "dseg", "aseg", "aparc", "segmentation")
+LABEL_NAMES = ("seg", "label", "labels", "mask", "dseg", "aseg", "aparc", "wmparc", "segmentation")
+FLAT = 0.7  # share of equal neighbours outside the background: 0.85 and more in label maps, below 0.2 in MR
 WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".nhdr")
 READABLE = (*WRITABLE, ".mgz", ".mgh", ".hdr", ".img", ".img.gz")
 INTERPOLATIONS = ("linear", "bspline", "lanczos", "nearest")
 PAD = 8  # voxels replicated around a volume before interpolating, so that nothing beyond its border is read as 0
 LOBES = 5  # of the Lanczos kernel on each side, as in ITK's
+SQUARE = 1.02  # ratio of a pixel's sides up to which one pair of axes is as square as another
 NIFTI_HEADER = 540  # bytes: that of NIfTI-2; NIfTI-1 has 348
+MGH_HEADER = 284  # bytes
+MGH_TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
+MGH_UNTOLD = (1, 1, 1, -1, 0, 0, 0, 0, -1, 0, 1, 0, 0, 0, 0)  # FreeSurfer's geometry for files that give none
+SAME_PLACE = 0.01  # mm; slices nearer than this lie at one position
+SEARCHED = 1000  # files looked at for a DICOM series below a folder that holds none itself
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,18 @@ class Grid:
         """Which of i, j, k (0, 1, 2) has the coarsest spacing; the last of equals."""
         coarsest = max(self.spacing)
         return max(axis for axis in range(3) if self.spacing[axis] >= coarsest * (1 - 1e-3))
+
+    def slice_axis_for(self, plane: str) -> int:
+        """The axis across the slices that a network for `plane` sees: the coarsest, or the one across the squarest pixels.
+
+        plane: "in-plane" asks for square pixels, which a coarse matrix of thin slices has too; another one for the coarsest.
+        """
+        if plane != "in-plane":
+            return self.slice_axis
+        within = [[self.spacing[other] for other in range(3) if other != axis] for axis in range(3)]
+        stretch = [max(pair) / min(pair) for pair in within]
+        square = [axis for axis in range(3) if stretch[axis] <= min(stretch) * SQUARE]
+        return square[0] if len(square) == 1 else self.slice_axis
 
     def axis_name(self, axis: int) -> str:
         """The plane perpendicular to `axis`: "sagittal", "coronal" or "axial", the nearest one for oblique scans."""
@@ -165,30 +186,37 @@ class Volume:
 def read_volume(path: str | os.PathLike[str], *, allow_labels: bool = False, warn: Warn | None = None) -> Volume:
     """The 3D scalar volume in the file, or DICOM series folder, at `path`, as float32.
 
-    Some NaN or infinite voxels are replaced by the lowest finite value and `warn` hears of it. Raises `BadVolume` for
-    whatever is no single scalar 3D volume with sound geometry, for empty or constant ones, and for label maps unless
-    `allow_labels`.
+    Some NaN or infinite voxels are replaced by the lowest finite value and `warn` hears of it (but ITK makes those of a
+    NIfTI pair, .hdr and .img, 0 without a word). Raises `BadVolume` for whatever is no single scalar 3D volume with sound
+    geometry, for empty or constant ones, and for label maps unless `allow_labels`.
     """
-    import SimpleITK as sitk
-
     path = Path(path)
     if not path.exists():
         raise BadVolume(f"{path} does not exist", code="not-found")
-    reader = _series(path, warn) if path.is_dir() else _file(path, warn)
-    with _quiet():
-        try:
-            image = reader.Execute()
-        except (RuntimeError, MemoryError) as error:
-            raise _unreadable(path, error) from error
-    name = path.name if path.is_dir() else _stem(path)
-    volume = _from_sitk(image, name, str(path))
-    if not allow_labels and not path.is_dir() and _looks_like_labels(volume.array, image.GetPixelID(), name, sitk):
+    if path.is_dir():
+        volume = _from_sitk(_executed(_series(path, warn), path), volume_name(path), str(path))
+    elif path.stat().st_size == 0:
+        raise BadVolume(f"{path} is empty (0 bytes); copy or export it again", code="unreadable")
+    elif _suffix(path) in (".mgh", ".mgz"):
+        volume = _read_mgh(path, warn)
+    else:
+        hidden = _check_file(path)
+        volume = _from_sitk(_executed(_file(path), path), volume_name(path), str(path))
+        volume.array.reshape(-1)[hidden] = np.nan
+    volume = check_volume(volume, warn)
+    if not allow_labels and not path.is_dir() and _looks_like_labels(volume.array, volume.name):
         raise BadVolume(
             f"{path} looks like a label map ({len(np.unique(volume.array))} integer values); give the MR volume it was "
             "drawn on",
             code="label-map",
         )
-    return check_volume(volume, warn)
+    return volume
+
+
+def volume_name(path: str | os.PathLike[str]) -> str:
+    """What `read_volume` calls the volume at `path`: the file's name without its suffixes, or the folder's."""
+    path = Path(path)
+    return path.name if path.is_dir() else _stem(path)
 
 
 def check_volume(volume: Volume, warn: Warn | None = None) -> Volume:
@@ -357,12 +385,17 @@ def _antialiased(array: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
     return array
 
 
-def _file(path: Path, warn: Warn | None) -> Any:
+def _executed(reader: Any, path: Path) -> Any:
+    with _quiet():
+        try:
+            return reader.Execute()
+        except (RuntimeError, MemoryError) as error:
+            raise _unreadable(path, error) from error
+
+
+def _file(path: Path) -> Any:
     import SimpleITK as sitk
 
-    if path.stat().st_size == 0:
-        raise BadVolume(f"{path} is empty (0 bytes); copy or export it again", code="unreadable")
-    _check_file(path, warn)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with _quiet():
@@ -371,6 +404,11 @@ def _file(path: Path, warn: Warn | None) -> Any:
         except RuntimeError as error:
             raise _unreadable(path, error) from error
     dimensions, size = reader.GetDimension(), reader.GetSize()
+    if reader.HasMetaDataKey("0020|000d") and math.prod(size[2:]) == 1:
+        raise BadVolume(
+            f"{path} is one slice of a DICOM series; give the folder that holds them all, {path.absolute().parent}",
+            code="one-slice",
+        )
     if dimensions > 3 and all(n == 1 for n in size[3:]):  # a 3D volume written as 4D
         reader.SetExtractSize([*size[:3], *(0 for _ in size[3:])])
         dimensions = 3
@@ -387,28 +425,35 @@ def _file(path: Path, warn: Warn | None) -> Any:
     return reader
 
 
-def _check_file(path: Path, warn: Warn | None) -> None:
-    """Refuse, or tell, what ITK would read without a word.
+def _check_file(path: Path) -> np.ndarray:
+    """Refuse what ITK would read without a word; returns which voxels it will read as 0 though they are not finite.
 
     It reads a NIfTI file cut short as zeros, its NaN and infinite voxels as 0, its spacing of 0 as 1, and takes the sign off
     a MetaImage's negative spacing.
     """
     if _suffix(path) in (".nii", ".nii.gz"):
-        expected, found, bad = _nifti_content(path)
+        expected, found, hidden = _nifti_content(path)
         if found < expected:
             raise BadVolume(
                 f"{path} is cut short: {found} of {expected} bytes; copy or export it again", code="unreadable"
             )
-        if bad == 1.0:
-            raise BadVolume(f"{path} has no finite voxel (all NaN or infinite); export it again", code="all-nan")
-        if bad and warn:
-            warn("nan-replaced", f"{bad:.2g} of the voxels of {_stem(path)} are NaN or infinite and were replaced by 0")
-    elif _suffix(path) in (".mha", ".mhd"):
+        return hidden
+    if _suffix(path) in (".mha", ".mhd"):
         with open(path, "rb") as stream:
             for line in stream.read(4096).split(b"\n"):
                 key, _, value = line.partition(b"=")
                 if key.strip() in (b"ElementSpacing", b"ElementSize") and b"-" in value.lower().replace(b"e-", b""):
                     raise _bad_spacing(path, value.decode(errors="replace").strip())
+    return np.zeros(0, dtype=int)
+
+
+def _unpacked(path: Path) -> Any:
+    """The file's bytes as a stream, out of gzip if that is what its name says."""
+    return (gzip.open if path.suffix.lower() in (".gz", ".mgz") else open)(path, "rb")
+
+
+def _damaged(path: Path) -> BadVolume:
+    return BadVolume(f"{path} is damaged or cut short; copy or export it again", code="unreadable")
 
 
 def _bad_spacing(path: Path, found: str) -> BadVolume:
@@ -417,14 +462,13 @@ def _bad_spacing(path: Path, found: str) -> BadVolume:
     )
 
 
-def _nifti_content(path: Path) -> tuple[int, int, float]:
-    """(bytes the unpacked NIfTI file should have, bytes it has, share of its voxels that are not finite).
+def _nifti_content(path: Path) -> tuple[int, int, np.ndarray]:
+    """(bytes the unpacked NIfTI file should have, bytes it has, places of the voxels that are not finite, i fastest).
 
     Raises `BadVolume` for damaged files and for spacings that are not above 0.
     """
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
     try:
-        with opener(path, "rb") as stream:
+        with _unpacked(path) as stream:
             header = stream.read(NIFTI_HEADER)
             layout = _nifti_layout(header)
             if layout is None:
@@ -433,15 +477,16 @@ def _nifti_content(path: Path) -> tuple[int, int, float]:
             if not all(math.isfinite(mm) and mm > 0 for mm in spacing):
                 raise _bad_spacing(path, _numbers(spacing))
             stream.seek(start)
-            found, bad = 0, 0
+            found, bad = 0, [np.zeros(0, dtype=int)]
             while block := stream.read(2**22):
-                found += len(block)
                 if dtype.kind == "f":
                     values = np.frombuffer(block[: len(block) // dtype.itemsize * dtype.itemsize], dtype)
-                    bad += int(values.size - np.count_nonzero(np.isfinite(values)))
+                    bad.append(np.flatnonzero(~np.isfinite(values)) + found // dtype.itemsize)
+                found += len(block)
     except (OSError, EOFError, zlib.error) as error:
-        raise BadVolume(f"{path} is damaged or cut short; copy or export it again", code="unreadable") from error
-    return start + voxels * dtype.itemsize, start + found, bad / max(voxels, 1)
+        raise _damaged(path) from error
+    places = np.concatenate(bad)
+    return start + voxels * dtype.itemsize, start + found, places[places < voxels]
 
 
 def _nifti_layout(header: bytes) -> tuple[int, int, np.dtype[Any], tuple[float, ...]] | None:
@@ -475,6 +520,41 @@ def _nifti_layout(header: bytes) -> tuple[int, int, np.dtype[Any], tuple[float, 
     return None
 
 
+def _read_mgh(path: Path, warn: Warn | None) -> Volume:
+    """The volume in FreeSurfer's own format (.mgh, packed .mgz), for which ITK has no reader here.
+
+    Its header, big-endian: version, size, frames, type, degrees of freedom, whether the geometry is given; then spacing
+    (mm), direction cosines axis by axis, and the centre of the voxel box (mm), RAS.
+    """
+    try:
+        with _unpacked(path) as stream:
+            content = stream.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise _damaged(path) from error
+    if len(content) < MGH_HEADER or content[3] != 1:  # the version; the bytes before it may say what is mapped
+        raise BadVolume(f"{path} is no MGH file: damaged or misnamed", code="unreadable")
+    i, j, k, frames, kind, _, given = struct.unpack_from(">6ih", content, 4)
+    if frames > 1:
+        raise BadVolume(f"{path} is 4D ({frames} frames), expected 3D; extract one time point or echo", code="4d")
+    if kind not in MGH_TYPES:
+        raise BadVolume(
+            f"{path} holds voxels of MGH type {kind}, expected uint8, int16, uint16, int32 or float32; convert it first",
+            code="not-scalar",
+        )
+    voxels, dtype = i * j * k, np.dtype(MGH_TYPES[kind])
+    if min(i, j, k, frames) < 1 or len(content) < MGH_HEADER + voxels * dtype.itemsize:
+        raise _damaged(path)
+    if given <= 0 and warn:
+        warn("no-geometry", f"{path.name} does not say where it lies: read as coronal slices of 1 mm, its centre at 0")
+    geometry = np.array(struct.unpack_from(">15f", content, 30) if given > 0 else MGH_UNTOLD, dtype=float)
+    spacing, to_lps = geometry[:3], np.diag([-1.0, -1.0, 1.0])
+    axes = to_lps @ geometry[3:12].reshape(3, 3).T
+    origin = to_lps @ geometry[12:] - axes @ (spacing * (i, j, k) / 2)
+    grid = Grid((i, j, k), tuple(spacing.tolist()), tuple(origin.tolist()), tuple(axes.ravel().tolist()))  # type: ignore[arg-type]
+    array = np.frombuffer(content, dtype, voxels, MGH_HEADER).reshape(grid.shape).astype(np.float32)
+    return Volume(array, grid, volume_name(path))
+
+
 def _series(folder: Path, warn: Warn | None) -> Any:
     import SimpleITK as sitk
 
@@ -482,8 +562,11 @@ def _series(folder: Path, warn: Warn | None) -> Any:
         found = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
         files = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in found}
     if not files:
+        below = _folder_of_dicom(folder)
         raise BadVolume(
-            f"{folder} holds no DICOM series; give a file, or the folder of one series", code="not-a-volume"
+            f"{folder} holds no DICOM series{' itself' if below else ''}; "
+            f"give {f'the folder below it that does, such as {below}' if below else 'a file, or the folder of one series'}",
+            code="not-a-volume",
         )
     if len(files) > 1:
         raise BadVolume(
@@ -492,35 +575,71 @@ def _series(folder: Path, warn: Warn | None) -> Any:
             code="several-series",
         )
     names = next(iter(files.values()))
-    gap = _uneven(names)
-    if gap and warn:
-        warn("uneven-slices", f"slices in {folder.name} are {gap}; the volume is read as if they were evenly spaced")
+    _check_positions(folder, names, warn)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(names)
     return reader
 
 
-def _uneven(names: tuple[str, ...]) -> str:
-    """How the slices' distances differ, from the DICOM positions; empty if they do not, or are not given."""
+def _folder_of_dicom(folder: Path) -> Path | None:
+    """The first folder below `folder` with a DICOM file in it, None if it is not soon found."""
+    looked = 0
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            looked += 1
+            if looked > SEARCHED:
+                return None
+            with contextlib.suppress(OSError), open(Path(place, name), "rb") as stream:
+                if stream.read(132)[128:] == b"DICM":
+                    return Path(place)
+    return None
+
+
+def _check_positions(folder: Path, names: tuple[str, ...], warn: Warn | None) -> None:
+    """Refuse several volumes in one series, and tell of slices at uneven distances; nothing where the files do not say."""
+    places = [_place(name) for name in names]
+    known = [place for place in places if place is not None]
+    if len(known) < len(places) or not known:
+        return
+    positions, normals = (np.array(each) for each in zip(*known, strict=True))
+    steps = np.diff(np.sort(positions @ normals[0]))
+    repeated = int(np.count_nonzero(steps < SAME_PLACE))
+    turned = bool(np.ptp(normals, axis=0).max() > ORTHONORMAL_TOLERANCE)
+    if repeated or turned:
+        what = (
+            "slices in several directions"
+            if turned
+            else f"{len(names)} slices at {len(names) - repeated} positions (several echoes or time points?)"
+        )
+        raise BadVolume(
+            f"{folder} holds one DICOM series with {what}: no single volume; put the files of one in a folder of its own",
+            code="several-volumes",
+        )
+    steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    if warn and len(steps) > 1 and np.ptp(steps) >= 0.05 * np.median(steps):
+        warn(
+            "uneven-slices",
+            f"slices in {folder.name} are {steps.min():.2f} to {steps.max():.2f} mm apart (one missing?); the volume is read "
+            "as if they were evenly spaced",
+        )
+
+
+def _place(name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """A DICOM slice's position (mm) and normal, LPS; None if the file does not give them."""
     import SimpleITK as sitk
 
-    positions = []
-    for name in names:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(name)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(name)
+    try:
         with _quiet():
             reader.ReadImageInformation()
-        if not reader.HasMetaDataKey("0020|0032"):
-            return ""
-        positions.append([float(value) for value in reader.GetMetaData("0020|0032").split("\\")])
-    if len(positions) < 3:
-        return ""
-    steps = np.linalg.norm(np.diff(np.asarray(positions), axis=0), axis=1)
-    return (
-        ""
-        if np.ptp(steps) < 0.05 * np.median(steps)
-        else f"{steps.min():.2f} to {steps.max():.2f} mm apart (one missing?)"
-    )
+        position, cosines = (
+            [float(value) for value in reader.GetMetaData(key).split("\\")] for key in ("0020|0032", "0020|0037")
+        )
+        return np.reshape(position, 3), np.cross(*np.reshape(cosines, (2, 3)))
+    except (RuntimeError, ValueError):  # unreadable, not there, or not so many numbers
+        return None
 
 
 def _from_sitk(image: Any, name: str, path: str) -> Volume:
@@ -532,24 +651,32 @@ def _from_sitk(image: Any, name: str, path: str) -> Volume:
         raise BadVolume(
             f"{path} holds {image.GetPixelIDTypeAsString()}, expected one intensity a voxel", code="not-scalar"
         )
-    array = sitk.GetArrayFromImage(image).astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and `check_volume` tells
+        array = sitk.GetArrayFromImage(image).astype(np.float32)
     grid = Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
     metadata = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
     return Volume(np.ascontiguousarray(array), grid, name, metadata)
 
 
-def _looks_like_labels(array: np.ndarray, pixel: int, name: str, sitk: Any) -> bool:
-    """Whether this is a label map: integers, few of them, in a file called so or in large flat regions."""
-    whole = pixel not in (sitk.sitkFloat32, sitk.sitkFloat64) or bool(np.all(array == np.rint(array)))
-    if not whole:
+def _looks_like_labels(array: np.ndarray, name: str) -> bool:
+    """Whether this is a label map: integers from 0 up, few of them in a file called so, or in flat regions."""
+    if float(array.min()) < 0 or not np.all(array == np.rint(array)):
         return False
-    values = np.unique(array)
-    words = set(name.lower().replace("-", "_").replace(".", "_").split("_"))
-    named = bool(words & set(LABEL_NAMES))
-    if len(values) > (4 * MOST_LABELS if named else MOST_LABELS) or values[0] < 0:
-        return False
-    flat = np.mean(np.diff(array, axis=2) == 0) if array.shape[2] > 1 else 0.0
-    return named or (len(values) > 1 and float(flat) > 0.85)
+    words = set(re.split(r"[^a-z0-9]+", name.lower()))
+    values, counts = np.unique(array, return_counts=True)
+    if len(values) <= 4 * MOST_LABELS and words & set(LABEL_NAMES):
+        return True
+    if len(values) <= MOST_LABELS and float(np.mean(np.diff(array, axis=2) == 0)) > 0.85:
+        return True
+    background = float(values[np.argmax(counts)])
+    return all(_flatness(array, axis, background) > FLAT for axis in range(3))
+
+
+def _flatness(array: np.ndarray, axis: int, background: float) -> float:
+    """How many of the neighbours along array `axis`, neither of them background, have equal values; a share."""
+    rest = np.moveaxis(array, axis, 0)
+    inside = (rest[:-1] != background) & (rest[1:] != background)
+    return int(np.count_nonzero((rest[:-1] == rest[1:]) & inside)) / max(1, int(np.count_nonzero(inside)))
 
 
 def _unreadable(path: Path, error: BaseException) -> BadVolume:
@@ -602,14 +729,35 @@ def _numbers(values: Any) -> str:
     return "(" + ", ".join(f"{float(value):.4g}" for value in values) + ")"
 
 
+_STANDARD_ERROR = threading.RLock()  # there is one for the whole process
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what ITK's C++ prints off the terminal: the errors it raises say the same, once."""
+    """Keep what ITK and the libraries below it print off the terminal: the errors that ITK raises say the same, once."""
     import SimpleITK as sitk
 
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    with _STANDARD_ERROR:
+        before = sitk.ProcessObject.GetGlobalWarningDisplay()
+        sitk.ProcessObject.SetGlobalWarningDisplay(False)
+        try:
+            with _no_standard_error():
+                yield
+        finally:
+            sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+@contextlib.contextmanager
+def _no_standard_error() -> Iterator[None]:
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # closed, as under pythonw: nothing can be printed
+        yield
+        return
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
     try:
         yield
     finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from MRSuperResLib import demo, models
 from MRSuperResLib.acquisition import acquire
-from MRSuperResLib.errors import MissingRequirement, OutputError, UnsuitableVolume
+from MRSuperResLib.errors import MissingRequirement, OutputError, UnsuitableVolume, UsageError
 from MRSuperResLib.models import ModelCard, ModelEntry
 from MRSuperResLib.volume import Grid, Volume, read_volume, write_volume
 
@@ -122,6 +124,44 @@ def test_without_a_model_the_user_reads_so(no_models: None) -> None:
 def test_a_model_dropped_in_a_folder_is_found(no_models: None, tiny_model: ModelEntry) -> None:
     assert tiny_model.path is not None
     assert demo.choose_model(None, [str(tiny_model.path.parent)]).card.id == "tiny-through-x4"
+
+
+@pytest.mark.parametrize(
+    "change", [{"plane": "in-plane"}, {"task": "translate", "target_contrasts": ("T2w",)}, {"task": "reference-guided"}]
+)
+def test_a_model_of_another_kind_is_refused_before_anything_is_made(
+    change: dict[str, Any], tmp_path: Path, tiny_model: ModelEntry
+) -> None:
+    other = models.save_model(
+        tmp_path / "models" / "other.safetensors",
+        replace(tiny_model.card, id="other", **change),
+        models.load_network(tiny_model).state_dict(),
+    )
+    write_volume(head(), tmp_path / "head.nii.gz")
+    with pytest.raises(UsageError, match=r"through the plane, 'other' is another"):
+        demo.run(tmp_path / "out", source=tmp_path / "head.nii.gz", model=str(other.path), say=lambda line: None)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["linear", "bspline"])
+def test_interpolation_named_as_the_model_is_listed_once_and_drawn(name: str, tmp_path: Path) -> None:
+    write_volume(head(), tmp_path / "head.nii.gz")
+    said: list[str] = []
+    made = demo.run(tmp_path / "out", source=tmp_path / "head.nii.gz", model=name, say=said.append)
+    listed = [answer.model for answer in made.answers]
+    assert sorted(listed) == sorted(models.BASELINES) and listed[-1] == name
+    assert f"--model {name} " in said[-1] and made.figure is not None
+
+
+def test_the_demo_refines_through_the_plane_whatever_the_model_could(
+    tmp_path: Path, tiny_model: ModelEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planes: list[str | None] = []
+    whole = demo.run_job
+    monkeypatch.setattr(demo, "run_job", lambda job, *rest: planes.append(job.plane) or whole(job, *rest))
+    write_volume(head(), tmp_path / "head.nii.gz")
+    demo.run(tmp_path / "out", source=tmp_path / "head.nii.gz", model=str(tiny_model.path), say=lambda line: None)
+    assert planes == ["through-plane"] * 4
 
 
 def test_a_thick_slice_scan_is_no_truth(tmp_path: Path, tiny_model: ModelEntry) -> None:

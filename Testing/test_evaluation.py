@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from MRSuperResLib import evaluation, metrics, networks
-from MRSuperResLib.errors import OutputError, UnsuitableVolume, UsageError
+from MRSuperResLib.errors import MissingRequirement, OutputError, UnsuitableVolume, UsageError
 from MRSuperResLib.models import ModelCard, load_network, read_entry, save_model
 from MRSuperResLib.volume import Grid, Volume
 
@@ -66,6 +66,56 @@ def test_spline_beats_linear_and_the_table_tells(truth: Volume, tmp_path: Path) 
         evaluation.figure(tmp_path / "missing" / "figure.png", trial, answers)
 
 
+def test_scans_of_one_file_name_keep_their_own_scores(truth: Volume, tmp_path: Path) -> None:
+    paths = [tmp_path / place / "T1w.nii.gz" for place in ("a", "b", "b")] + [tmp_path / "c" / "T2w.nrrd"]
+    names = evaluation.scan_names(paths)
+    assert names == ["a_T1w", "b_T1w", "b_T1w-2", "T2w"]
+    rows = []
+    for number, name in enumerate(names):
+        scan = Volume(truth.array ** (1 + 0.2 * number), truth.grid, name)
+        rows += evaluation.evaluate(evaluation.make_trial(scan, "through-plane", 2), ["linear", "bspline"])[0]
+    gains = evaluation.gains(rows, "linear", "bspline")
+    expected = [rows[2 * n].metrics["psnr"] - rows[2 * n + 1].metrics["psnr"] for n in range(4)]
+    assert list(gains.values()) == expected and list(gains) == names
+    assert "mean over 4 scans" in evaluation.table(rows)
+
+
+def test_names_made_different_never_meet_another_scans(tmp_path: Path) -> None:
+    paths = ["x/T1w.nii", "x/T1w.nrrd", "x/x_T1w-2.nii", "x_T1w.nii", "scan.nii.gz"]
+    names = evaluation.scan_names(paths)
+    assert len(set(names)) == 5 and names[-1] == "scan"
+
+
+def test_a_figure_that_cannot_be_drawn_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation.check_figure(tmp_path / "gain.png")
+    for path in (tmp_path / "missing" / "gain.png", tmp_path / "gain.docx", tmp_path / "gain", tmp_path):
+        with pytest.raises(OutputError):
+            evaluation.check_figure(path)
+    monkeypatch.setattr(evaluation.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingRequirement, match="matplotlib"):
+        evaluation.check_figure(tmp_path / "gain.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_figure_that_fails_leaves_the_old_one_and_nothing_else(
+    truth: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    def full(self: Figure, place: Path, **_: object) -> None:
+        Path(place).write_bytes(b"half a pict")
+        raise OSError(28, "No space left on device")
+
+    trial = evaluation.make_trial(truth, "through-plane", 2)
+    (tmp_path / "gain.png").write_bytes(b"the old one")
+    monkeypatch.setattr(Figure, "savefig", full)
+    with pytest.raises(OutputError, match="No space left"):
+        evaluation.figure(tmp_path / "gain.png", trial, {"answer": trial.truth})
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"the old one"]
+
+
 def test_published_cards_print_the_scores_beside_the_baselines(truth: Volume, tmp_path: Path) -> None:
     network = networks.build("rdst", {"blocks": 1, "width": 12, "growth": 6, "factors": [2, 1], "skip": "bicubic"})
     card = ModelCard.from_json(
@@ -105,6 +155,12 @@ def test_nonsense_is_refused(truth: Volume) -> None:
         evaluation.make_trial(truth, "diagonal", 2)
     with pytest.raises(UsageError, match="more than 1"):
         evaluation.make_trial(truth, "in-plane", 1)
+    for factor in (float("nan"), float("inf"), -2.0):
+        with pytest.raises(UsageError, match="more than 1"):
+            evaluation.make_trial(truth, "through-plane", factor)
+    for wrong in ({"seed": -1}, {"slices": 0}, {"slices": -3}, {"slices": 1}, {"slice_axis": 3}, {"slice_axis": -1}):
+        with pytest.raises(UsageError, match="expected"):
+            evaluation.make_trial(truth, "in-plane", 2, **wrong)  # type: ignore[arg-type]
     with pytest.raises(UnsuitableVolume, match="too few"):
         evaluation.make_trial(truth, "through-plane", 20)
     assert evaluation.table([]) == "nothing was scored"
