@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from safetensors.torch import save_file
 
 from MRSuperResLib import cli, networks
 from MRSuperResLib.errors import UsageError
-from MRSuperResLib.models import ModelCard, ModelEntry, find_model, load_network, save_model
+from MRSuperResLib.losses.tissue import TissueFeatures
+from MRSuperResLib.models import ModelCard, ModelEntry, Requirements, find_model, load_network, save_model
 from MRSuperResLib.networks import fasr
 from MRSuperResLib.training import gan, guided, loop
 from MRSuperResLib.training.guided import GuidanceSpec, GuidedPairs, GuidedRecipe, half_plane, moved
@@ -153,6 +158,7 @@ def test_training_ends_in_a_package_and_goes_on_from_its_checkpoint(
     limit[0] = 4
     again = guided.train(study / "tiny.toml", study, tmp_path / "twice", resume=True, **run)  # type: ignore[arg-type]
     assert entry.card.task == "reference-guided" and entry.card.training.steps == 4
+    assert entry.card.training.notes == "texture extractor from random weights"
     one, other = (load_network(find_model(str(e.path))) for e in (entry, again))
     for name, value in one.state_dict().items():
         torch.testing.assert_close(value, other.state_dict()[name], rtol=2e-3, atol=1e-5)
@@ -177,6 +183,8 @@ def test_every_loop_moves_its_network_to_the_device_before_it_resumes(
 
     monkeypatch.setattr(loop, "make_fabric", lambda device: Elsewhere(accelerator="cpu", devices=1))
     monkeypatch.setattr(loop, "load_checkpoint", load)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / loop.LAST).touch()
     for train, recipe in (
         (loop.train, "rdst-e-inplane-x4"),
         (guided.train, study / "tiny.toml"),
@@ -221,6 +229,69 @@ def test_training_around_a_single_image_model_keeps_it_and_packs_it(
     assert weights["decoder.tail.weight"].any(), "nothing was learnt"
     assert any("the base's L1" in line for line in said)
     guided.train(recipe, study, tmp_path / "run", minutes=1.0, device="cpu", resume=True, report=said.append)
+
+
+def test_a_training_that_never_sees_a_reference_ends(study: Path, tmp_path: Path) -> None:
+    """The base alone answers, so there is nothing to learn; the minutes pass all the same."""
+    recipe, _ = with_single_image_model(study, tmp_path)
+    recipe.write_text(recipe.read_text().replace("coarse = 0.0", "coarse = 0.0\nmissing = 1.0"))
+    entry = guided.train(recipe, study, tmp_path / "run", minutes=0.01, device="cpu", report=lambda line: None)
+    assert entry.card.training.steps == 0
+
+
+def vgg_file(folder: Path) -> tuple[Path, str]:
+    """A file with VGG-19's first convolutions, random, and its SHA-256."""
+    layers = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128), 12: (256, 256)}
+    weights = {f"features.{n}.weight": torch.randn(out, into, 3, 3) for n, (out, into) in layers.items()}
+    weights |= {f"features.{n}.bias": torch.randn(out) for n, (out, _) in layers.items()}
+    save_file(weights, folder / "vgg.safetensors")
+    return folder / "vgg.safetensors", hashlib.sha256((folder / "vgg.safetensors").read_bytes()).hexdigest()
+
+
+def test_vgg_starts_the_published_extractor_and_fits_no_other(study: Path, tmp_path: Path) -> None:
+    path, digest = vgg_file(tmp_path)
+    network = networks.build("fasr", {"stages": 1, "blocks": 1})
+    assert isinstance(network, fasr.FASR)
+    features, started = guided.started_from_vgg(network, GuidanceSpec(vgg=str(path), vgg_digest=digest.upper()))
+    assert started == f"VGG-19, SHA-256 {digest}" and features is not None
+    for one, other in zip(network.extractor.parameters(), features.parameters(), strict=True):
+        assert torch.equal(one, other)
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(RECIPE.replace("[guidance]", f'[guidance]\nvgg = "{path.as_posix()}"\nvgg_digest = "{digest}"'))
+    with pytest.raises(UsageError, match="published size: conv1_1"):
+        guided.train(recipe, study, tmp_path / "run", minutes=1.0, device="cpu", report=lambda line: None)
+
+
+def test_our_tissue_network_stands_in_for_vgg_where_a_recipe_says_so(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_fraction", lambda plan, progress, budget: 1.0 if progress.step >= 1 else 0.5)
+    recipe, seen = tmp_path / "tissue.toml", []
+    recipe.write_text(
+        RECIPE.replace("fourier = 0.1", "perceptual = 1.0").replace("coarse", 'features = "tissue"\ncoarse')
+    )
+
+    class Watched(guided.GuidedLoss):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            seen.append(self.perceptual)
+
+    monkeypatch.setattr(guided, "GuidedLoss", Watched)
+    guided.train(recipe, study, tmp_path / "run", minutes=1.0, device="cpu", report=lambda line: None)
+    assert isinstance(seen[0].extractor, TissueFeatures)
+
+
+def test_tiles_fit_the_single_image_model_inside(study: Path, tmp_path: Path) -> None:
+    """The recipe's tokens ask for 6, the single-image model's windows for 4."""
+    recipe, single = with_single_image_model(study, tmp_path)
+    save_model(
+        single.path or "",
+        replace(single.card, requirements=Requirements(multiple_of=4)),
+        load_network(single).state_dict(),
+    )
+    recipe.write_text(recipe.read_text().replace("[card]", "[card]\nrequirements = { multiple_of = 6 }"))
+    plan = guided.with_base(load_recipe(recipe, GuidedRecipe)[0])
+    assert loop.checked_card(plan)[1].requirements.multiple_of == 12
 
 
 def test_a_reservoir_shows_each_pair_several_times_and_replaces_them(
@@ -281,6 +352,12 @@ def test_wrong_recipes_are_named(study: Path, tmp_path: Path) -> None:
         ("fourier = 0.1", "style = 1.0", "loss.style"),
         ("coarse = 0.0", "course = 0.0", "guidance.course"),
         ("fourier = 0.1", "perceptual = 1.0", "feature network"),
+        ("coarse = 0.0", 'features = "sound"', "guidance.features is 'sound', expected 'vgg' or 'tissue'"),
+        (
+            '"fasr"\n[network]\nsize = "s"\nwidths = [4, 4, 4]\nstages = 1\nembedding = 4',
+            '"rdst"\n[network]',
+            "expected 'fasr'",
+        ),
     ):
         path = tmp_path / "wrong.toml"
         path.write_text(RECIPE.replace(old, new))
@@ -326,4 +403,12 @@ def test_shipped_recipes_make_a_card_and_a_network(recipe: str) -> None:
     _, card = loop.checked_card(plan)
     assert card.id == recipe and card.task == "reference-guided" and card.reference_contrasts
     network = networks.build(plan.architecture, plan.network)
+    assert isinstance(network, fasr.FASR)
     assert network.factors == tuple(int(f) for f in card.factors or ()) and plan.about
+    multiple = loop.checked_card(guided.with_base(plan))[1].requirements.multiple_of
+    assert (
+        multiple == card.requirements.multiple_of
+    )  # the recipe says what tiles need, the single-image model's windows included
+    assert all(
+        multiple * factor % (4 * network.patch) == 0 for factor in network.factors
+    )  # no tile cuts M-A's coarsest token

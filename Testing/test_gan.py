@@ -470,7 +470,7 @@ def test_translation_trains_beats_copying_and_resumes_exactly(study: Path, tmp_p
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gan, "CHECKPOINT_SECONDS", 0.0)
-        patch.setattr(gan.Clock, "is_due", lambda self, what, seconds: True)
+        patch.setattr(gan.Run, "is_due", lambda self, what, seconds: True)
         with pytest.raises(KeyboardInterrupt):
             gan.train(recipe, study, tmp_path / "parts", minutes=5, device="cpu", report=_interrupting(at=41))
     resumed = gan.train(recipe, study, tmp_path / "parts", minutes=5, device="cpu", resume=True, report=said.append)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from safetensors.torch import save_file
 
-from MRSuperResLib import networks
+from MRSuperResLib import cli, networks
 from MRSuperResLib.acquisition import SecondOrder
-from MRSuperResLib.errors import UsageError
-from MRSuperResLib.models import find_model, load_network
-from MRSuperResLib.training import loop
+from MRSuperResLib.errors import DeviceError, ModelError, MRSuperResError, OutputError, UsageError
+from MRSuperResLib.models import ModelEntry, find_model, load_network
+from MRSuperResLib.training import gan, guided, loop
 from MRSuperResLib.training.data import AugmentationSpec, DataSpec, DegradationSpec, SlicePairs, SourceSpec, recoloured
 from MRSuperResLib.training.pack import Pack, pack
-from MRSuperResLib.training.recipes import FOLDER, load_recipe
+from MRSuperResLib.training.recipes import FOLDER, load_recipe, tomllib
 from MRSuperResLib.training.synthesis import synthesise
 
 RECIPE = """
@@ -50,6 +57,28 @@ spacing = { in_plane = [0.5, 5.0], through_plane = [0.5, 5.0] }
 licence = "Apache-2.0"
 intended_use = "Tests. Research use only."
 """
+ADVERSARIAL = f"""{RECIPE}
+[loss]
+l1 = 1.0
+gan = 0.01
+[adversarial]
+widths = [4, 6]
+scales = 1
+"""
+GUIDED = f"""{RECIPE}
+reference_contrasts = ["T2w"]
+[guidance]
+missing = 0.7
+"""
+for _old, _new in {
+    '"rdst"': '"fasr"',
+    "blocks = 1\nwidth = 12\ngrowth = 6": 'size = "s"\nwidths = [4, 4, 4]\nstages = 1\nembedding = 4',
+    '{ match = "isotropic/*" }, ': "",
+    '"super-resolve"': '"reference-guided"',
+}.items():
+    GUIDED = GUIDED.replace(_old, _new)
+LOOPS = {"single": (loop, RECIPE), "adversarial": (gan, ADVERSARIAL), "guided": (guided, GUIDED)}
+every_loop = pytest.mark.parametrize("kind", LOOPS)
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +221,23 @@ def test_shipped_recipes_are_sound(recipe: str) -> None:
     assert loop.checked_card(plan)[1].id == recipe
 
 
+@pytest.mark.parametrize(
+    ("recipe", "parameters"), [("rdst-inplane-x4", 4.40e6), ("rdst-e-inplane-x4-published", 2.35e6)]
+)
+def test_published_recipes_train_as_the_paper_does(recipe: str, parameters: float) -> None:
+    """Table 1 for the size; section 4.3 for batch, rate and steps of the first stage; section 4.1 and eq. 13 for the pairs."""
+    plan, _ = load_recipe(recipe)
+    network = networks.build(plan.architecture, plan.network)
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(parameters, rel=0.03)
+    assert network.factors == (4, 4) and network.skip == "none" and network.feedback == 0
+    chosen = plan.optimisation
+    assert (chosen.batch, chosen.learning_rate, chosen.schedule, chosen.steps) == (32, 2e-4, "constant", 100_000)
+    assert chosen.warm_up == 0 and chosen.clip == 0 and plan.loss == {"l1": 1.0}
+    way = plan.data.degradation
+    assert plan.data.patch == 24 and set(way.kinds) == {"bicubic"}
+    assert way.noise_probability == 1 and way.noise[0] > 0 and way.rician == 0 and way.bias == 0
+
+
 def test_a_wrong_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no recipe is called"):
         load_recipe("nonesuch")
@@ -283,5 +329,173 @@ def test_missing_data_checkpoint_and_device_are_said(study: Path, tmp_path: Path
     with pytest.raises(UsageError, match="nothing to resume"):
         loop.train(study / "tiny.toml", study, tmp_path / "out", minutes=0.01, device="cpu", resume=True)
     if not torch.cuda.is_available():
-        with pytest.raises(UsageError, match="CUDA"):
+        with pytest.raises(DeviceError, match="CUDA"):
             loop.make_fabric("cuda")
+
+
+def _written(folder: Path, kind: str, **changes: str) -> Path:
+    """The tiny recipe of a loop in a file, of one step, with the pieces of text in `changes` replaced."""
+    text = LOOPS[kind][1].replace("batch = 2", "batch = 2\nsteps = 1")
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / f"{kind}.toml"
+    path.write_text(text)
+    return path
+
+
+def _trained(kind: str, recipe: Path, study: Path, out: Path, **options: object) -> ModelEntry:
+    settings = {"minutes": 5, "device": "cpu", "report": lambda line: None, **options}
+    return LOOPS[kind][0].train(recipe, study, out, **settings)
+
+
+@every_loop
+def test_mistakes_are_one_line_and_leave_nothing_behind(study: Path, tmp_path: Path, kind: str) -> None:
+    recipe, out = _written(tmp_path, kind), tmp_path / "out"
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputError, match="cannot be made"):
+            _trained(kind, recipe, study, place)
+    wrong: list[tuple[dict[str, object], str]] = [
+        ({"minutes": 0}, "minutes is 0, expected"),
+        ({"minutes": -1.0}, "minutes is -1, expected"),
+        ({"minutes": float("nan")}, "minutes is nan, expected"),
+        ({"minutes": float("inf")}, "minutes is inf, expected"),
+        ({"resume": True}, "nothing to resume"),
+    ]
+    for options, complaint in wrong:
+        with pytest.raises(UsageError, match=complaint):
+            _trained(kind, recipe, study, out, **options)
+    for device, complaint in (("tpu", "'tpu', expected auto"), ("cuda:99", "cuda:99"), ("cuda:x", "cuda:x")):
+        with pytest.raises(MRSuperResError, match=complaint):
+            _trained(kind, recipe, study, tmp_path / "elsewhere", device=device)
+    other = _written(tmp_path, kind, **{"\nfactors = [2, 2]\nskip": "\nfactors = [4, 4]\nskip"})
+    with pytest.raises(UsageError, match=re.escape("[network].factors is [4, 4], [card].factors is [2, 2]")):
+        _trained(kind, other, study, out)
+    assert not out.exists() and (tmp_path / "file").read_text() == "mine"
+
+
+def test_the_command_line_says_a_mistake_without_a_traceback(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["train", str(study / "tiny.toml"), "--data", str(study), "--out", str(tmp_path / "out")]
+    for wrong in (["--minutes", "nan"], ["--minutes", "1", "--device", "tpu"]):
+        assert cli.main([*common, *wrong]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ") and said.count("\n") == 1
+
+
+@every_loop
+def test_a_training_is_neither_overwritten_nor_mixed_with_another(study: Path, tmp_path: Path, kind: str) -> None:
+    recipe, out = _written(tmp_path, kind), tmp_path / "out"
+    _trained(kind, recipe, study, out)
+    kept = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(UsageError, match="use --resume to go on with it, or another folder"):
+        _trained(kind, recipe, study, out)
+    smaller = {"widths = [4, 4, 4]": "widths = [4, 4, 8]"} if kind == "guided" else {"growth = 6": "growth = 4"}
+    with pytest.raises(ModelError, match="another network than this recipe's") as caught:
+        _trained(kind, _written(tmp_path, kind, **smaller), study, out, resume=True)
+    assert len(caught.value.message) < 400 and "\n" not in caught.value.message
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == kept
+
+
+def test_a_damaged_checkpoint_is_said(study: Path, tmp_path: Path) -> None:
+    recipe, out = _written(tmp_path, "single"), tmp_path / "out"
+    _trained("single", recipe, study, out)
+    whole = (out / loop.LAST).read_bytes()
+    save_file({"network.a": torch.zeros(1)}, tmp_path / "foreign")
+    save_file({"network.a": torch.zeros(1)}, tmp_path / "counters", metadata={"progress": '{"step": "many"}'})
+    for damaged in (whole[:-100], whole[:50], b"", *((tmp_path / n).read_bytes() for n in ("foreign", "counters"))):
+        (out / loop.LAST).write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"last\.safetensors is no checkpoint, or a damaged one"):
+            _trained("single", recipe, study, out, resume=True)
+
+
+def test_a_pack_is_made_anew_when_its_volumes_have_changed(study: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(study / "train", data / "train")
+    said: list[str] = []
+    first = loop.training_pack(data, tmp_path, report=said.append)
+    assert not said
+    made = first.path.stat()
+    assert loop.training_pack(data, tmp_path, report=said.append).entries == first.entries
+    assert "used again" in said[-1] and first.path.stat().st_mtime_ns == made.st_mtime_ns
+    shutil.copy(study / "train" / "isotropic" / "phantom_T1w.nii.gz", data / "train" / "isotropic" / "other_T1w.nii.gz")
+    assert len(loop.training_pack(data, tmp_path, report=said.append).entries) == 3 and "made anew" in said[-1]
+    os.utime(data / "train" / "isotropic" / "other_T1w.nii.gz", (1, 1))
+    loop.training_pack(data, tmp_path, report=said.append)
+    assert "made anew" in said[-1]
+    shutil.rmtree(data / "train")
+    with pytest.raises(UsageError, match=r"neither train\.pack nor"):
+        loop.training_pack(data, tmp_path, report=said.append)
+
+
+# Fabric starts this script once more, for its second process, whose clock runs fast: by that it would stop at once.
+TWO_PROCESSES = """
+import sys, time, types
+from pathlib import Path
+from lightning_fabric import Fabric
+from MRSuperResLib.training import gan, guided, loop
+
+study, out = Path(sys.argv[1]), Path(sys.argv[2])
+fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+fabric.launch()
+loop.make_fabric, loop.AGREEMENT_STEPS = lambda device: fabric, 2
+if fabric.global_rank == 1:
+    loop.time = types.SimpleNamespace(monotonic=lambda: 1e4 * time.monotonic())
+finish = loop.Run.finish
+
+def finished(run):
+    weights = sum(float(value.double().abs().sum()) for value in run.network.state_dict().values())
+    (out / f"{Path(run.recipe).stem}-{fabric.global_rank}").write_text(f"{run.progress.step} {weights}")
+    return finish(run)
+
+loop.Run.finish = finished
+for train, name in ((loop.train, "single"), (gan.train, "adversarial"), (guided.train, "guided")):
+    entry = train(out / f"{name}.toml", study, out / name, minutes=5)
+    assert entry.path.is_file() and entry.card.training.steps == 4
+"""
+
+
+def test_two_processes_train_one_network_and_stop_together(study: Path, tmp_path: Path, repository: Path) -> None:
+    """One packs, validates, writes and tells; the guided ones now and then draw batches without a reference."""
+    if sys.platform == "win32" or not torch.distributed.is_gloo_available():
+        pytest.skip("gloo, by which processes without GPUs talk to each other, is not to be had here")
+    try:
+        with socket.create_server(("127.0.0.1", 0)):
+            pass
+    except OSError as error:
+        pytest.skip(f"processes may not talk to each other here: {error}")
+    steps = {"steps = 1": "steps = 4"}
+    for kind in ("single", "adversarial"):
+        _written(tmp_path, kind, **steps)
+    base = f'[guidance]\nbase = "{(tmp_path / "single" / "tiny.safetensors").as_posix()}"'
+    _written(tmp_path, "guided", **steps, **{"[guidance]": base})
+    (tmp_path / "both.py").write_text(TWO_PROCESSES)
+    run = subprocess.run(
+        [sys.executable, tmp_path / "both.py", study, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(repository),
+            "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+        },
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    for kind in LOOPS:
+        ends = [(tmp_path / f"{kind}-{rank}").read_text() for rank in (0, 1)]
+        assert ends[0] == ends[1] and ends[0].startswith("4 ")
+        assert len(list((tmp_path / kind).glob("tiny*.safetensors"))) == 1
+        assert not list((tmp_path / kind).glob(".*")), "something was left half written"
+        rows = (tmp_path / kind / "curves.csv").read_text().splitlines() if kind != "adversarial" else []
+        assert len(rows) == len(set(rows)), "each process wrote its own rows"
+    assert run.stdout.count("stopped at step 4") == 3
+
+
+def test_the_train_extra_asks_for_nothing_that_is_never_imported(repository: Path) -> None:
+    extras = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    code = "\n".join(path.read_text() for path in (repository / "MRSuperResLib").rglob("*.py"))
+    imported = set(re.findall(r"^\s*(?:import|from) (\w+)", code, re.MULTILINE))
+    assert {re.split("[<>=]", one)[0].replace("-", "_") for one in extras["train"]} <= imported

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import MissingRequirement, ModelError
+
+# torchvision's features.N up to relu3_2: channels out and in of its 3x3 convolution
+VGG_CHANNELS = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128), 12: (256, 256)}
 
 
 class PerceptualLoss(nn.Module):
@@ -65,8 +69,13 @@ def read_vgg19(path: str | os.PathLike[str], digest: str) -> dict[str, Tensor]:
         weights = load(blob)
     except SafetensorError as error:
         raise ModelError(f"{path.name} is no safetensors file ({error}): convert it first", code="bad-vgg") from error
-    if "features.0.weight" not in weights or weights["features.0.weight"].shape != torch.Size((64, 3, 3, 3)):
-        raise ModelError(
-            f"{path.name} holds no VGG-19: 'features.0.weight' of 64 x 3 x 3 x 3 is not in it", code="bad-vgg"
-        )
+    for number, (out, into) in VGG_CHANNELS.items():
+        for name, shape in ((f"features.{number}.weight", (out, into, 3, 3)), (f"features.{number}.bias", (out,))):
+            if name not in weights or weights[name].shape != shape:
+                there = "is not in it" if name not in weights else f"has {_sides(weights[name].shape)} values there"
+                raise ModelError(f"{path.name} holds no VGG-19: '{name}' of {_sides(shape)} {there}", code="bad-vgg")
     return weights
+
+
+def _sides(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -8,7 +8,6 @@ more, [adversarial]; one for translation has [disturbance] too.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -32,7 +31,7 @@ from ..networks.translation import CONTRASTS, LATENT, LatentEncoder, Translator
 from . import loop
 from .contrasts import ContrastPairs, DisturbanceSpec
 from .data import AugmentationSpec, DataSpec, DegradationSpec, SlicePairs
-from .loop import BEST, CHECKPOINT_SECONDS, CURVE_STEPS, LAST, MovingAverage, Progress, Report
+from .loop import CHECKPOINT_SECONDS, CURVE_STEPS, MovingAverage, Report, Run
 from .pack import Pack
 from .recipes import Recipe, load_recipe
 
@@ -370,47 +369,32 @@ def train(
 ) -> ModelEntry:
     """Train a generator against discriminators; arguments and result as `loop.train`."""
     plan, text = load_recipe(recipe, AdversarialRecipe)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.toml").write_text(text, encoding="utf-8")
-    fabric = loop.make_fabric(device)
-    fabric.seed_everything(seed)
-    card_fields, card = loop.checked_card(plan)
-    game_of = TranslationGame if card.task == "translate" else SuperResolutionGame
-    game: Game = game_of(plan, fabric, held_out(Path(data), out, report))
+    run = Run(recipe, plan, text, data, out, minutes=minutes, resume=resume, device=device, seed=seed, report=report)
+    fabric, progress = run.fabric, run.progress
+    game_of = TranslationGame if run.card.task == "translate" else SuperResolutionGame
+    game: Game = game_of(plan, fabric, held_out(run.data, run.out, report) if run.is_first else None)
     generator = game.network["generator"]
     if plan.adversarial.esrgan:
         weights, digest = read_esrgan(plan.adversarial.esrgan, plan.adversarial.esrgan_digest or None)
-        report(f"{load_esrgan(generator, weights)}, SHA-256 {digest}")  # type: ignore[arg-type]
-        card_fields = loop.with_note(card_fields, f"started from ESRGAN weights, SHA-256 {digest}")
+        run.report(f"{load_esrgan(generator, weights)}, SHA-256 {digest}")  # type: ignore[arg-type]
+        run.card_fields = loop.with_note(run.card_fields, f"started from ESRGAN weights, SHA-256 {digest}")
     if init:
-        report(loop.initialise(generator, init))
+        run.report(loop.initialise(generator, init))
     average = MovingAverage(generator, plan.optimisation.ema)
-    progress = Progress(machine=loop.machine_name(fabric))
-    if resume:
-        loop.load_checkpoint(out / LAST, game.network, average, game.optimisers, progress)
-        report(f"resumed at step {progress.step}, {progress.minutes:.1f} minutes")
-    budget = progress.minutes + minutes
+    run.track(game.network, average, game.optimisers)
     game.set_up()
-    packed = loop.training_pack(Path(data), out)
-    batches = DataLoader(
-        game.pairs(packed, seed + fabric.global_rank, progress.samples),
-        batch_size=plan.optimisation.batch,
-        num_workers=workers,
-        pin_memory=fabric.device.type == "cuda",
-        prefetch_factor=4 if workers else None,
-    )
-    clock = Clock(progress)
+    batches = run.batches(game.pairs(run.pack(), seed + fabric.global_rank, progress.samples), workers)
     told: dict[str, list[float]] = {}
-    playing = progress.minutes > 0 and (out / PRETRAINED).is_dir()
+    playing = progress.minutes > 0 and (run.out / PRETRAINED).is_dir()
+    run.start()
     for batch in batches:
-        done = loop._fraction(plan, progress, budget)
+        done = run.done()
         if done >= 1:
             break
         adversarial = set_rates(game, plan, progress.step, done)
-        if adversarial and not playing and fabric.is_global_zero and plan.adversarial.pretraining > 0:
-            (out / PRETRAINED).mkdir(exist_ok=True)
-            loop.export(out / PRETRAINED, plan, card_fields, average, progress, str(recipe))
+        if adversarial and not playing and run.is_first and plan.adversarial.pretraining > 0:
+            (run.out / PRETRAINED).mkdir(exist_ok=True)
+            loop.export(run.out / PRETRAINED, plan, run.card_fields, average, progress, str(recipe))
         playing = adversarial
         batch = [part.to(fabric.device, non_blocking=True) for part in batch]
         # Latent codes too are a function of the step, for an exact resume, and each process draws its own.
@@ -419,42 +403,19 @@ def train(
         progress.step += 1
         progress.samples += len(batch[0])
         average.update(generator, progress.step)
-        progress.minutes = clock.minutes()
         for name, value in found.items():
             told.setdefault(name, []).append(float(value))
         if progress.step % CURVE_STEPS == 0:
             means = {name: sum(values) / len(values) for name, values in told.items()}
             told = {}
-            loop.curve(out, progress, **means)
-            words = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
-            report(f"step {progress.step:6d}  {progress.minutes:6.1f} min  {words}")
-        if fabric.is_global_zero and clock.is_due("check", 60 * plan.validation.every_minutes):
-            validate(game, average, progress, out, report)
-        if fabric.is_global_zero and clock.is_due("save", CHECKPOINT_SECONDS):
-            loop.save_checkpoint(out / LAST, game.network, average, game.optimisers, progress)
-    validate(game, average, progress, out, report)
-    loop.save_checkpoint(out / LAST, game.network, average, game.optimisers, progress)
-    report(f"stopped at step {progress.step} after {progress.minutes:.1f} minutes")
-    return loop.export(out, plan, card_fields, average, progress, str(recipe))
-
-
-class Clock:
-    """Minutes trained in all runs together, and what is due."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.offset, self.started = progress.minutes, time.monotonic()
-        self.last: dict[str, float] = {}
-
-    def minutes(self) -> float:
-        """Since the first run began, pauses left out."""
-        return self.offset + (time.monotonic() - self.started) / 60
-
-    def is_due(self, what: str, seconds: float) -> bool:
-        """Whether `seconds` have passed since `what` was last due, or since the start."""
-        if time.monotonic() - self.last.get(what, self.started) < seconds:
-            return False
-        self.last[what] = time.monotonic()
-        return True
+            run.tell("  ".join(f"{name} {value:.4f}" for name, value in means.items()), **means)
+        if run.is_due("check", 60 * plan.validation.every_minutes):
+            validate(game, run)
+        if run.is_due("save", CHECKPOINT_SECONDS):
+            run.save()
+    if run.is_first:
+        validate(game, run)
+    return run.finish()
 
 
 def set_rates(game: Game, plan: AdversarialRecipe, step: int, done: float) -> bool:
@@ -478,24 +439,22 @@ def set_rates(game: Game, plan: AdversarialRecipe, step: int, done: float) -> bo
 def held_out(data: Path, out: Path, report: Report) -> Pack | None:
     """The packed validation volumes, if there are any."""
     if (data / "val").is_dir() or (data / "val.pack").is_file():
-        return loop.training_pack(data, out, "val")
+        return loop.training_pack(data, out, "val", report)
     report(f"{data} has no val: nothing is validated")
     return None
 
 
 @torch.inference_mode()
-def validate(game: Game, average: MovingAverage, progress: Progress, out: Path, report: Report) -> None:
+def validate(game: Game, run: Run) -> None:
     """Score the averaged generator, tell, and keep it if it is the best so far."""
     generator = networks.build(game.plan.architecture, game.plan.network).eval()
-    generator.load_state_dict({name: value.cpu() for name, value in average.weights.items()})
+    generator.load_state_dict({name: value.cpu() for name, value in run.average.weights.items()})
     scores = game.score(generator)
     if not scores:
         return
-    loop.curve(out, progress, **{f"held_out_{name}": value for name, value in scores.items()})
-    report("  held out: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
-    if scores["psnr"] > progress.best:
-        progress.best = scores["psnr"]
-        loop.save_checkpoint(out / BEST, game.network, average, game.optimisers, progress)
+    run.add_to_curves(**{f"held_out_{name}": value for name, value in scores.items()})
+    run.report("  held out: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+    run.keep_if_best(scores["psnr"])
 
 
 def _psnr(answer: Tensor, truth: Tensor) -> float:

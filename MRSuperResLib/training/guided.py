@@ -6,7 +6,7 @@ section more, [guidance].
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -17,7 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from scipy import ndimage
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import IterableDataset
 
 from .. import networks
 from ..acquisition import bias_field
@@ -25,17 +25,19 @@ from ..documents import BadDocument
 from ..errors import UsageError
 from ..losses.fourier import FourierLoss
 from ..losses.perceptual import PerceptualLoss, read_vgg19
+from ..losses.tissue import tissue_features
 from ..models import ModelEntry, find_model, load_network
-from ..networks.fasr import FASR
+from ..networks.fasr import FASR, TextureExtractor
 from . import loop
 from .data import ATTEMPTS, FOREGROUND, MARGIN, AugmentationSpec, DataSpec, SourceSpec, degrade, recoloured, trim
 from .data import CropDrawer as SingleDrawer
-from .loop import BEST, CHECKPOINT_SECONDS, CURVE_STEPS, LAST, MovingAverage, Progress, Report
+from .loop import CHECKPOINT_SECONDS, CURVE_STEPS, MovingAverage, Report, Run
 from .pack import Entry, Pack
 from .recipes import Recipe, load_recipe
 from .synthesis import synthesise
 
 LOSSES = ("l1", "l2", "psnr", "perceptual", "fourier")
+FEATURES = ("vgg", "tissue")
 AIR_SHARE = 0.2  # of the crops that are mostly air, how many are kept: noise in air is to go, too
 VALIDATION_PAIRS = 32
 VALIDATION_SEED = 20
@@ -56,7 +58,8 @@ class GuidanceSpec:
     of its intensities would.
     coarse: the part of the training with L1 alone, before the other losses (10 of 60 epochs in the paper). rest_rate: learning rate
     of all but the texture extractor over that of the extractor (0.1 in the paper). vgg, vgg_digest: a local file of VGG-19's
-    ImageNet weights, and its SHA-256, for the extractor and the perceptual loss; "" to start from random weights.
+    ImageNet weights, and its SHA-256, for the extractor and the perceptual loss; "" to start from random weights. features: what
+    the perceptual loss compares, "vgg" or, ours, "tissue" (our segmentation network).
     base: id or file of a single-image model to build in, frozen (see `networks.fasr`); "" for none. reuse: how many steps a drawn
     pair serves on average, flipped anew each time; 1 draws every pair afresh. A base's answers cost more than a step does.
     """
@@ -73,6 +76,7 @@ class GuidanceSpec:
     rest_rate: float = 1.0
     vgg: str = ""
     vgg_digest: str = ""
+    features: str = "vgg"
     base: str = ""
     reuse: int = 1
 
@@ -87,6 +91,8 @@ class GuidedRecipe(Recipe):
         unknown = [name for name in self.loss if name not in LOSSES]
         if unknown:
             raise BadDocument(f"loss.{unknown[0]} is not a known loss; expected {', '.join(LOSSES)}")
+        if self.guidance.features not in FEATURES:
+            raise BadDocument(f"guidance.features is '{self.guidance.features}', expected 'vgg' or 'tissue'")
 
 
 class PairDrawer(SingleDrawer):
@@ -284,7 +290,8 @@ class GuidedLoss(nn.Module):
         self.fourier = FourierLoss()
         if weights.get("perceptual") and extractor is None:
             raise UsageError(
-                "the perceptual loss needs a feature network: give guidance.vgg, a file of VGG-19's weights"
+                "the perceptual loss needs a feature network: give guidance.vgg, a file of VGG-19's weights, or set "
+                "guidance.features to 'tissue'"
             )
         self.perceptual = PerceptualLoss(extractor) if weights.get("perceptual") and extractor is not None else None
 
@@ -326,54 +333,37 @@ def train(
     plan, text = load_recipe(recipe, GuidedRecipe)
     guidance = plan.guidance
     plan = with_base(plan)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.toml").write_text(text, encoding="utf-8")
-    fabric = loop.make_fabric(device)
-    fabric.seed_everything(seed)
+    run = Run(recipe, plan, text, data, out, minutes=minutes, resume=resume, device=device, seed=seed, report=report)
+    fabric, progress = run.fabric, run.progress
     network = networks.build(plan.architecture, plan.network)
-    feature_network = None
-    if guidance.vgg:
-        weights = read_vgg19(guidance.vgg, guidance.vgg_digest)
-        network.extractor.load_vgg(weights)  # type: ignore[operator,union-attr]
-        feature_network = networks.build(plan.architecture, {"size": "published"}).extractor
-        feature_network.load_vgg(weights)  # type: ignore[operator,union-attr]
+    if not isinstance(network, FASR):
+        raise UsageError(f"the recipe has [guidance] and the architecture '{plan.architecture}', expected 'fasr'")
+    feature_network, started = started_from_vgg(network, guidance)
     if init:
-        report(loop.initialise(network, init))
-    assert isinstance(network, FASR)
+        run.report(loop.initialise(network, init))
+        started = find_model(init).card.id
+    run.card_fields = loop.with_note(run.card_fields, f"texture extractor from {started}")
     if guidance.base:
         network.base.load_state_dict(load_network(find_model(guidance.base)).state_dict())  # type: ignore[union-attr]
-    card_fields, _ = loop.checked_card(plan)
     network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
-    losses = GuidedLoss(plan.loss, feature_network).to(fabric.device)  # type: ignore[arg-type]
+    losses = GuidedLoss(plan.loss, feature_network).to(fabric.device)
     optimiser = torch.optim.Adam(parameter_groups(network, guidance.rest_rate), lr=plan.optimisation.learning_rate)
     average = MovingAverage(network, plan.optimisation.ema)
-    progress = Progress(machine=loop.machine_name(fabric))
-    if resume:
-        loop.load_checkpoint(out / LAST, network, average, optimiser, progress)
-        report(f"resumed at step {progress.step}, {progress.minutes:.1f} minutes")
-    budget = progress.minutes + minutes
+    run.track(network, average, optimiser)
     model, optimiser = fabric.setup(network, optimiser)
-    packed = loop.training_pack(Path(data), out)
     pairs = GuidedPairs(
-        packed, plan.data, guidance, network.factors, seed=seed + fabric.global_rank, start=progress.samples
+        run.pack(), plan.data, guidance, network.factors, seed=seed + fabric.global_rank, start=progress.samples
     )
-    batches = DataLoader(
-        pairs,
-        batch_size=plan.optimisation.batch,
-        num_workers=workers,
-        pin_memory=fabric.device.type == "cuda",
-        prefetch_factor=4 if workers else None,
-    )
-    validator = GuidedValidator(plan, Path(data), out, network.factors, report)
-    started, offset, last_save, last_check = time.monotonic(), progress.minutes, time.monotonic(), progress.minutes
+    batches = run.batches(pairs, workers)
+    validator = GuidedValidator(plan, run.data, run.out, network.factors, report) if run.is_first else None
     total, counted = torch.zeros(2, device=fabric.device), 0
     source = (
         Reservoir(batches, network, fabric, guidance.reuse, seed + progress.step) if guidance.reuse > 1 else batches
     )
     before = progress.samples
+    run.start()
     for batch in source:
-        done = loop._fraction(plan, progress, budget)
+        done = run.done()
         if done >= 1:
             break
         loop.set_rate(optimiser, plan, progress.step, done)
@@ -384,7 +374,10 @@ def train(
         loss = losses(answer.float(), high, done < guidance.coarse)
         optimiser.zero_grad(set_to_none=True)
         if not loss.requires_grad:  # no reference in the whole batch: the base alone answered
-            continue
+            if fabric.world_size == 1:
+                continue
+            # Other processes may have had one, and wait for gradients.
+            loss = loss + sum((0 * weights).sum() for weights in network.parameters() if weights.requires_grad)
         fabric.backward(loss)
         if plan.optimisation.clip:
             fabric.clip_gradients(model, optimiser, max_norm=plan.optimisation.clip)
@@ -392,38 +385,52 @@ def train(
         progress.step += 1
         progress.samples = before + source.drawn if isinstance(source, Reservoir) else progress.samples + len(low)
         average.update(network, progress.step)
-        progress.minutes = offset + (time.monotonic() - started) / 60
         first = (start[0] - high).abs().mean() if start else torch.zeros_like(loss)
         total, counted = total + torch.stack((loss.detach(), first)), counted + 1
         if progress.step % CURVE_STEPS == 0 or progress.step == 1:
             mean, of_base = (total / counted).tolist()
-            loop.curve(out, progress, loss=mean, rate=optimiser.param_groups[0]["lr"])
             beside = f", the base's L1 {of_base:.5f}" if start else ""
-            report(f"step {progress.step:6d}  {progress.minutes:6.1f} min  loss {mean:.5f}{beside}")
+            run.tell(f"loss {mean:.5f}{beside}", loss=mean, rate=optimiser.param_groups[0]["lr"])
             total, counted = torch.zeros(2, device=fabric.device), 0
-        if fabric.is_global_zero and progress.minutes - last_check >= plan.validation.every_minutes:
+        if validator and run.is_due("check", 60 * plan.validation.every_minutes):
             scores = validator.score(network, average)
-            loop.curve(out, progress, **scores)
-            if scores and scores["psnr"] > progress.best:
-                progress.best = scores["psnr"]
-                loop.save_checkpoint(out / BEST, network, average, optimiser, progress)
-            last_check = progress.minutes
-        if fabric.is_global_zero and time.monotonic() - last_save > CHECKPOINT_SECONDS:
-            loop.save_checkpoint(out / LAST, network, average, optimiser, progress)
-            last_save = time.monotonic()
-    loop.save_checkpoint(out / LAST, network, average, optimiser, progress)
-    report(f"stopped at step {progress.step} after {progress.minutes:.1f} minutes")
-    return loop.export(out, plan, card_fields, average, progress, str(recipe))
+            run.add_to_curves(**scores)
+            run.keep_if_best(scores.get("psnr", -math.inf))
+        if run.is_due("save", CHECKPOINT_SECONDS):
+            run.save()
+    return run.finish()
+
+
+def started_from_vgg(network: FASR, guidance: GuidanceSpec) -> tuple[nn.Module | None, str]:
+    """The network of the perceptual loss, None without one, and what `network`'s texture extractor starts from, in words.
+
+    Raises what `read_vgg19` raises, and `UsageError` if VGG-19 does not fit `network`.
+    """
+    features: nn.Module | None = tissue_features() if guidance.features == "tissue" else None
+    if not guidance.vgg:
+        return features, "random weights"
+    weights = read_vgg19(guidance.vgg, guidance.vgg_digest)
+    try:
+        network.extractor.load_vgg(weights)
+    except ValueError as error:
+        raise UsageError(f"guidance.vgg is for the published size: {error}; leave it out for another size") from error
+    if features is None:
+        features = TextureExtractor()
+        features.load_vgg(weights)
+    return features, f"VGG-19, SHA-256 {guidance.vgg_digest.lower()}"
 
 
 def with_base(plan: GuidedRecipe) -> GuidedRecipe:
-    """`plan` with the base that [guidance] names written out in [network], and named in the card's notes."""
+    """`plan` with the base that [guidance] names written out in [network], named in the card's notes, and tiled as it needs."""
     if not plan.guidance.base:
         return plan
     entry = find_model(plan.guidance.base)
     base = {"architecture": entry.card.architecture, "hyperparameters": dict(entry.card.hyperparameters)}
     built_in = f"{entry.card.id} version {entry.card.version} (digest {entry.digest[:12]}) is built in, frozen"
-    return replace(plan, network={**plan.network, "base": base}, card=loop.with_note(plan.card, built_in))
+    needs = dict(plan.card.get("requirements", {}))
+    needs["multiple_of"] = math.lcm(needs.get("multiple_of", 1), entry.card.requirements.multiple_of)
+    card = loop.with_note({**plan.card, "requirements": needs}, built_in)
+    return replace(plan, network={**plan.network, "base": base}, card=card)
 
 
 def parameter_groups(network: nn.Module, rest_rate: float) -> list[dict[str, object]]:
@@ -452,7 +459,7 @@ class GuidedValidator:
         if not ((data / "val").is_dir() or (data / "val.pack").is_file()):
             report(f"{data} has no val: nothing is validated, the last weights are kept as the best")
             return
-        packed = loop.training_pack(data, out, "val")
+        packed = loop.training_pack(data, out, "val", report)
         sources = tuple(source for source in plan.data.sources if _has_pairs(packed, source))
         if not sources:
             report(f"{data}/val has no subject with two contrasts: nothing is validated")

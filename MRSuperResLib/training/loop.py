@@ -21,21 +21,22 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from .. import evaluation, networks
 from ..documents import BadDocument, decode
-from ..errors import ModelError, UsageError
+from ..errors import ModelError, OutputError, UsageError
 from ..inference import super_resolve
+from ..inference.device import choose_device
 from ..inference.options import Options
 from ..models import ModelCard, ModelEntry, find_model, load_network, save_model
 from ..volume import resample
 from .data import SlicePairs
-from .pack import Pack, pack
+from .pack import Pack, fingerprint, pack
 from .recipes import Recipe, load_recipe
 
 Report = Callable[[str], None]
@@ -44,6 +45,7 @@ BEST = "best.safetensors"
 CURVES = "curves.csv"
 CHECKPOINT_SECONDS = 120.0
 CURVE_STEPS = 25
+AGREEMENT_STEPS = 10  # after which several processes look at the first one's clock again; a look makes GPUs wait
 
 
 @dataclass
@@ -72,6 +74,118 @@ class MovingAverage:
             self.weights[name].lerp_(value.float(), 1.0 - decay)
 
 
+class Run:
+    """One training under way, as every loop has it: its folder, its clock, its checkpoints and what it tells.
+
+    Several processes, one a GPU, train one network, each on pairs of its own. The first one's clock is everyone's, and it alone
+    writes and tells. What can be wrong is complained of at once.
+    """
+
+    def __init__(
+        self,
+        recipe: str | Path,
+        plan: Recipe,
+        text: str,
+        data: str | Path,
+        out: str | Path,
+        *,
+        minutes: float,
+        resume: bool,
+        device: str,
+        seed: int,
+        report: Report,
+    ) -> None:
+        """`plan` and `text`: what `recipe` says; the other arguments are those of `train`."""
+        if not 0 < minutes < math.inf:
+            raise UsageError(f"minutes is {minutes:g}, expected a number above 0")
+        self.recipe, self.plan, self.text = recipe, plan, text
+        self.data, self.out = Path(data), Path(out)
+        self.minutes, self.resumes = minutes, resume
+        self.card_fields, self.card = checked_card(plan)
+        make_folder(self.out, resume)
+        self.fabric = make_fabric(device)
+        self.fabric.seed_everything(seed)
+        self.is_first = self.fabric.is_global_zero
+        self.report: Report = report if self.is_first else lambda line: None
+        self.progress = Progress(machine=machine_name(self.fabric))
+
+    def track(self, network: nn.Module, average: MovingAverage, optimisers: Any) -> None:
+        """What checkpoints hold, which is loaded from the last one if this run resumes; before Fabric sets it up."""
+        self.network, self.average, self.optimisers = network, average, optimisers
+        if self.resumes:
+            load_checkpoint(self.out / LAST, network, average, optimisers, self.progress)
+            self.report(f"resumed at step {self.progress.step}, {self.progress.minutes:.1f} minutes")
+
+    def pack(self) -> Pack:
+        """The packed training volumes; one process packs them, the others find it done."""
+        with self.fabric.rank_zero_first():
+            packed = training_pack(self.data, self.out, report=self.report)
+        return packed
+
+    def batches(self, pairs: IterableDataset[Any], workers: int) -> DataLoader[Any]:
+        """Of the recipe's size."""
+        return DataLoader(
+            pairs,
+            batch_size=self.plan.optimisation.batch,
+            num_workers=workers,
+            pin_memory=self.fabric.device.type == "cuda",
+            prefetch_factor=4 if workers else None,
+        )
+
+    def start(self) -> None:
+        """Everything is ready: keep the recipe and set the clock going."""
+        if self.is_first:
+            try:
+                (self.out / "recipe.toml").write_text(self.text, encoding="utf-8")
+            except OSError as error:
+                raise OutputError(f"cannot write into {self.out}: {error.strerror}; choose another folder") from error
+        self.budget = self.progress.minutes + self.minutes
+        self._offset, self._started = self.progress.minutes, time.monotonic()
+        self._last: dict[str, float] = {}
+
+    def done(self) -> float:
+        """The part of the training behind us, for all processes the same, so that they stop at the same step."""
+        if self.fabric.world_size == 1 or self.progress.step % AGREEMENT_STEPS == 0:
+            self.progress.minutes = self.fabric.broadcast(self._offset + (time.monotonic() - self._started) / 60)
+        return _fraction(self.plan, self.progress, self.budget)
+
+    def is_due(self, what: str, seconds: float) -> bool:
+        """Whether `seconds` have passed since `what` was last due, or since the start; for the first process only."""
+        if not self.is_first or time.monotonic() - self._last.get(what, self._started) < seconds:
+            return False
+        self._last[what] = time.monotonic()
+        return True
+
+    def tell(self, words: str, **values: float) -> None:
+        """A line on the step just taken, and its values for the curves."""
+        self.add_to_curves(**values)
+        self.report(f"step {self.progress.step:6d}  {self.progress.minutes:6.1f} min  {words}")
+
+    def add_to_curves(self, **values: float) -> None:
+        """One row for each value, at this step."""
+        if self.is_first:
+            curve(self.out, self.progress, **values)
+
+    def save(self, name: str = LAST) -> None:
+        """Write a checkpoint."""
+        save_checkpoint(self.out / name, self.network, self.average, self.optimisers, self.progress)
+
+    def keep_if_best(self, score: float) -> None:
+        """Write the best checkpoint if no earlier `score` is as high."""
+        if score > self.progress.best:
+            self.progress.best = score
+            self.save(BEST)
+
+    def finish(self) -> ModelEntry:
+        """The last checkpoint, and the model package."""
+        entry: Any = None
+        if self.is_first:
+            self.save()
+            self.report(f"stopped at step {self.progress.step} after {self.progress.minutes:.1f} minutes")
+            entry = export(self.out, self.plan, self.card_fields, self.average, self.progress, str(self.recipe))
+        return self.fabric.broadcast(entry)
+
+
 def train(
     recipe: str | Path,
     data: str | Path,
@@ -93,43 +207,22 @@ def train(
     from `mrsuperres evaluate` (see `publish`).
     """
     plan, text = load_recipe(recipe, Recipe)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.toml").write_text(text, encoding="utf-8")
-    fabric = make_fabric(device)
-    fabric.seed_everything(seed)
+    run = Run(recipe, plan, text, data, out, minutes=minutes, resume=resume, device=device, seed=seed, report=report)
+    fabric, progress = run.fabric, run.progress
     network = networks.build(plan.architecture, plan.network).to(fabric.device)
     if init:
-        report(initialise(network, init))
-    card_fields, card = checked_card(plan)
+        run.report(initialise(network, init))
     optimiser = torch.optim.Adam(network.parameters(), lr=plan.optimisation.learning_rate)
     average = MovingAverage(network, plan.optimisation.ema)
-    progress = Progress(machine=machine_name(fabric))
-    if resume:
-        load_checkpoint(out / LAST, network, average, optimiser, progress)
-        report(f"resumed at step {progress.step}, {progress.minutes:.1f} minutes")
-    budget = progress.minutes + minutes
+    run.track(network, average, optimiser)
     model, optimiser = fabric.setup(network, optimiser)
     zoom = (int(plan.card["factors"][0]), int(plan.card["factors"][1]))
-    pairs = SlicePairs(
-        training_pack(Path(data), out),
-        plan.data,
-        zoom,
-        seed=seed + fabric.global_rank,
-        start=progress.samples,
-    )
-    batches = DataLoader(
-        pairs,
-        batch_size=plan.optimisation.batch,
-        num_workers=workers,
-        pin_memory=fabric.device.type == "cuda",
-        prefetch_factor=4 if workers else None,
-    )
-    validator = Validator(plan, card, Path(data), out, report)
-    started, offset, last_save, last_check = time.monotonic(), progress.minutes, time.monotonic(), progress.minutes
+    pairs = SlicePairs(run.pack(), plan.data, zoom, seed=seed + fabric.global_rank, start=progress.samples)
+    validator = Validator(plan, run.card, run.data, run.out, report) if run.is_first else None
     total, counted = torch.zeros((), device=fabric.device), 0
-    for low, high in batches:
-        done = _fraction(plan, progress, budget)
+    run.start()
+    for low, high in run.batches(pairs, workers):
+        done = run.done()
         if done >= 1:
             break
         set_rate(optimiser, plan, progress.step, done)
@@ -144,24 +237,30 @@ def train(
         progress.samples += len(low)
         total, counted = total + loss.detach(), counted + 1
         average.update(network, progress.step)
-        progress.minutes = offset + (time.monotonic() - started) / 60
         if progress.step % CURVE_STEPS == 0 or progress.step == 1:
-            curve(out, progress, loss=float(total / counted), rate=optimiser.param_groups[0]["lr"])
-            report(f"step {progress.step:6d}  {progress.minutes:6.1f} min  L1 {float(total / counted):.5f}")
+            mean = float(total / counted)
+            run.tell(f"L1 {mean:.5f}", loss=mean, rate=optimiser.param_groups[0]["lr"])
             total, counted = torch.zeros((), device=fabric.device), 0
-        if fabric.is_global_zero and progress.minutes - last_check >= plan.validation.every_minutes:
+        if validator and run.is_due("check", 60 * plan.validation.every_minutes):
             score = validator.score(network, average, progress)
-            curve(out, progress, psnr=score)
-            if score > progress.best:
-                progress.best = score
-                save_checkpoint(out / BEST, network, average, optimiser, progress)
-            last_check = progress.minutes
-        if fabric.is_global_zero and time.monotonic() - last_save > CHECKPOINT_SECONDS:
-            save_checkpoint(out / LAST, network, average, optimiser, progress)
-            last_save = time.monotonic()
-    save_checkpoint(out / LAST, network, average, optimiser, progress)
-    report(f"stopped at step {progress.step} after {progress.minutes:.1f} minutes")
-    return export(out, plan, card_fields, average, progress, str(recipe))
+            run.add_to_curves(psnr=score)
+            run.keep_if_best(score)
+        if run.is_due("save", CHECKPOINT_SECONDS):
+            run.save()
+    return run.finish()
+
+
+def make_folder(out: Path, resume: bool) -> None:
+    """Make the folder `out`, unless it holds a training that this one would overwrite, or lacks the one to resume."""
+    holds_one = (out / LAST).is_file()
+    if resume and not holds_one:
+        raise UsageError(f"nothing to resume: {out / LAST} does not exist")
+    if holds_one and not resume:
+        raise UsageError(f"{out} holds a training already: use --resume to go on with it, or another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder {out} cannot be made: {error.strerror}; choose another") from error
 
 
 def set_rate(optimiser: Any, plan: Recipe, step: int, done: float) -> None:
@@ -186,14 +285,11 @@ def _fraction(plan: Recipe, progress: Progress, budget: float) -> float:
 
 def make_fabric(device: str) -> Fabric:
     """Fabric on `device`, in bf16 where the hardware has it."""
-    kind, _, index = device.partition(":")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device 'cuda' was asked for, but torch finds no CUDA GPU here; use --device cpu")
-    if kind == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "cpu"
-    if kind == "cpu":
+    chosen = choose_device(device)
+    if chosen.type == "cpu":
         return Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if _cpu_has_bf16() else "32-true")
-    fabric = Fabric(accelerator=kind, devices=[int(index)] if index else "auto", precision="bf16-mixed")
+    devices = "auto" if chosen.index is None else [chosen.index]
+    fabric = Fabric(accelerator=chosen.type, devices=devices, precision="bf16-mixed")
     fabric.launch()
     return fabric
 
@@ -222,14 +318,20 @@ def initialise(network: nn.Module, model: str) -> str:
     return f"{len(fitting)} of {len(target)} weights start from '{model}'"
 
 
-def training_pack(data: Path, out: Path, part: str = "train") -> Pack:
-    """`data`/<part>.pack, or one made in `out` from the volumes in `data`/<part>."""
-    for ready in (data / f"{part}.pack", out / f"{part}.pack"):
-        if ready.is_file():
-            return Pack(ready)
+def training_pack(data: Path, out: Path, part: str = "train", report: Report = print) -> Pack:
+    """`data`/<part>.pack, or one made in `out` from the volumes in `data`/<part>, once for as long as they do not change."""
+    if (data / f"{part}.pack").is_file():
+        return Pack(data / f"{part}.pack")
     if not (data / part).is_dir():
         raise UsageError(f"{data} has neither {part}.pack nor a folder {part}; see 'mrsuperres data pack --help'")
-    return pack(data / part, out / f"{part}.pack")
+    made = out / f"{part}.pack"
+    if made.is_file():
+        packed = Pack(made)
+        if packed.source == fingerprint(data / part):
+            report(f"{made} is used again: {data / part} is as it was")
+            return packed
+        report(f"{made} is made anew: {data / part} has changed")
+    return pack(data / part, made)
 
 
 def save_checkpoint(
@@ -255,17 +357,33 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, network: nn.Module, average: MovingAverage, optimisers: Any, progress: Progress
 ) -> None:
-    """The reverse of `save_checkpoint`, into the objects given and onto the device where `network` already is."""
-    if not path.is_file():
-        raise UsageError(f"nothing to resume: {path} does not exist")
-    with safe_open(path, framework="pt") as stored:
-        for name, value in json.loads(stored.metadata()["progress"]).items():
-            setattr(progress, name, value if value is not None else -math.inf)
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
+    """The reverse of `save_checkpoint`, into the objects given and onto the device where `network` already is.
+
+    Raises `ModelError`: the file is damaged, or its weights are those of another network.
+    """
+    try:
+        with safe_open(path, framework="pt") as stored:
+            counters = json.loads(stored.metadata()["progress"])
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
+        found = decode(Progress, {name: value for name, value in counters.items() if value is not None})
+    except (OSError, SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ModelError(
+            f"{path} is no checkpoint, or a damaged one ({error}): train anew in another folder", code="damaged-model"
+        ) from error
     part = {
         prefix: {n[len(prefix) :]: v for n, v in tensors.items() if n.startswith(prefix)}
         for prefix in ("network.", "average.", "adam.")
     }
+    for prefix, wanted in (("network.", network.state_dict()), ("average.", average.weights)):
+        shapes, there = ({n: tuple(v.shape) for n, v in some.items()} for some in (wanted, part[prefix]))
+        differing = sorted(name for name in shapes.keys() | there.keys() if shapes.get(name) != there.get(name))
+        if differing:
+            raise ModelError(
+                f"{path} is of another network than this recipe's: {len(differing)} of its weights differ, the first is "
+                f"'{differing[0]}'; resume with the recipe beside it, recipe.toml",
+                code="bad-weights",
+            )
+    vars(progress).update(vars(found))
     network.load_state_dict(part["network."])
     average.weights = {name: value.to(average.weights[name].device) for name, value in part["average."].items()}
     for optimiser, names in _named(network, optimisers):
@@ -304,12 +422,20 @@ def curve(out: Path, progress: Progress, **values: float) -> None:
 
 
 def checked_card(plan: Recipe) -> tuple[dict[str, Any], ModelCard]:
-    """The card's fields from the recipe, proven to make a card: better now than after the last step."""
+    """The card's fields from the recipe, proven to make a card that fits the network: better now than after the last step."""
     fields = {**plan.card, "architecture": plan.architecture, "hyperparameters": plan.network}
     try:
-        return fields, decode(ModelCard, fields)
+        card = decode(ModelCard, fields)
     except (BadDocument, ModelError) as error:
         raise UsageError(f"recipe [card]: {error}") from error
+    with torch.device("meta"):
+        network = networks.build(plan.architecture, plan.network)
+    factors: tuple[int, int] | None = getattr(network, "factors", None)
+    if factors is not None and tuple(factors) != card.factors:
+        raise UsageError(
+            f"recipe: [network].factors is {list(factors)}, [card].factors is {plan.card['factors']}: make them agree"
+        )
+    return fields, card
 
 
 def with_note(card: dict[str, Any], note: str) -> dict[str, Any]:
@@ -340,7 +466,8 @@ def export(
 class Validator:
     """Scores the averaged network on held-out scans with the project's own `evaluate`, and keeps a picture of each time.
 
-    A few slices of each scan are enough to see a trend; the card's scores come from whole scans, afterwards.
+    A few slices of each scan are enough to see a trend. The card's scores are found afterwards by `evaluate`, on as many middle
+    slices of each scan as it was asked for, which the name of the scan in the card then says.
     """
 
     def __init__(self, plan: Recipe, card: ModelCard, data: Path, out: Path, report: Report) -> None:
@@ -351,7 +478,7 @@ class Validator:
         if not ((data / "val").is_dir() or (data / "val.pack").is_file()):
             report(f"{data} has no val: nothing is validated")
             return
-        held_out = training_pack(data, out, "val")
+        held_out = training_pack(data, out, "val", report)
         for entry in held_out.entries:
             if not entry.labels and any(fnmatch(entry.name, pattern) for pattern in plan.validation.scans):
                 trial = evaluation.make_trial(

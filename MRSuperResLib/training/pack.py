@@ -7,6 +7,7 @@ Layout: 8 bytes, the header's length (little-endian); the header, JSON; padding;
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -52,7 +53,10 @@ class Entry:
 
 
 class Pack:
-    """A packed file, opened for reading; voxels come from the memory map when asked for."""
+    """A packed file, opened for reading; voxels come from the memory map when asked for.
+
+    source: the `fingerprint` of the folder it was made from.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -69,6 +73,7 @@ class Pack:
                 f"{path} is not a packed data file of schema {SCHEMA}; make one with `mrsuperres data pack`"
             )
         self.entries = tuple(_entry_from_json(entry) for entry in header["entries"])
+        self.source = str(header.get("source", ""))
         self._start = int(header["data_start"])
         self._map: np.memmap | None = None
 
@@ -106,7 +111,7 @@ def pack(folder: Path, out: Path) -> Pack:
     to be sound. Raises `BadVolume`, `UsageError` (nothing found), `OutputError`.
     """
     folder, out = Path(folder), Path(out)
-    paths = sorted(path for path in folder.rglob("*") if path.name.endswith(SUFFIXES))
+    source, paths = fingerprint(folder), _volumes_below(folder)
     if not paths:
         raise UsageError(f"no volume ({', '.join(SUFFIXES)}) below {folder}")
     temporary = out.with_name(f".{out.name}.part")
@@ -126,6 +131,7 @@ def pack(folder: Path, out: Path) -> Pack:
                 {
                     "format": MAGIC,
                     "schema": SCHEMA,
+                    "source": source,
                     "data_start": blobs_start,
                     "entries": [asdict(entry) for entry in entries],
                 }
@@ -142,6 +148,19 @@ def pack(folder: Path, out: Path) -> Pack:
         temporary.unlink(missing_ok=True)
         raise
     return Pack(out)
+
+
+def fingerprint(folder: Path) -> str:
+    """A digest of the names, sizes and times of the volumes below `folder`: another one once any of them has changed."""
+    digest = hashlib.sha256()
+    for path in _volumes_below(folder):
+        status = path.stat()
+        digest.update(f"{path.relative_to(folder).as_posix()}\n{status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _volumes_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.name.endswith(SUFFIXES))
 
 
 def _packed(path: Path, folder: Path, offset: int) -> tuple[Entry, np.ndarray]:

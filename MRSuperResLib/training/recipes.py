@@ -26,8 +26,8 @@ FOLDER = Path(__file__).resolve().parent / "recipes"
 class Optimisation:
     """Adam. schedule: "constant" as RDST's first stage, or "cosine": `warm_up` steps of linear warm-up, then a cosine to 0.
 
-    The cosine runs over `steps` where given (> 0), else over the minutes of the run. ema: decay of the weights' moving average.
-    clip: largest gradient norm, 0 for none.
+    The cosine runs over `steps` where given (> 0), else over the minutes of the run. ema: decay of the weights' moving average,
+    0 for none. clip: largest gradient norm, 0 for none.
     """
 
     learning_rate: float = 2e-4
