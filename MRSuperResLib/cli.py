@@ -10,14 +10,17 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from . import __version__, jobs, models
 from .documents import encode
-from .errors import Cancelled, MissingRequirement, MRSuperResError, UsageError
+from .errors import Cancelled, MissingRequirement, MRSuperResError, OutputError, UsageError
+from .inference.translation import MOST_SAMPLES
 from .jobs import Cancellation, Job
+from .staging import check_folder
 
 BAR = 24  # characters of the progress bar
 REDRAW_SECONDS = 0.1
@@ -107,6 +110,9 @@ def _add_run(commands: Any) -> None:
     parser.add_argument(
         "--reference", metavar="REF", help="a sharp volume of the same anatomy, for a reference-guided model"
     )
+    parser.add_argument(
+        "--reference-contrast", metavar="NAME", help="of the reference; by default what its file name tells"
+    )
     parser.add_argument("--no-register", action="store_true", help="trust the headers: do not align the reference")
     parser.add_argument(
         "--consistency-map", metavar="PATH", help="write where the result contradicts what was acquired"
@@ -164,7 +170,13 @@ def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_resolution_arguments(parser: argparse.ArgumentParser) -> None:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--factor", type=float, metavar="F", help="how much finer; by default the model's own factor")
-    size.add_argument("--spacing", type=float, nargs=3, metavar=("X", "Y", "Z"), help="mm wanted along i, j, k")
+    size.add_argument(
+        "--spacing",
+        type=float,
+        nargs=3,
+        metavar=("X", "Y", "Z"),
+        help="mm wanted along i, j, k; the nearest that fits the extent is made",
+    )
     parser.add_argument(
         "--plane", type=_plane, metavar="PLANE", help="in-plane or through-plane; by default the model's"
     )
@@ -187,6 +199,7 @@ def _run(options: argparse.Namespace) -> int:
         options,
         task="reference-guided" if options.reference else "super-resolve",
         reference=options.reference,
+        reference_contrast=options.reference_contrast,
         register=not options.no_register,
         consistency_map=options.consistency_map,
         project=options.project,
@@ -294,6 +307,9 @@ class Show:
             print(path, file=self.output)
         for name, value in event["metrics"].items():
             print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}", file=self.output)
+        registration = event.get("provenance", {}).get("registration")
+        if registration:
+            print(_reference_text(registration), file=self.output)
         print(f"done in {_duration(event['seconds'])}; research use only", file=self.output, flush=True)
 
 
@@ -357,6 +373,18 @@ def _row(entry: models.ModelEntry) -> tuple[str, ...]:
     return (card.id, card.task, card.plane, factor, ",".join(card.contrasts), card.title)
 
 
+def _reference_text(found: Mapping[str, Any]) -> str:
+    """How a reference was brought to its scan, from the record of it."""
+    if not found["searched"]:
+        how = "its header is trusted"
+    elif found["moved"]:
+        how = f"registered, moved by {found['shift_mm']:.1f} mm and {found['rotation_degrees']:.1f} degrees"
+    else:
+        how = "registered, its header was right"
+    alike = "similarity unknown" if found["similarity"] is None else f"similarity {found['similarity']:.3f}"
+    return f"reference: {how}; {alike}{'' if found['used'] else '; not used'}"
+
+
 def _card_text(entry: models.ModelEntry) -> str:
     """A card in words, a line each."""
     card = entry.card
@@ -370,11 +398,20 @@ def _card_text(entry: models.ModelEntry) -> str:
         lines.append(
             f"  trained on voxels of {low:g} to {high:g} mm in plane, slices of {thin:g} to {thick:g} mm; {card.anatomy}"
         )
+    if not card.is_baseline:
+        guided = card.task == "reference-guided"
+        lines.append(f"  takes a scan {'and a reference, of one channel each' if guided else 'of one channel'}")
+    if card.requirements.latent:
+        scale = card.requirements.uncertainty_scale
+        told = "not calibrated" if scale is None else f"calibrated by x {scale:.4g}"
+        lines.append(f"  samples: 1 to {MOST_SAMPLES} answers; uncertainty map {told}")
     if card.training.steps:
         how = card.training
         lines.append(
             f"  trained {how.steps} steps in {how.minutes:g} minutes on {how.machine} ({how.recipe}, {how.date})"
         )
+    if card.training.notes:
+        lines.append(f"  notes: {card.training.notes}")
     for source in card.sources:
         lines.append(f"  data: {source.name} ({source.licence}), {source.use}")
     for score in card.metrics:
@@ -507,37 +544,55 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise UsageError(
             f"{len(options.truth)} volumes and {len(options.reference)} references: give one for each, in order"
         )
+    folder = _folder(options.publish) if options.publish else None
     profile = f"through-{options.profile}" if f"through-{options.profile}" in PRESETS else options.profile
     how = Options(device=options.device, threads=options.threads, model_folders=tuple(options.models))
     asked = [name for name in options.model.split(",") if name]
     names = evaluation.with_baselines([*asked])
+    figure = _figure(options.figure)
     rows: list[evaluation.Row] = []
-    for number, path in enumerate(options.truth):
-        truth = read_volume(path, warn=_tell)
-        reference = read_volume(options.reference[number], warn=_tell) if options.reference else None
-        trial = evaluation.make_trial(
-            truth,
-            options.plane,
-            options.factor,
-            profile,
-            seed=options.seed,
-            slices=options.slices,
-            slice_axis=options.slice_axis,
-        )
-        found, answers = evaluation.evaluate(trial, names, reference=reference, options=how, report=_say)
-        rows += found
-        if options.figure:
-            figure = Path(options.figure)
-            several = len(options.truth) > 1
-            shown = {name: answer for name, answer in answers.items() if name not in ("linear", "lanczos")}
-            evaluation.figure(figure.with_stem(f"{figure.stem}-{truth.name}") if several else figure, trial, shown)
-    print(evaluation.to_json(rows) if options.json else evaluation.table(rows))
-    if options.publish:
+    try:
+        for number, scan in enumerate(evaluation.scan_names(options.truth)):
+            truth = replace(read_volume(options.truth[number], warn=_tell), name=scan)
+            reference = read_volume(options.reference[number], warn=_tell) if options.reference else None
+            trial = evaluation.make_trial(
+                truth,
+                options.plane,
+                options.factor,
+                profile,
+                seed=options.seed,
+                slices=options.slices,
+                slice_axis=options.slice_axis,
+            )
+            found, answers = evaluation.evaluate(trial, names, reference=reference, options=how, report=_say)
+            rows += found
+            if figure:
+                several = len(options.truth) > 1
+                shown = {name: answer for name, answer in answers.items() if name not in ("linear", "lanczos")}
+                evaluation.figure(figure.with_stem(f"{figure.stem}-{scan}") if several else figure, trial, shown)
+    finally:  # what was scored is told even if the next scan, or a picture, fails
+        if rows:
+            print(evaluation.to_json(rows) if options.json else evaluation.table(rows), flush=True)
+    if folder:
         for name in asked:
             if name not in BASELINES:
                 entry = find_model(name, options.models)
-                evaluation.publish(rows, entry, Path(options.publish) / f"{entry.card.id}.safetensors")
+                evaluation.publish(rows, entry, folder / f"{entry.card.id}.safetensors")
     return 0
+
+
+def _figure(path: str) -> Path | None:
+    """The figure to draw, found fit before any work; None if none is wanted or, which is told, none can be drawn."""
+    from . import evaluation
+
+    if not path:
+        return None
+    try:
+        evaluation.check_figure(path)
+    except MissingRequirement as missing:
+        _tell(missing.code, f"no figure: {missing.message}")
+        return None
+    return Path(path)
 
 
 def _evaluate_translation(options: argparse.Namespace) -> int:
@@ -547,6 +602,7 @@ def _evaluate_translation(options: argparse.Namespace) -> int:
 
     if len(options.volumes) % 2:
         raise UsageError(f"{len(options.volumes)} volumes are given: give pairs, a scan and its truth, in order")
+    folder = _folder(options.publish) if options.publish else None
     how = Options(
         device=options.device,
         threads=options.threads,
@@ -576,9 +632,10 @@ def _evaluate_translation(options: argparse.Namespace) -> int:
                 )
             )
     print(translation_scores.to_json(found) if options.json else translation_scores.table(found))
-    for name in names if options.publish else ():
-        entry = models.find_model(name, options.models)
-        translation_scores.publish(found, entry, Path(options.publish) / f"{entry.card.id}.safetensors")
+    if folder:
+        for name in names:
+            entry = models.find_model(name, options.models)
+            translation_scores.publish(found, entry, folder / f"{entry.card.id}.safetensors")
     return 0
 
 
@@ -625,6 +682,17 @@ def _pack(options: argparse.Namespace) -> int:
 def _worker(options: argparse.Namespace) -> int:
     with _clean_stdout() as stream:
         return jobs.work(options.job, stream, options.cancel_file)
+
+
+def _folder(path: str) -> Path:
+    """The folder `path`, made if it is missing, so that what takes long is not done for nothing."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder {folder} cannot be made: {error.strerror}") from error
+    check_folder(folder)
+    return folder
 
 
 def _plane(text: str) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -46,7 +47,7 @@ from .inference import (
     translate,
 )
 from .inference.options import stop_if
-from .inference.translation import MOST_SAMPLES, check_view, sample_count
+from .inference.translation import CONTRASTS, MOST_SAMPLES, check_view, guess_contrast, sample_count, spelt
 from .intensity import IntensityScale
 from .models import ModelEntry
 from .staging import Staging
@@ -60,6 +61,7 @@ __all__ = ["Cancellation", "Job", "estimate", "estimate_job", "execute", "run_jo
 SCHEMA = 1
 FORMATS = (".nii.gz", ".nii", ".nrrd", ".mha")  # what results are written as: one file each, so that it can be renamed
 CANCEL_FILE_SECONDS = 0.2  # how often the cancel file is looked for
+PLAIN = {"scan", "input", "reference", "truth", *CONTRASTS}  # words of our warnings: a file called so names nobody
 GRACE_SECONDS = 1.0  # after a signal, before the worker ends itself in the middle of whatever library call it is in
 
 Emit = Callable[[dict[str, Any]], None]
@@ -74,6 +76,7 @@ class Job:
     consistency_map: what the result would have been acquired as minus what was, on the input's grid. target: contrast
     to translate to. samples: answers to draw, of which the result is the mean. super_resolve_with: a model to apply
     before translating. project: make the result reproduce the acquired voxels, assuming slices of that profile.
+    reference_contrast: None for what the reference's name tells.
     """
 
     input: str
@@ -87,6 +90,7 @@ class Job:
     spacing: tuple[float, float, float] | None = None
     contrast: str | None = None
     reference: str | None = None
+    reference_contrast: str | None = None
     register: bool = True
     truth: str | None = None
     error_map: str | None = None
@@ -105,6 +109,11 @@ class Job:
     batch: int | None = None
     threads: int | None = None
     model_folders: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        """Spell contrasts in one way; an empty one is none."""
+        for name in ("contrast", "reference_contrast", "target"):
+            object.__setattr__(self, name, spelt(getattr(self, name) or "") or None)
 
     @classmethod
     def from_json(cls, document: str | bytes | Mapping[str, Any]) -> Job:
@@ -157,6 +166,7 @@ class Job:
             "factor",
             "spacing",
             "contrast",
+            "reference_contrast",
             "target",
             "samples",
             "super_resolve_with",
@@ -259,6 +269,8 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
             reference = _read(job.reference, "reference", run.warn) if job.reference else None
         device, precision = _device(job, entry)
         expected = estimate_job(job, volume.grid)
+        if truth is not None:
+            _check_place(truth.grid, expected.grid)
         run.emit(
             {
                 "event": "started",
@@ -274,7 +286,7 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
         made = (
             _translated(run, entry, volume)
             if job.task == "translate"
-            else _super_resolved(run, entry, volume, reference)
+            else _super_resolved(run, entry, volume, reference, expected)
         )
         if truth is not None:
             with run.stage("scoring"):
@@ -307,7 +319,8 @@ def execute(
     """Run `job` (or what the callable reads), tell `emit` everything, an error as the last event, and return the exit
     code.
 
-    Never raises: what nobody foresaw becomes the error "internal", with its traceback on standard error.
+    What nobody foresaw becomes the error "internal", with its traceback on standard error. Raises `BrokenPipeError`
+    alone: nobody listens to `emit` any more.
     """
     try:
         run_job(job if isinstance(job, Job) else job(), emit, cancel, staging)
@@ -318,6 +331,8 @@ def execute(
         return _failed(emit, "memory", text, DeviceError.exit_code)
     except KeyboardInterrupt:
         return _failed(emit, Cancelled.code, "cancelled; nothing was written", Cancelled.exit_code)
+    except BrokenPipeError:
+        raise
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
         what = " ".join(str(error).split())[:200]
@@ -401,11 +416,6 @@ class Made:
         from .volume import Volume, resample
 
         if not truth.grid.same_as(self.result.grid):
-            if not _overlap(truth.grid, self.result.grid):
-                raise UnsuitableVolume(
-                    "the ground truth does not lie where the scan lies: is it of the same patient and session?",
-                    code="truth-elsewhere",
-                )
             warn("truth-resampled", "the ground truth lies on another grid than the result: it was resampled (linear)")
             truth = resample(truth, self.result.grid, "linear")
         array = self.result.array
@@ -433,8 +443,12 @@ class Made:
             write_volume(sample, places[f"sample {number}"], fields=fields)
 
 
-def _super_resolved(run: Run, entry: ModelEntry, volume: Volume, reference: Volume | None) -> Made:
+def _super_resolved(run: Run, entry: ModelEntry, volume: Volume, reference: Volume | None, expected: Estimate) -> Made:
     job = run.job
+    if job.project or job.consistency_map:  # here already, so that what cannot be compared is refused before long work
+        from . import fidelity
+
+        acquisition = fidelity.acquisition_between(volume.grid, expected.grid, expected.slice_axis, job.profile)
     aligned = _registered(run, entry, volume, reference) if reference is not None else None
     with run.stage("super-resolving", announce=False):
         result = super_resolve(
@@ -454,10 +468,6 @@ def _super_resolved(run: Run, entry: ModelEntry, volume: Volume, reference: Volu
         alone = super_resolution.answering(entry, aligned, job.options)
         made.registration = aligned.report if alone is entry else {**aligned.report, "answered_by": alone.card.id}
     if job.consistency_map:
-        from . import fidelity
-
-        axis = estimate_job(job, volume.grid).slice_axis
-        acquisition = fidelity.acquisition_between(volume.grid, result.grid, axis, job.profile)
         made.consistency = fidelity.consistency_map(result, volume, acquisition)
     return made
 
@@ -474,6 +484,10 @@ def _registered(run: Run, entry: ModelEntry, volume: Volume, reference: Volume) 
         slice_axis=job.slice_axis,
         contrast=job.contrast,
     )
+    contrast = job.contrast or guess_contrast(volume.name)
+    of_reference = job.reference_contrast or guess_contrast(reference.name)
+    for why in models.reference_coverage(entry.card, contrast, of_reference):
+        run.warn("outside-training", f"'{entry.card.id}': {why}")
     with run.stage("registering", announce=False):
         return super_resolution.align_reference(
             reference, volume, made, job.options, run.warn, run.progress, run.cancel
@@ -548,17 +562,24 @@ def _record(run: Run, entry: ModelEntry, made: Made, **how: Any) -> dict[str, An
         timings=timings,
         output={"size": list(grid.size), "spacing": list(grid.spacing)},
         metrics=made.metrics,
-        warnings=[{**warning, "message": _without_paths(warning["message"], job)} for warning in run.warnings],
+        warnings=[{**warning, "message": _without_names(warning["message"], job)} for warning in run.warnings],
         **how,
         **more,
     )
 
 
 def _model(job: Job, warn: Callable[[str, str], None] | None = None) -> ModelEntry:
-    """The job's model, which must be one for the job's task."""
+    """The job's model, which must be one for the job's task, and know the scan's contrast."""
     entry = models.find_model(job.model, job.model_folders, warn)
     card = entry.card
     if card.task == job.task:
+        known = tuple(dict.fromkeys((*CONTRASTS, *card.contrasts)))
+        if job.contrast is not None and job.contrast not in known:
+            raise UsageError(f"contrast is '{job.contrast}', expected {', '.join(known)}", code="unknown-contrast")
+        known = tuple(dict.fromkeys((*CONTRASTS, *card.reference_contrasts)))
+        if job.reference_contrast is not None and job.reference_contrast not in known:
+            text = f"reference contrast is '{job.reference_contrast}', expected {', '.join(known)}"
+            raise UsageError(text, code="unknown-contrast")
         return entry
     does = {
         "super-resolve": "super-resolves",
@@ -683,6 +704,8 @@ def _task_complaints(job: Job) -> Iterator[str]:
         yield "a reference-guided job needs a reference volume: add one"
     if job.task != "reference-guided" and job.reference:
         yield f"a reference is given, and the task is {job.task}: leave it out, or make the task reference-guided"
+    if job.reference_contrast and not job.reference:
+        yield "the contrast of a reference is given, and no reference: add one"
     if job.task == "translate":
         if job.samples is not None and not 1 <= job.samples <= MOST_SAMPLES:
             yield f"{job.samples} samples are asked for, expected 1 to {MOST_SAMPLES}"
@@ -702,12 +725,17 @@ def _task_complaints(job: Job) -> Iterator[str]:
         yield f"{given.replace('_', ' ')} is for translation only: leave it out"
 
 
-def _overlap(one: Grid, other: Grid) -> bool:
-    """Whether a corner or the centre of either box lies inside the other."""
+def _check_place(truth: Grid, result: Grid) -> None:
+    """Raise `UnsuitableVolume` unless a corner or the centre of either box lies inside the other."""
     inside = [
-        a.contains(np.vstack((b.corners(), b.corners().mean(axis=0)))).any() for a, b in ((one, other), (other, one))
+        a.contains(np.vstack((b.corners(), b.corners().mean(axis=0)))).any()
+        for a, b in ((truth, result), (result, truth))
     ]
-    return bool(any(inside))
+    if not any(inside):
+        raise UnsuitableVolume(
+            "the ground truth does not lie where the scan lies: is it of the same patient and session?",
+            code="truth-elsewhere",
+        )
 
 
 @contextlib.contextmanager
@@ -749,10 +777,16 @@ def _write_text(path: Path, text: str) -> None:
         raise OutputError(f"{path.name} cannot be written: {error.strerror}") from error
 
 
-def _without_paths(message: str, job: Job) -> str:
-    """`message` with the job's paths, which may name a patient, replaced by what they are."""
+def _without_names(message: str, job: Job) -> str:
+    """`message` with the job's paths and volumes' names, which may name a patient, replaced by what they are."""
+    from .volume import volume_name
+
+    roles: dict[str, str] = {}
     for role in ("input", "reference", "truth", "output"):
         path = getattr(job, role)
         if path:
-            message = message.replace(path, f"the {role}").replace(Path(path).name, f"the {role}")
-    return message
+            stem = {volume_name(path)} - PLAIN if role != "output" else set()
+            roles |= dict.fromkeys({path, str(Path(path)), Path(path).name} | stem, role)
+    names = "|".join(re.escape(name) for name in sorted(roles, key=len, reverse=True) if name)
+    whole = rf"(?:the ({'|'.join(set(roles.values()))}) )?(?<![^\W_])({names})(?![^\W_])"
+    return re.sub(whole, lambda found: f"the {found[1] or roles[found[2]]}", message)

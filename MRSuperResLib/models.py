@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .documents import BadDocument, canonical, decode, encode
-from .errors import ModelError, OutputError
+from .errors import ModelError, OutputError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -203,7 +203,8 @@ def list_models(folders: Iterable[str | os.PathLike[str]] | None = None, warn: W
     """Every model found in `default_folders()` and then in `folders`, the baselines first, otherwise by id.
 
     Files that are no sound model are left out and told to `warn`. Of two files with one id the higher version is kept,
-    at equal versions the one found first, and `warn` hears of it.
+    at equal versions the one found first, and `warn` hears of it. Raises `UsageError` for one of `folders` that is not
+    there; default ones need not be.
     """
     found, broken = _scan(folders)
     for path, error in broken:
@@ -401,12 +402,13 @@ def coverage(
     """Plain-language reasons why `card` does not cover a scan on `grid`; empty when it does.
 
     contrast: of the scan, None if not known. factors: the enlargement asked for, one number or one per axis.
-    slice_axis: 0..2, None for the axis of the coarsest spacing.
+    slice_axis: 0..2, None for the one that the model would take.
     """
     reasons = []
     if contrast and "any" not in card.contrasts and contrast not in card.contrasts:
         reasons.append(f"trained on {_listed(card.contrasts)}, this scan is {contrast}")
-    axis = grid.slice_axis if slice_axis is None else slice_axis
+    plane = "in-plane" if card.task == "translate" else card.plane
+    axis = grid.slice_axis_for(plane) if slice_axis is None else slice_axis
     if card.spacing is not None:
         within = [spacing for other, spacing in enumerate(grid.spacing) if other != axis]
         reasons += _beyond("in-plane voxels", (min(within), max(within)), card.spacing.in_plane)
@@ -418,6 +420,19 @@ def coverage(
     smallest = min(size for other, size in enumerate(grid.size) if other != axis)
     if smallest < card.requirements.smallest:
         reasons.append(f"needs at least {card.requirements.smallest} voxels a side, this scan has {smallest}")
+    return reasons
+
+
+def reference_coverage(card: ModelCard, contrast: str | None, reference_contrast: str | None) -> list[str]:
+    """As `coverage`, of a reference of `reference_contrast` beside a scan of `contrast`; None: not known."""
+    reasons = []
+    covered = card.reference_contrasts
+    if reference_contrast and covered and "any" not in covered and reference_contrast not in covered:
+        reasons.append(f"trained with references of {_listed(covered)}, this one is {reference_contrast}")
+    if reference_contrast and reference_contrast == contrast:
+        reasons.append(
+            f"trained with references of another contrast than the scan's: one of {contrast} too adds little but sharpness"
+        )
     return reasons
 
 
@@ -465,7 +480,11 @@ def _scan(
     found: list[ModelEntry] = []
     broken: list[tuple[Path, ModelError]] = []
     seen: set[Path] = set()
-    for folder in (*default_folders(), *(Path(extra).expanduser() for extra in folders or ())):
+    named = [Path(folder).expanduser() for folder in folders or ()]
+    missing = next((folder for folder in named if not folder.is_dir()), None)
+    if missing is not None:
+        raise UsageError(f"there is no folder {missing} to look for models in", code="no-model-folder")
+    for folder in (*default_folders(), *named):
         if not folder.is_dir():
             continue
         for path in sorted(folder.glob(f"*{SUFFIX}")):

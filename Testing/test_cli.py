@@ -16,6 +16,7 @@ import pytest
 from test_jobs import save_scan, save_tiny
 
 from MRSuperResLib import cli, jobs, models
+from MRSuperResLib.provenance import sidecar_path
 from MRSuperResLib.volume import read_volume
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -314,6 +315,12 @@ def test_help_documents_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> No
         assert "130 cancelled" in text and "3 unsuitable input" in text and "Research use only" in text
 
 
+def test_help_says_that_a_spacing_is_met_as_nearly_as_the_extent_allows(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--help"])
+    assert "nearest that fits the extent" in " ".join(capsys.readouterr().out.split())
+
+
 def test_run_super_resolves_and_says_where_the_result_is(
     scan: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -387,14 +394,17 @@ def test_a_card_is_shown_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[
     save_tiny(
         tmp_path, spacing=models.SpacingRange((0.5, 1.0), (2.0, 6.0)),
         sources=(models.Source("Colin27", "BSD-3", "truth"),),
-        training=models.Training("rdst-e", 9000, 38.0, "2 CPU threads", "2025-01-01"),
+        training=models.Training("rdst-e", 9000, 38.0, "2 CPU threads", "2025-01-01", "batch 8"),
         metrics=(models.Score("colin27", "through-plane", "through-gaussian", 31.0, 0.92, 0.01, {"bspline": (28.5, 0.9)}),),
         paper=models.Paper("A residual dense vision transformer", "Zhu et al.", 2023, "", "+3.4 dB"),
     )  # fmt: skip
     assert cli.main(["models", "show", "tiny-through-x2", "--models", str(tmp_path)]) == 0
     text = capsys.readouterr().out
+    assert "samples:" not in text
     for part in (
         "slices of 2 to 6 mm",
+        "takes a scan of one channel",
+        "notes: batch 8",
         "Colin27 (BSD-3)",
         "9000 steps in 38 minutes",
         "bspline 28.50 dB",
@@ -402,6 +412,16 @@ def test_a_card_is_shown_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[
         "Tests",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize(("scale", "told"), [(2.153, "calibrated by x 2.153"), (None, "not calibrated")])
+def test_the_card_of_a_sampled_model_tells_whether_its_uncertainty_can_be_trusted(
+    scale: float | None, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs = models.Requirements(latent=8, uncertainty_scale=scale)
+    save_tiny(tmp_path, "sampled", task="translate", target_contrasts=("T2w",), requirements=needs)
+    assert cli.main(["models", "show", "sampled", "--models", str(tmp_path)]) == 0
+    assert f"samples: 1 to 100 answers; uncertainty map {told}\n" in capsys.readouterr().out
 
 
 def test_verify_reads_every_model_and_fails_on_a_changed_one(
@@ -468,17 +488,24 @@ def test_evaluate_scores_models_beside_the_baselines_and_draws(
     }
     assert {row["degradation"] for row in rows} == {"through-box"} and all(row["metrics"]["psnr"] > 15 for row in rows)
     assert sorted(path.name for path in out.iterdir()) == ["gain-one.png", "gain-two.png"]
-    assert cli.main([*arguments, "--figure", ""]) == 0
+    assert cli.main([*arguments, "--figure", "", "--publish", str(out / "new" / "models")]) == 0
     assert "mean over 2 scans" in capsys.readouterr().out
+    assert len(models.read_entry(out / "new" / "models" / "tiny-through-x2.safetensors").card.metrics) == 2
 
 
 @pytest.mark.parametrize(
     ("changes", "code", "expected"),
     [
         (["--profile", "round"], 2, "degradation 'round' is unknown"),
-        (["--factor", "1"], 2, "expected more than 1"),
+        (["--factor", "1"], 2, "more than 1"),
+        (["--factor", "nan"], 2, "more than 1"),
+        (["--seed", "-1"], 2, "seed is -1"),
+        (["--slices", "0"], 2, "slices is 0, expected at least 2"),
+        (["--figure", "gain.docx"], 5, "not as '.docx'"),
+        (["--figure", "/proc/gain.png"], 5, "cannot be written to"),
         (["--model", "nothing"], 4, "no model is called"),
         (["--reference", "a.nii", "b.nii"], 2, "give one for each"),
+        (["--publish", "/proc/models"], 5, "the folder /proc/models cannot be made"),
     ],
 )
 def test_evaluate_refuses_what_it_cannot_do_in_one_line(
@@ -488,6 +515,54 @@ def test_evaluate_refuses_what_it_cannot_do_in_one_line(
     assert cli.main([*arguments, "--model", "linear", "--factor", "2", *changes]) == code
     errors = capsys.readouterr().err
     assert errors.splitlines()[-1].startswith("error: ") and expected in errors and "Traceback" not in errors
+    assert "dB" not in errors, "refused before anything was run"
+
+
+EVALUATE = ["--model", "linear", "--plane", "through", "--factor", "2"]
+
+
+def test_evaluate_keeps_scans_of_one_file_name_apart(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+    scans = [str(sharp(tmp_path / place / "T1w.nii.gz")) for place in ("a", "b")]
+    assert cli.main(["evaluate", *scans, *EVALUATE, "--json", "--figure", str(out / "gain.png")]) == 0
+    assert {row["scan"] for row in json.loads(capsys.readouterr().out)} == {"a_T1w", "b_T1w"}
+    assert sorted(path.name for path in out.iterdir()) == ["gain-a_T1w.png", "gain-b_T1w.png"]
+
+
+def test_evaluate_prints_what_it_scored_even_if_the_next_scan_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = [str(sharp(tmp_path / "one.nii.gz")), str(tmp_path / "missing.nii.gz")]
+    assert cli.main(["evaluate", *scans, *EVALUATE, "--figure", ""]) == 3
+    output, errors = capsys.readouterr()
+    assert "mean over 1 scans" in output and "missing.nii.gz does not exist" in errors.splitlines()[-1]
+
+
+def test_evaluate_without_matplotlib_scores_and_says_that_it_drew_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from MRSuperResLib import evaluation
+
+    monkeypatch.setattr(evaluation.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["evaluate", str(sharp(tmp_path / "one.nii.gz")), *EVALUATE]) == 0
+    output, errors = capsys.readouterr()
+    assert "mean over 1 scans" in output and "warning: no figure: matplotlib" in errors
+    assert not (tmp_path / "evaluation.png").exists()
+
+
+def test_results_of_one_name_in_two_formats_keep_a_record_each(scan: Path, out: Path) -> None:
+    """The second run's must not replace the first one's, and each is found again when it is made anew."""
+    for name, model in [("x.nii.gz", "linear"), ("x.nrrd", "bspline"), ("x.nii.gz", "lanczos"), ("x.nrrd", "linear")]:
+        assert cli.main(["run", str(scan), "-o", str(out / name), "--model", model, "--factor", "2"]) == 0
+        record = json.loads(sidecar_path(out / name).read_text(encoding="utf-8"))
+        assert record["model"]["id"] == model
+    assert {path.name for path in out.iterdir()} == {"x.nii.gz", "x.json", "x.nrrd", "x.nrrd.json"}
+    assert json.loads((out / "x.json").read_text(encoding="utf-8"))["model"]["id"] == "lanczos"
 
 
 def test_demo_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -560,9 +635,10 @@ def test_a_missing_package_and_an_interrupt_have_their_own_codes(
     assert expected in errors and "Traceback" not in errors
 
 
-def test_a_closed_pipe_is_no_error() -> None:
+@pytest.mark.parametrize("arguments", ["models --json", "run {scan} -o {out}/sr.nii.gz -m linear --factor 2 --json"])
+def test_a_closed_pipe_is_no_error(arguments: str, scan: Path, out: Path) -> None:
     """`mrsuperres models | head -1`."""
-    command = f"{sys.executable} -m MRSuperResLib models --json | head -c 1"
+    command = f"{sys.executable} -m MRSuperResLib {arguments.format(scan=scan, out=out)} | head -c 1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.stderr == "" and done.returncode == 0
 

@@ -19,7 +19,7 @@ from MRSuperResLib.errors import MissingRequirement, ModelError
 from MRSuperResLib.losses.fourier import FourierLoss
 from MRSuperResLib.losses.perceptual import PerceptualLoss, read_vgg19
 from MRSuperResLib.models import ModelCard, load_network, read_entry, save_model
-from MRSuperResLib.networks import fasr
+from MRSuperResLib.networks import fasr, projection
 
 SMALL = {"size": "s", "widths": [4, 8, 8], "stages": 1, "embedding": 8}
 
@@ -80,6 +80,14 @@ def test_imagenet_weights_come_only_from_the_file_that_was_named(tmp_path: Path)
         read_vgg19(tmp_path / "none.safetensors", digest)
     with pytest.raises(ValueError, match="conv1_1"):
         fasr.TextureExtractor((4, 8, 8)).load_vgg(weights)
+    for damage, complaint in (
+        ({"features.12.bias": torch.zeros(512)}, "'features.12.bias' of 256 has 512 values there"),
+        ({"features.5.weight": None}, "'features.5.weight' of 128 x 64 x 3 x 3 is not in it"),
+        ({"features.2.weight": torch.zeros(64, 64)}, "'features.2.weight' of 64 x 64 x 3 x 3 has 64 x 64 values"),
+    ):
+        save_file({name: value for name, value in {**weights, **damage}.items() if value is not None}, path)
+        with pytest.raises(ModelError, match=complaint):
+            read_vgg19(path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def test_search_in_pieces_finds_the_indices_of_the_whole_matrix() -> None:
@@ -153,9 +161,9 @@ def test_ablations_run_and_every_weight_learns(flags: dict[str, bool], modulate:
     network = networks.build("fasr", {**SMALL, "skip": "none", "modulate": modulate, "factors": [2, 2], **flags})
     answer = network(torch.rand(2, 1, 16, 16), torch.rand(2, 1, 32, 32))
     answer.square().mean().backward()
-    # The coarsest keys' bias adds the same to all of a query's correlations, so softmax does not feel it.
-    still = [n for n, p in network.named_parameters() if p.grad is None or (not p.grad.any() and "key" not in n)]
-    assert not still
+    still = {name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()}
+    # A key's bias adds the same to all of a query's correlations, so softmax does not feel it.
+    assert all("key" in name and name.endswith(".bias") for name in still), still
 
 
 def test_an_untrained_small_network_gives_the_interpolated_image() -> None:
@@ -203,9 +211,10 @@ def test_before_training_the_answer_is_the_single_image_models(factors: list[int
         assert torch.equal(network(x, reference), network.base(x))  # type: ignore[misc]
 
 
-def test_without_a_reference_the_answer_is_the_single_image_models_to_the_last_bit() -> None:
+@pytest.mark.parametrize("detail", [False, True])
+def test_without_a_reference_the_answer_is_the_single_image_models_to_the_last_bit(detail: bool) -> None:
     """Trained or not: for a whole slice, for one slice of a batch, and in the part that a reference does not cover."""
-    network, x = on_base(), torch.rand(2, 1, 32, 32)
+    network, x = on_base(detail=detail), torch.rand(2, 1, 32, 32)
     nn.init.normal_(network.decoder.tail.weight)
     reference, valid = torch.rand(2, 1, 64, 64), torch.ones(2, 1, 64, 64)
     with torch.inference_mode():
@@ -218,6 +227,19 @@ def test_without_a_reference_the_answer_is_the_single_image_models_to_the_last_b
         answer = network(x, reference, valid)
     assert torch.equal(answer[1, :, :, 48:], alone[1, :, :, 48:])
     assert (answer[1, :, :, :32] - alone[1, :, :, :32]).abs().max() > 1e-2
+
+
+def test_what_a_reference_adds_as_detail_leaves_the_low_frequencies_as_they_were() -> None:
+    x, reference = torch.rand(1, 1, 24, 24), torch.rand(1, 1, 48, 48)
+    coarse = []
+    for detail in (False, True):
+        network = on_base(detail=detail)
+        torch.nn.init.constant_(network.decoder.tail.weight, 0.02)
+        with torch.no_grad():
+            added = network(x, reference) - network.base(x)  # type: ignore[operator, misc]
+        assert added.abs().max() > 1e-3
+        coarse.append(float(projection.bicubic(added, (24, 24)).abs().mean() / added.abs().mean()))
+    assert coarse[0] > 0.3 and coarse[1] < 0.2 * coarse[0]
 
 
 def test_the_reference_fades_inside_its_border_and_not_at_the_edge_of_the_image() -> None:
@@ -356,13 +378,23 @@ def test_a_slice_of_320_pixels_fits_in_3_gib() -> None:
     code = (
         "import resource, torch; torch.set_num_threads(1)\n"
         "from MRSuperResLib import networks\n"
-        "n = networks.build('fasr', {'stages': 1, 'blocks': 1}).eval()\n"
+        "n = networks.build('fasr', {}).eval()\n"
         "with torch.inference_mode(): n(torch.rand(1, 1, 80, 80), torch.rand(1, 1, 320, 320))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     unit = 1 if sys.platform == "darwin" else 1024
     assert int(done.stdout) * unit < 3 * 2**30
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_slice_of_320_pixels_fits_in_2_gib_of_a_gpu() -> None:
+    """The published size; what torch allocates, its weights included."""
+    network = networks.build("fasr", {}).cuda().eval()
+    torch.cuda.reset_peak_memory_stats()
+    with torch.inference_mode():
+        network(torch.rand(1, 1, 80, 80, device="cuda"), torch.rand(1, 1, 320, 320, device="cuda"))
+    assert torch.cuda.max_memory_allocated() < 2 * 2**30
 
 
 def test_fourier_loss_of_a_wave_is_its_weight_in_the_spectrum() -> None:

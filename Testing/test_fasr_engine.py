@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,43 @@ def test_a_strangers_reference_costs_nothing_and_is_told(
         assert record["registration"]["used"] is False and record["registration"].get("answered_by", model) == answers
         assert "no reference is used" in capsys.readouterr().err
         np.testing.assert_array_equal(read_volume(tmp_path / f"out-{name}.nii.gz").array, read_volume(alone).array)
+
+
+def test_the_contrast_of_a_reference_is_checked_as_that_of_the_scan(folder: Path, tmp_path: Path) -> None:
+    """By the file's name unless it is said; a reference of the scan's own contrast adds little, and that is said too."""
+    (tmp_path / "models").mkdir()
+    save(tmp_path / "models", "strict", "fasr", {**GUIDED, "factors": [2, 2]}, reference_contrasts=("T1w", "FLAIR"))
+    proton = tmp_path / "sub-01_PDw.nii.gz"
+    proton.write_bytes((folder / "reference.nii.gz").read_bytes())
+    more = ["--models", str(tmp_path / "models"), "--no-register"]
+
+    def told(*options: str) -> str:
+        code, record = run(folder, tmp_path / "sr.nii.gz", proton, *more, *options, model="strict")
+        assert code == 0
+        return " ".join(warning["message"] for warning in record["warnings"] if warning["code"] == "outside-training")
+
+    assert "references of T1w and FLAIR, this one is PDw" in told("--contrast", "T2w")
+    assert told("--contrast", "T2w", "--reference-contrast", "t1") == ""
+    assert "one of T1w too adds little but sharpness" in told("--contrast", "T1w", "--reference-contrast", "T1w")
+    assert run(folder, tmp_path / "sr.nii.gz", proton, *more, "--reference-contrast", "x", model="strict")[0] == 2
+
+
+def test_the_shell_says_in_one_line_what_became_of_the_reference(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = read_volume(folder / "reference.nii.gz")
+    shift = np.eye(4)
+    shift[:3, 3] = (4.5, 3.0, 0.0)
+    write_volume(moved(reference, shift), tmp_path / "moved.nii.gz")
+    for path, options, expected in (
+        (folder / "reference.nii.gz", (), r"registered, its header was right; similarity 0\.\d{3}"),
+        (tmp_path / "moved.nii.gz", (), r"registered, moved by 5\.\d mm and 0\.\d degrees; similarity 0\.\d{3}"),
+        (tmp_path / "moved.nii.gz", ("--no-register",), r"its header is trusted; similarity 0\.\d{3}; not used"),
+    ):
+        capsys.readouterr()
+        run(folder, tmp_path / "sr.nii.gz", path, *options)
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("reference: ")]
+        assert len(lines) == 1 and re.fullmatch(f"reference: {expected}", lines[0]), lines
 
 
 def test_of_several_single_image_models_the_one_that_gained_most_answers(folder: Path, tmp_path: Path) -> None:

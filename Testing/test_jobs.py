@@ -159,6 +159,9 @@ def test_a_worker_process_turns_a_job_into_files_and_tells_every_step(job: Job, 
 
 
 def test_the_sidecar_records_how_to_repeat_it_and_never_who_the_patient_is(job: Job) -> None:
+    holed = read_volume(job.input)
+    holed.array[0, 0, 0] = np.nan
+    write_volume(holed, job.input)
     result = run(job)[-1]
     text = Path(result["outputs"]["sidecar"]).read_text()
     record = json.loads(text)
@@ -171,6 +174,38 @@ def test_the_sidecar_records_how_to_repeat_it_and_never_who_the_patient_is(job: 
     assert record["chosen"] == {"plane": "through-plane", "slice_axis": 2, "passes": 1}
     assert record["timings"]["super-resolving"] > 0 and record["output"]["size"] == [16, 18, 12]
     assert "DOE" not in text and "JANE" not in text
+    assert record["warnings"][0]["message"].startswith("1 NaN or infinite voxels of the input were replaced")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told", "recorded"),
+    [
+        ({"input": "in/DOE_JANE.nrrd"}, "2 voxels of DOE_JANE were", "2 voxels of the input were"),
+        ({"input": "in/DOE_JANE/"}, "in/DOE_JANE: slices in DOE_JANE", "the input: slices in the input"),
+        ({"reference": "DOE_JANE_T1.mgz"}, "the reference DOE_JANE_T1 was moved", "the reference was moved"),
+        (
+            {"input": "DOE.nii", "reference": "DOE-JANE.nii", "truth": "DOE-JANE-HR.nii"},
+            "DOE, DOE-JANE and DOE-JANE-HR differ",
+            "the input, the reference and the truth differ",
+        ),
+        ({"input": "scan.nii", "truth": "truth.nii"}, "the ground truth, this scan", "the ground truth, this scan"),
+        (
+            {"input": "T1w.nii", "reference": "a.nii"},
+            "trained on T2w, this scan is T1w",
+            "trained on T2w, this scan is T1w",
+        ),
+        (
+            {"input": "sr.nii", "output": "x/DOE.nii"},
+            "x/DOE.nii by mtsr-sr-s: sra",
+            "the output by mtsr-the input-s: sra",
+        ),
+    ],
+)
+def test_a_recorded_warning_calls_files_by_what_they_are(
+    job: Job, changes: dict[str, str], told: str, recorded: str
+) -> None:
+    fresh = dataclasses.replace(job, **{"input": "i.nii", "truth": None, **changes})
+    assert jobs._without_names(told, fresh) == recorded
 
 
 def test_a_nrrd_carries_its_origin_in_its_header(job: Job) -> None:
@@ -443,6 +478,30 @@ def test_a_job_with_a_mistake_is_refused_by_the_fields_name(document: Any, compl
     assert "\n" not in refused.value.message and refused.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("given", "contrast"), [("t1w", "T1w"), ("T2", "T2w"), ("flair", "FLAIR"), ("Pd", "PDw"), ("", None)]
+)
+def test_a_contrast_is_understood_however_it_is_written(
+    job: Job, tmp_path: Path, given: str, contrast: str | None
+) -> None:
+    """A scan the model was trained on must not be told to be outside its training."""
+    save_tiny(tmp_path / "models", "usual", contrasts=("T1w", "T2w", "FLAIR", "PDw"))
+    named = dataclasses.replace(job, model="usual", contrast=given, target=given)
+    assert named.contrast == named.target == contrast
+    events = run(dataclasses.replace(named, target=None))
+    assert events[-1]["event"] == "result", events[-1]
+    assert "outside-training" not in [event.get("code") for event in events]
+    assert events[-1]["provenance"]["parameters"].get("contrast") == contrast
+
+
+def test_an_unknown_contrast_is_refused_with_those_that_are_known(job: Job, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "models", "special", contrasts=("SWI",))
+    event = run(dataclasses.replace(job, model="special", contrast="banana"))[-1]
+    assert event["code"] == "unknown-contrast" and event["exit_code"] == 2
+    assert event["message"] == "contrast is 'banana', expected T1w, T2w, FLAIR, PDw, SWI"
+    assert run(dataclasses.replace(job, model="special", contrast="SWI"))[-1]["event"] == "result"
+
+
 def test_a_job_comes_back_equal_from_json(job: Job) -> None:
     assert Job.from_json(job.to_json()) == job
     full = dataclasses.replace(job, spacing=(1.0, 1.0, 1.5), tile=64, slice_axis=2, contrast="T2w")
@@ -468,6 +527,19 @@ def test_outputs_and_models_are_checked_before_any_work(
     with pytest.raises(error, match=complaint):
         jobs.run_job(dataclasses.replace(job, **filled), events.append, lambda: False)
     assert not events and left_in(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("wanted", [{"project": True, "consistency_map": None}, {}], ids=["project", "map"])
+def test_a_consistency_that_is_not_defined_is_refused_before_the_network_runs(job: Job, wanted: dict[str, Any]) -> None:
+    coarser = dataclasses.replace(job, spacing=(2.0, 2.0, 1.5), truth=None, error_map=None, **wanted)
+    events = run(coarser)
+    assert "the result is coarser than the scan along i" in events[-1]["message"] and events[-1]["exit_code"] == 2
+    assert "super-resolving" not in [event.get("stage") for event in events]
+
+
+def test_a_folder_of_models_that_is_not_there_is_named(job: Job, tmp_path: Path) -> None:
+    event = run(dataclasses.replace(job, model_folders=(*job.model_folders, str(tmp_path / "nope"))))[-1]
+    assert event["code"] == "no-model-folder" and event["exit_code"] == 2 and str(tmp_path / "nope") in event["message"]
 
 
 def test_a_sidecar_of_somebody_else_is_not_overwritten(job: Job, tmp_path: Path) -> None:
@@ -508,7 +580,9 @@ def test_a_truth_of_another_place_is_refused_and_one_of_another_grid_is_resample
     assert "truth-resampled" in [event.get("code") for event in events]
     far = dataclasses.replace(truth.grid, origin=(9000.0, 0.0, 0.0))
     write_volume(Volume(truth.array, far), job.truth or "")
-    assert run(job)[-1]["code"] == "truth-elsewhere"
+    events = run(job)
+    assert events[-1]["code"] == "truth-elsewhere"
+    assert "super-resolving" not in [event.get("stage") for event in events], "refused before the long work"
 
 
 # tasks that other modules compute

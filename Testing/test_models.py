@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import struct
@@ -15,8 +14,10 @@ import pytest
 import torch
 
 from MRSuperResLib import models, networks
-from MRSuperResLib.errors import ModelError, OutputError
+from MRSuperResLib.errors import ModelError, OutputError, UsageError
+from MRSuperResLib.inference import planning
 from MRSuperResLib.models import ModelCard, Requirements, SpacingRange
+from MRSuperResLib.volume import Grid
 
 TINY = {"blocks": 1, "factors": [4, 1], "width": 8, "heads": 2, "growth": 4, "window": 4}
 
@@ -312,6 +313,16 @@ def test_a_misspelt_model_is_answered_with_close_names(package: Path) -> None:
         models.find_model("nowhere/else.safetensors")
 
 
+def test_a_folder_that_is_named_must_be_there_and_a_default_one_need_not(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MRSUPERRES_MODELS", str(tmp_path / "none"))
+    assert len(models.list_models([package.parent])) == 4
+    for wrong in (tmp_path / "nope", package):
+        with pytest.raises(UsageError, match=f"no folder {wrong}"):
+            models.list_models([package.parent, wrong])
+
+
 def test_a_model_file_can_be_named_directly(package: Path) -> None:
     assert models.find_model(package).card.id == "tiny-through-x4"
 
@@ -381,35 +392,41 @@ def test_a_published_file_stays_valid_when_cards_gain_fields(tmp_path: Path) -> 
     assert entry.card == card()
 
 
-@dataclasses.dataclass
-class Scan:
-    """What `coverage` asks of a grid."""
-
-    size: tuple[int, int, int] = (200, 220, 30)
-    spacing: tuple[float, float, float] = (0.8, 0.8, 4.0)
-    slice_axis: int = 2
+def scan(size: tuple[int, int, int] = (200, 220, 30), spacing: tuple[float, float, float] = (0.8, 0.8, 4.0)) -> Grid:
+    """Of thick slices, unless said otherwise."""
+    return Grid(size, spacing)
 
 
 @pytest.mark.parametrize(
-    ("scan", "contrast", "factors", "expected"),
+    ("grid", "contrast", "factors", "expected"),
     [
-        (Scan(), "T1w", 4.0, None),
-        (Scan(), None, None, None),
-        (Scan(), "FLAIR", 4.0, "trained on T1w and T2w, this scan is FLAIR"),
-        (Scan(spacing=(0.8, 0.8, 8.0)), "T1w", 4.0, "slices of 2 to 6 mm, this scan has 8 mm"),
-        (Scan(spacing=(0.3, 0.4, 4.0)), "T1w", 4.0, "in-plane voxels of 0.5 to 1.2 mm, this scan has 0.3 x 0.4 mm"),
-        (Scan(), "T1w", (8.0,), "made for x4, x8 is asked"),
-        (Scan(size=(5, 220, 30)), "T1w", 4.0, "at least 8 voxels"),
+        (scan(), "T1w", 4.0, None),
+        (scan(), None, None, None),
+        (scan(), "FLAIR", 4.0, "trained on T1w and T2w, this scan is FLAIR"),
+        (scan(spacing=(0.8, 0.8, 8.0)), "T1w", 4.0, "slices of 2 to 6 mm, this scan has 8 mm"),
+        (scan(spacing=(0.3, 0.4, 4.0)), "T1w", 4.0, "in-plane voxels of 0.5 to 1.2 mm, this scan has 0.3 x 0.4 mm"),
+        (scan(), "T1w", (8.0,), "made for x4, x8 is asked"),
+        (scan(size=(5, 220, 30)), "T1w", 4.0, "at least 8 voxels"),
     ],
 )
 def test_what_a_model_was_not_trained_for_is_said_in_plain_words(
-    scan: Scan, contrast: str | None, factors: object, expected: str | None
+    grid: Grid, contrast: str | None, factors: object, expected: str | None
 ) -> None:
-    reasons = models.coverage(card(), scan, contrast, factors)  # type: ignore[arg-type]
+    reasons = models.coverage(card(), grid, contrast, factors)  # type: ignore[arg-type]
     if expected is None:
         assert reasons == []
     else:
         assert len(reasons) == 1 and expected in reasons[0]
+
+
+def test_an_in_plane_model_is_offered_for_a_coarse_matrix_of_thin_slices() -> None:
+    """Whoever asks without a slice axis, as the panel does, hears what a run would: 4 x 4 mm pixels, not 4 x 1 mm ones."""
+    inplane = card("tiny-inplane", plane="in-plane", factors=(2, 2), spacing=SpacingRange((2.3, 5.0), (0.6, 6.0)))
+    for grid in (scan((40, 48, 20), (4.0, 4.0, 1.0)), scan((20, 48, 40), (1.0, 4.0, 4.0))):
+        assert models.coverage(inplane, grid, "T1w") == []
+        assert planning.plan(grid, inplane, contrast="T1w").notes == ()
+    reasons = models.coverage(inplane, scan((40, 48, 20), (8.0, 8.0, 1.0)), "T1w")
+    assert len(reasons) == 1 and "in-plane voxels of 2.3 to 5 mm, this scan has 8 mm" in reasons[0]
 
 
 def test_convolutional_networks_are_laid_out_channels_last_and_transformers_are_not(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +41,16 @@ def rigid(shift: tuple[float, float, float], degrees: float) -> np.ndarray:
 
 
 class Told:
-    """Collects warnings' codes."""
+    """Collects warnings."""
 
     def __init__(self) -> None:
         self.codes: list[str] = []
+        self.messages: list[str] = []
 
     def __call__(self, code: str, message: str) -> None:
         assert "\n" not in message
         self.codes.append(code)
+        self.messages.append(message)
 
 
 @pytest.mark.parametrize("factors", [(2.0, 2.0, 1.0), (1.0, 1.0, 3.0)])
@@ -109,6 +113,69 @@ def test_another_persons_scan_is_told_and_not_used() -> None:
     assert not found.valid.any() and found.report["used"] is False
 
 
+def test_a_reference_of_two_slices_is_judged_by_what_it_shows() -> None:
+    """3 mm across them nothing is left in sight. That says nothing: noise is noise, and the same anatomy the same."""
+    slab = Grid((56, 64, 2), (2.0, 2.0, 1.0), (-55.0, -63.0, 0.0))
+    truth, other = (resample(head, slab, "linear") for head in heads())
+    low = acquire(truth, (2.0, 2.0, 1.0))
+    assert align(other, low, slab, register=False, warn=Told()).valid.all()
+    noise = Volume(np.random.default_rng(0).random(slab.shape).astype(np.float32), slab)
+    told = Told()
+    assert not align(noise, low, slab, register=False, warn=told).valid.any()
+    assert told.codes == ["reference-unlike"]
+
+
+def test_a_small_field_of_view_does_not_hide_that_it_is_the_same_anatomy() -> None:
+    """864 noisy voxels in sight: 32 x 32 bins would find as much in chance as in the anatomy."""
+    rng = np.random.default_rng(1)
+
+    def noisy(volume: Volume) -> Volume:
+        return Volume(volume.array + rng.normal(0, 60, volume.array.shape).astype(np.float32), volume.grid)
+
+    truth, other, stranger = (head.crop((16, 20, 20), (32, 36, 3)) for head in (*heads(), heads(7)[1]))
+    part = noisy(acquire(truth, (2.0, 2.0, 1.0)))
+    assert align(noisy(other), part, truth.grid, register=False, warn=Told()).report["used"]
+    assert not align(noisy(stranger), part, truth.grid, register=False, warn=Told()).report["used"]
+
+
+def test_a_reference_too_small_to_be_judged_is_used_and_told() -> None:
+    """112 voxels in sight, fewer than 100 after any shift."""
+    truth, other = (head.crop((20, 24, 24), (16, 14, 2)) for head in heads())
+    told = Told()
+    found = align(other, acquire(truth, (2.0, 2.0, 1.0)), truth.grid, register=False, warn=told)
+    assert told.codes == ["reference-unjudged"] and found.valid.all()
+    assert found.report["similarity"] is None and np.isnan(found.similarity)
+    json.dumps(found.report, allow_nan=False)
+
+
+def test_who_trusts_the_headers_hears_that_a_motion_may_be_the_reason() -> None:
+    truth, other = heads()
+    low = acquire(truth, (2.0, 2.0, 1.0))
+    elsewhere = moved(other, rigid((5.0, 0.0, 0.0), 0.0))
+    told = Told()
+    align(elsewhere, low, truth.grid, register=False, warn=told)
+    assert told.codes[0] == "reference-unlike" and "registration was left out" in told.messages[0]
+    assert re.search(r"similarity 0\.\d{3},", told.messages[0])
+    told = Told()
+    align(heads(7)[1], low, truth.grid, warn=told)
+    assert told.codes[0] == "reference-unlike" and "registration" not in told.messages[0]
+
+
+def test_a_blunt_reference_is_told_by_what_was_asked_and_not_by_what_the_model_makes() -> None:
+    """2 mm is sharp enough for an answer of 2 mm, which a x4 model makes by way of 1 mm; thick slices are told on any axis."""
+    truth, other = heads()
+    low = acquire(truth, (2.0, 2.0, 1.0))
+    finest = low.grid.refine((4.0, 4.0, 1.0))
+    told = Told()
+    align(other, low, finest, target=truth.grid, register=False, warn=told)
+    assert told.codes == []
+    align(other, low, finest, register=False, warn=told)
+    assert told.codes == ["blunt-reference"] and "2 mm where the result has 1 mm" in told.messages[0]
+    told = Told()
+    align(acquire(other, (1.0, 1.0, 3.0)), low, truth.grid, register=False, warn=told)
+    assert told.codes[0] == "blunt-reference" and "6 mm along k where the scan has 2 mm" in told.messages[0]
+
+
 def test_beyond_a_reference_there_is_none() -> None:
     truth, other = heads()
     low = acquire(truth, (2.0, 2.0, 1.0))
@@ -166,3 +233,13 @@ def test_real_contrasts_of_one_visit_agree_and_of_two_people_do_not(data_folder:
     other = align(read_volume(folder / "openmslong-04-1_T1w.nii.gz"), low, scan.grid, warn=told)
     assert own.similarity > 0.4 and own.valid.all() and not own.report["moved"]
     assert other.similarity < 0.2 and "reference-unlike" in told.codes
+
+
+def test_a_small_part_of_a_real_scan_is_known_again(data_folder: Path) -> None:
+    """64 x 72 x 3 mm of a head, x4: 864 voxels."""
+    folder, box = data_folder / "val" / "multicontrast", ((36, 48, 38), (64, 72, 3))
+    part = read_volume(folder / "openms-26_T2w.nii.gz").crop(*box)
+    for reference, alike in (("openms-26_T1w", True), ("openms-26_FLAIR", True), ("openmslong-04-1_T1w", False)):
+        whole = read_volume(folder / f"{reference}.nii.gz")
+        found = align(whole, acquire(part, (4.0, 4.0, 1.0)), part.grid, register=False, warn=Told())
+        assert found.report["used"] is alike, (reference, found.similarity)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 LARGEST_FACTOR = 16.0  # beyond it nothing of the result would be measured
 STRETCH = 1.1  # a request this little above what a pass gives is reached by interpolation, not by another pass
-SQUARE = 1.02  # ratio of a pixel's sides up to which one pair of axes is as square as another
 THICK = 1.2  # slice spacing over in-plane spacing from which a model for any plane is used through the plane
 ACTIVATIONS = (
     16_000.0  # bytes per input pixel at fp32, for cards that state none; measured: RDST-E x4 14,920, RDST 15,386
@@ -30,6 +29,7 @@ ACTIVATIONS = (
 TRANSLATION_VOLUMES = (
     7  # of the scan's size at the busiest moment, the scan included; measured, whatever the number of samples
 )
+GUIDE_VOLUMES = 3  # of the last pass's size: the aligned reference, where it is valid, its copy; measured 3.1
 LIBRARIES = 600 * 2**20  # bytes of memory that Python, torch and SimpleITK take by themselves
 # Input pixels in a batch. On a CPU more is no faster (RDST-E: 254 and 262 us a pixel at 9,216 and 36,864), only less responsive.
 PIXELS_AT_ONCE = {"cpu": 2**14, "cuda": 2**19, "mps": 2**16}
@@ -120,18 +120,21 @@ def plan(
             f"{where}; ask for a smaller spacing or another plane",
             code="already-fine",
         )
+    coarser = [other for other in range(3) if target.spacing[other] > models.TOLERANCE * grid.spacing[other]]
+    notes = []
+    if coarser:
+        text = f"the spacing asked for is coarser than the scan's along {_named(coarser)}: detail is lost there"
+        notes.append(("coarsened-axis", text))
     if card.factors is None:
-        return Plan(card, grid, where, axis, axes, (), target)
+        return Plan(card, grid, where, axis, axes, (), target, tuple(notes))
     _check_size(grid, card, where, axis)
     factors = tuple(target.size[other] / grid.size[other] for other in axes)
     stages = _stages(grid, card, axes, target)
-    notes = [
-        ("outside-training", f"'{card.id}': {why}") for why in models.coverage(card, grid, contrast, factors, axis)
-    ]
+    unlike = models.coverage(card, grid, contrast, factors, axis)
+    notes += [("outside-training", f"'{card.id}': {why}") for why in unlike]
     finer = [other for other in range(3) if other not in axes and target.size[other] > grid.size[other]]
     if finer:
-        names = " and ".join("ijk"[other] for other in finer)
-        notes.append(("interpolated-axis", f"'{card.id}' refines {where} only: axis {names} is interpolated"))
+        notes.append(("interpolated-axis", f"'{card.id}' refines {where} only: axis {_named(finer)} is interpolated"))
     return Plan(card, grid, where, axis, axes, stages, target, tuple(notes))
 
 
@@ -179,10 +182,12 @@ def slices(made: Plan) -> int:
 
 
 def host_bytes(made: Plan) -> int:
-    """Bytes of volumes at the busiest moment: input, pass before, sum of views, answer, its copy for the disk."""
+    """Bytes of volumes at the busiest moment: input, pass before, sum of views, answer, its copy for the disk, the reference's."""
     voxels = [math.prod(stage.result.size) for stage in made.stages] or [0]
     before = voxels[-2] if len(voxels) > 1 else 0
-    return 4 * (2 * math.prod(made.source.size) + before + voxels[-1] + 2 * math.prod(made.target.size))
+    guided = made.card.task == "reference-guided"
+    guide = GUIDE_VOLUMES * math.prod(made.stages[-1].native.size) if guided else 0
+    return 4 * (2 * math.prod(made.source.size) + before + voxels[-1] + 2 * math.prod(made.target.size) + guide)
 
 
 def check_memory(made: Plan) -> None:
@@ -213,14 +218,9 @@ def _pixels(made: Plan, stage: Stage) -> list[int]:
 
 
 def slice_axis_for(grid: Grid, slice_axis: int | None = None, plane: str = "any") -> int:
-    """The axis asked for, or the coarsest; within the plane the one across the squarest pixels, which a coarse matrix has too."""
-    if slice_axis is None and plane == "in-plane":
-        within = [[grid.spacing[other] for other in range(3) if other != axis] for axis in range(3)]
-        stretch = [max(pair) / min(pair) for pair in within]
-        square = [axis for axis in range(3) if stretch[axis] <= min(stretch) * SQUARE]
-        return square[0] if len(square) == 1 else grid.slice_axis
+    """The axis asked for, or what `Grid.slice_axis_for` finds."""
     if slice_axis is None:
-        return grid.slice_axis
+        return grid.slice_axis_for(plane)
     if slice_axis not in (0, 1, 2):
         raise UsageError(f"slice axis is {slice_axis}, expected 0, 1 or 2 (i, j or k)")
     return slice_axis
@@ -302,6 +302,10 @@ def _stages(grid: Grid, card: ModelCard, axes: tuple[int, ...], target: Grid) ->
 
 def _triple(along: dict[int, float]) -> tuple[float, float, float]:
     return (along.get(0, 1.0), along.get(1, 1.0), along.get(2, 1.0))
+
+
+def _named(axes: Sequence[int]) -> str:
+    return " and ".join("ijk"[axis] for axis in axes)
 
 
 def _mm(spacing: Sequence[float]) -> str:

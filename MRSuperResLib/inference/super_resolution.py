@@ -86,6 +86,10 @@ def super_resolve(
     for code, message in made.notes:
         warn(code, message)
     planning.check_memory(made)
+    if options.project:  # before the network runs, because an axis may be coarser, which is refused
+        from .. import fidelity  # here, because scipy is slow to import
+
+        acquisition = fidelity.acquisition_between(volume.grid, made.target, made.slice_axis, options.profile)
     stop_if(cancel)
     if entry.card.is_baseline:
         result = _interpolated(volume, made.target, entry.card.id, progress)
@@ -108,12 +112,7 @@ def super_resolve(
                 cancel=cancel,
             )
         result = _refined(volume, entry, made, reference, options, progress, warn, cancel, network)
-    if options.project:
-        from .. import fidelity  # here, because scipy is slow to import
-
-        acquisition = fidelity.acquisition_between(volume.grid, result.grid, made.slice_axis, options.profile)
-        result = fidelity.project(result, volume, acquisition)
-    return result
+    return fidelity.project(result, volume, acquisition) if options.project else result
 
 
 def check_task(entry: ModelEntry, reference: object = None) -> None:
@@ -227,11 +226,22 @@ def align_reference(
     progress: Progress = silent,
     cancel: Cancel = never,
 ) -> Aligned:
-    """`reference` on the grid where the network of `made` wants it, moved onto `volume` first if `options.register`."""
+    """`reference` on the grid where the network of `made` wants it, moved onto `volume` first if `options.register`.
+
+    Raises what `registration.align` and `planning.check_memory` raise.
+    """
     from ..registration import align
 
+    planning.check_memory(made)
     return align(
-        reference, volume, reference_grid(made), register=options.register, warn=warn, progress=progress, cancel=cancel
+        reference,
+        volume,
+        reference_grid(made),
+        target=made.target,
+        register=options.register,
+        warn=warn,
+        progress=progress,
+        cancel=cancel,
     )
 
 

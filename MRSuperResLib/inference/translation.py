@@ -329,8 +329,8 @@ def _target(card: ModelCard, target: str | None, contrast: str | None) -> str:
             return left[0]
         choices = ", ".join(left or offered)
         raise UsageError(f"'{card.id}' makes {choices}: say which contrast to translate to", code="no-target")
-    found = next((name for name in offered if _same(name, target)), None)
-    if found is None:
+    found = spelt(target, offered)
+    if found not in offered:
         raise UsageError(f"'{card.id}' makes {', '.join(offered)}, not '{target}'", code="unknown-target")
     if _same(found, contrast):
         other = f"; it can be translated to {', '.join(left)}" if left else ""
@@ -373,6 +373,11 @@ def sample_count(card: ModelCard, samples: int | None) -> int:
     if samples is not None and samples > 1:
         raise UsageError(f"'{card.id}' gives one answer only: ask for 1 sample, not {samples}", code="one-answer")
     return 1
+
+
+def spelt(name: str, known: Iterable[str] = CONTRASTS) -> str:
+    """`name` as `known` spells that contrast (T1 and t1w are T1w); unchanged if it is none of them."""
+    return next((contrast for contrast in known if _same(contrast, name)), name)
 
 
 def _same(name: str, other: str | None) -> bool:

@@ -10,6 +10,8 @@ place has at the value's own scale, so that eq. 17 can concatenate it with M-A's
 many tokens as the 4x one, which lets one index map warp them all. The "matrix multiplication" of eq. 21 is element by element, as
 its sizes demand.
 Eqs. 17-21 never say where the low-resolution image's own features enter: they are added to what the fusion transfers.
+The inner products of eqs. 10 and 14 are divided by the root of the tokens' length, and S_MA of eq. 19, a maximum of sums of three,
+by 3. The features of eq. 23 are those after relu3_2. Images span about [0, 1], the paper's [-1, 1].
 
 Ours beyond the paper, all off by default: a prior that prefers matches near the same place, because a clinical reference has been
 registered (`prior`); cosine similarity; soft attention applied before the fusion, which then also sees the image's own features and
@@ -20,7 +22,8 @@ interpolated input, as its answer to the degraded reference takes that of the in
 the reference adds, starts at nothing, and is exactly nothing where no reference is valid. With `hints` the fusion also sees a guess
 of that, as a guided filter would make it (He, Sun, Tang 2013): what the base misses in the reference, times the local slope
 between the two contrasts, and the local correlation that says how far to trust it. No gain or offset of the reference changes it.
-With both, what the reference adds fades where the two images do not correlate (`trusted`).
+With both, what the reference adds fades where the two images do not correlate (`trusted`). With `detail`, it loses what it would
+be when made coarse again: low frequencies are the scan's own to tell.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from .projection import back_projected
 
 SCALES = (4, 2, 1)  # the paper's n of "n x": 4 is full resolution, 1 a quarter of it
 # torchvision's features.N: the convolution's name in the paper of VGG
@@ -425,6 +430,7 @@ class FASR(nn.Module):
         skip: str = "none",
         hints: bool = False,
         trust: tuple[float, float] = TRUSTED,
+        detail: bool = False,
         base: Mapping[str, Any] | None = None,
         single_multi: bool = True,
         multi_multi: bool = True,
@@ -445,7 +451,7 @@ class FASR(nn.Module):
             raise ValueError(f"factors are {factors}, expected whole numbers, one at least 2")
         self.factors, self.patch, self.modulate, self.hints = factors, patch, modulate, hints
         self.skip = skip == "bicubic" or base is not None
-        self.trust = trust
+        self.trust, self.detail = trust, detail
         self.extractor = TextureExtractor(widths, channels)
         cosine = similarity == "cosine"
         alignments: dict[str, nn.Module] = {}
@@ -510,6 +516,8 @@ class FASR(nn.Module):
                 answer = (
                     answer * trusted(beside[0], TRUST_RADIUS * max(self.factors), self.trust)[..., : size[0], : size[1]]
                 )
+            if self.detail:
+                answer = valid * back_projected(answer, torch.zeros_like(x), 1.0)
         return answer + upsampled if self.skip else answer
 
     def starts(self, x: Tensor, reference: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
