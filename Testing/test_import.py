@@ -13,7 +13,7 @@ import pytest
 
 LIBRARY = Path(__file__).resolve().parents[1] / "MRSuperResLib"
 MODULES = sorted(LIBRARY.rglob("*.py"))
-HEAVY = ("torch", "monai", "lightning", "lightning_fabric", "matplotlib", "tensorboard")
+HEAVY = ("torch", "monai", "lightning", "lightning_fabric", "matplotlib")
 FORBIDDEN = {"slicer", "qt", "ctk", "vtk", "vtkmodules", "mrml", "PythonQt", "PySide6", "SampleData"}
 
 

@@ -41,6 +41,27 @@ def test_every_shipped_model_is_described_and_every_described_one_is_shipped() -
     assert used <= shipped
 
 
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "Resources" / "Models").glob("*.safetensors")), ids=lambda path: path.stem
+)
+def test_the_scores_of_the_table_are_those_of_the_cards(path: Path) -> None:
+    card = models.read_entry(path).card
+    (row,) = (row for row in README.splitlines() if row.startswith(f"| `{card.id}` |"))
+    if card.task == "translate":
+        assert "see below" in row
+        return
+    gains = [score.psnr - score.baseline["bspline"][0] for score in card.metrics]
+    before, after = (
+        sum(values) / len(values)
+        for values in zip(*((score.baseline["bspline"][1], score.ssim) for score in card.metrics), strict=True)
+    )
+    scans = len({score.scan.split(" with ")[0] for score in card.metrics})
+    mean = sum(gains) / len(gains)
+    said = f"| {mean:+.2f} dB ({min(gains):+.2f} to {max(gains):+.2f}) | {before:.3f} to {after:.3f} | {scans} |"
+    assert said in row
+    assert all(gain > 0 for gain in gains)
+
+
 def test_every_linked_file_exists() -> None:
     linked = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
     assert linked and all((REPOSITORY / target).exists() for target in linked)
