@@ -6,7 +6,6 @@ judgements; neither is ours to ship.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .errors import MissingRequirement, ModelError
+from .errors import ModelError
+from .losses.perceptual import read_weights
 
 Extractor = Callable[[Tensor], "Tensor | Sequence[Tensor]"]
 
@@ -100,25 +100,8 @@ def read_lpips(path: str | os.PathLike[str], digest: str) -> dict[str, Tensor]:
     They are VGG-16's as torchvision names them ("features.0.weight", ...) and LPIPS' own ("lin0.model.1.weight", ...).
     Raises `MissingRequirement` without the file, `ModelError` if it is another one than said or lacks a weight.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     path = Path(path)
-    if not path.is_file():
-        raise MissingRequirement(
-            f"{path} does not exist: put LPIPS' weights there (VGG-16's and its linear ones), as safetensors",
-            code="no-lpips",
-        )
-    blob = path.read_bytes()
-    found = hashlib.sha256(blob).hexdigest()
-    if found != digest.lower():
-        raise ModelError(
-            f"{path.name} has the SHA-256 {found}, expected {digest or 'one, and none was given'}", code="bad-lpips"
-        )
-    try:
-        weights = load(blob)
-    except SafetensorError as error:
-        raise ModelError(f"{path.name} is no safetensors file ({error}): convert it first", code="bad-lpips") from error
+    weights = read_weights(path, digest, "LPIPS' weights there (VGG-16's and its linear ones), as safetensors", "lpips")
     wanted = {f"lin{n}.model.1.weight": (1, channels, 1, 1) for n, channels in enumerate(CHANNELS)}
     wanted |= {"features.0.weight": (64, 3, 3, 3), "features.28.weight": (512, 512, 3, 3)}
     wanted_names = [*wanted, *(f"features.{n}.{part}" for n in CONVOLUTIONS for part in ("weight", "bias"))]

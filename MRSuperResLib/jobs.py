@@ -296,8 +296,7 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
             how = {"device": device, "precision": precision, "threads": _threads(entry), "chosen": chosen}
             record = _record(run, entry, made, **how)
             try:
-                with _silent_libraries():
-                    made.write(places, provenance.header_fields(entry, job.parameters))
+                made.write(places, provenance.header_fields(entry, job.parameters))
                 _write_text(places["sidecar"], json.dumps(record, indent=2, ensure_ascii=False) + "\n")
             except OutputError as error:
                 raise OutputError(files.in_final_names(error.message), code=error.code) from error
@@ -736,23 +735,6 @@ def _check_place(truth: Grid, result: Grid) -> None:
             "the ground truth does not lie where the scan lies: is it of the same patient and session?",
             code="truth-elsewhere",
         )
-
-
-@contextlib.contextmanager
-def _silent_libraries() -> Iterator[None]:
-    """Keep what C++ libraries print by themselves off standard error, when the error they raise is told anyway."""
-    try:
-        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    except OSError:  # closed, as under pythonw: nothing can be printed
-        yield
-        return
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _failed(emit: Emit, code: str, message: str, exit_code: int) -> int:

@@ -50,31 +50,40 @@ def read_vgg19(path: str | os.PathLike[str], digest: str) -> dict[str, Tensor]:
 
     Raises `MissingRequirement` without the file, `ModelError` if it is another one than said or holds no VGG-19.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     path = Path(path)
-    if not path.is_file():
-        raise MissingRequirement(
-            f"{path} does not exist: put VGG-19's ImageNet weights there, as safetensors with torchvision's names",
-            code="no-vgg",
-        )
-    blob = path.read_bytes()
-    found = hashlib.sha256(blob).hexdigest()
-    if found != digest.lower():
-        raise ModelError(
-            f"{path.name} has the SHA-256 {found}, expected {digest or 'one, and none was given'}", code="bad-vgg"
-        )
-    try:
-        weights = load(blob)
-    except SafetensorError as error:
-        raise ModelError(f"{path.name} is no safetensors file ({error}): convert it first", code="bad-vgg") from error
+    weights = read_weights(
+        path, digest, "VGG-19's ImageNet weights there, as safetensors with torchvision's names", "vgg"
+    )
     for number, (out, into) in VGG_CHANNELS.items():
         for name, shape in ((f"features.{number}.weight", (out, into, 3, 3)), (f"features.{number}.bias", (out,))):
             if name not in weights or weights[name].shape != shape:
                 there = "is not in it" if name not in weights else f"has {_sides(weights[name].shape)} values there"
                 raise ModelError(f"{path.name} holds no VGG-19: '{name}' of {_sides(shape)} {there}", code="bad-vgg")
     return weights
+
+
+def read_weights(path: Path, digest: str, what: str, code: str) -> dict[str, Tensor]:
+    """The tensors of the safetensors file `path`, whose SHA-256 (hex) must be `digest`.
+
+    what: to be put there, if it does not exist. code: ends the codes of the errors. Raises `MissingRequirement` without the file,
+    `ModelError` if it is another one than said.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    if not path.is_file():
+        raise MissingRequirement(f"{path} does not exist: put {what}", code=f"no-{code}")
+    blob = path.read_bytes()
+    found = hashlib.sha256(blob).hexdigest()
+    if found != digest.lower():
+        said = digest or "one, and none was given"
+        raise ModelError(f"{path.name} has the SHA-256 {found}, expected {said}", code=f"bad-{code}")
+    try:
+        return load(blob)
+    except SafetensorError as error:
+        raise ModelError(
+            f"{path.name} is no safetensors file ({error}): convert it first", code=f"bad-{code}"
+        ) from error
 
 
 def _sides(shape: Sequence[int]) -> str:
