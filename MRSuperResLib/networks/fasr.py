@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .projection import back_projected
+from .projection import back_projected, bicubic
 
 SCALES = (4, 2, 1)  # the paper's n of "n x": 4 is full resolution, 1 a quarter of it
 # torchvision's features.N: the convolution's name in the paper of VGG
@@ -523,7 +523,7 @@ class FASR(nn.Module):
     def starts(self, x: Tensor, reference: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """I_LR up and I_Ref down-up, (B, 1, H*fh, W*fw), float32; they depend on no weight but the base's."""
         with torch.autocast(x.device.type, enabled=False):  # bicubic interpolation has no half-precision kernel on CPUs
-            coarse = interpolated((reference * valid).float(), x.shape[-2:])
+            coarse = bicubic((reference * valid).float(), x.shape[-2:])
         return self.enlarged(x), self.enlarged(coarse)
 
     def enlarged(self, x: Tensor) -> Tensor:
@@ -532,7 +532,7 @@ class FASR(nn.Module):
             with torch.no_grad():
                 return self.base(x).float()  # type: ignore[no-any-return]
         with torch.autocast(x.device.type, enabled=False):
-            return interpolated(x.float(), (x.shape[-2] * self.factors[0], x.shape[-1] * self.factors[1]))
+            return bicubic(x.float(), (x.shape[-2] * self.factors[0], x.shape[-1] * self.factors[1]))
 
     def fused(
         self, low: Tensor, sharp: Tensor, soft: Tensor, mask: Tensor, beside: Sequence[Tensor] = ()
@@ -611,11 +611,6 @@ def faded(valid: Tensor) -> Tensor:
     side = 2 * BORDER + 1
     eroded = -functional.max_pool2d(-valid, side, stride=1, padding=BORDER)
     return windowed(windowed(eroded, BORDER // 2), BORDER // 2)
-
-
-def interpolated(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bicubic (Keys, a = -0.5) to `size`, edges kept, antialiased when it gets smaller."""
-    return functional.interpolate(x, size=list(size), mode="bicubic", antialias=True)
 
 
 def _initialise(module: nn.Module) -> None:

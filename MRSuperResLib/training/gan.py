@@ -216,7 +216,10 @@ class SuperResolutionGame(Game):
         low, high = self.held_out
         from ..networks.projection import bicubic
 
-        return {"psnr": _psnr(generator(low).float(), high), "psnr_bicubic": _psnr(bicubic(low, high.shape[-2:]), high)}
+        return {
+            "psnr": loop.psnr(generator(low).float(), high),
+            "psnr_bicubic": loop.psnr(bicubic(low, high.shape[-2:]), high),
+        }
 
 
 class TranslationGame(Game):
@@ -332,9 +335,9 @@ class TranslationGame(Game):
         zero = generator(source, source.new_zeros(len(source), self.latent), a, b).float()
         samples = torch.stack([generator(source, z.expand(len(source), -1), a, b).float() for z in codes])
         return {
-            "psnr": _psnr(samples.mean(0), target),
-            "psnr_zero": _psnr(zero, target),
-            "psnr_copy": _psnr(source, target),
+            "psnr": loop.psnr(samples.mean(0), target),
+            "psnr_zero": loop.psnr(zero, target),
+            "psnr_copy": loop.psnr(source, target),
             "spread": float(samples.std(0).mean()),
         }
 
@@ -372,7 +375,7 @@ def train(
     run = Run(recipe, plan, text, data, out, minutes=minutes, resume=resume, device=device, seed=seed, report=report)
     fabric, progress = run.fabric, run.progress
     game_of = TranslationGame if run.card.task == "translate" else SuperResolutionGame
-    game: Game = game_of(plan, fabric, held_out(run.data, run.out, report) if run.is_first else None)
+    game: Game = game_of(plan, fabric, loop.held_out(run.data, run.out, report) if run.is_first else None)
     generator = game.network["generator"]
     if plan.adversarial.esrgan:
         weights, digest = read_esrgan(plan.adversarial.esrgan, plan.adversarial.esrgan_digest or None)
@@ -436,14 +439,6 @@ def set_rates(game: Game, plan: AdversarialRecipe, step: int, done: float) -> bo
     return adversarial
 
 
-def held_out(data: Path, out: Path, report: Report) -> Pack | None:
-    """The packed validation volumes, if there are any."""
-    if (data / "val").is_dir() or (data / "val.pack").is_file():
-        return loop.training_pack(data, out, "val", report)
-    report(f"{data} has no val: nothing is validated")
-    return None
-
-
 @torch.inference_mode()
 def validate(game: Game, run: Run) -> None:
     """Score the averaged generator, tell, and keep it if it is the best so far."""
@@ -455,7 +450,3 @@ def validate(game: Game, run: Run) -> None:
     run.add_to_curves(**{f"held_out_{name}": value for name, value in scores.items()})
     run.report("  held out: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
     run.keep_if_best(scores["psnr"])
-
-
-def _psnr(answer: Tensor, truth: Tensor) -> float:
-    return float(-10 * torch.log10((answer - truth).square().mean()))

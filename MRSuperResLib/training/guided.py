@@ -28,6 +28,7 @@ from ..losses.perceptual import PerceptualLoss, read_vgg19
 from ..losses.tissue import tissue_features
 from ..models import ModelEntry, find_model, load_network
 from ..networks.fasr import FASR, TextureExtractor
+from ..networks.projection import bicubic
 from . import loop
 from .data import ATTEMPTS, FOREGROUND, MARGIN, AugmentationSpec, DataSpec, SourceSpec, degrade, recoloured, trim
 from .data import CropDrawer as SingleDrawer
@@ -456,10 +457,9 @@ class GuidedValidator:
         self.network = network
         self.pairs: Guided | None = None
         self.starts: dict[str, tuple[Tensor, Tensor]] = {}
-        if not ((data / "val").is_dir() or (data / "val.pack").is_file()):
-            report(f"{data} has no val: nothing is validated, the last weights are kept as the best")
+        packed = loop.held_out(data, out, report)
+        if packed is None:
             return
-        packed = loop.training_pack(data, out, "val", report)
         sources = tuple(source for source in plan.data.sources if _has_pairs(packed, source))
         if not sources:
             report(f"{data}/val has no subject with two contrasts: nothing is validated")
@@ -485,14 +485,12 @@ class GuidedValidator:
             for name, image in {"psnr": reference, "psnr_noise": noise}.items():
                 if name not in self.starts:  # no trained weight changes them
                     self.starts[name] = model.starts(low, image, valid)
-                scores[name] = _psnr(model(low, image, valid, self.starts[name]).float(), high)
-            scores["psnr_alone"] = _psnr(
+                scores[name] = loop.psnr(model(low, image, valid, self.starts[name]).float(), high)
+            scores["psnr_alone"] = loop.psnr(
                 model(low, reference, torch.zeros_like(valid), (self.starts["psnr"][0], torch.zeros_like(high))), high
             )
         with torch.autocast(device.type, enabled=False):
-            scores["psnr_bicubic"] = _psnr(
-                nn.functional.interpolate(low, high.shape[-2:], mode="bicubic", antialias=True), high
-            )
+            scores["psnr_bicubic"] = loop.psnr(bicubic(low, high.shape[-2:]), high)
         self.report(
             "  held out, dB: " + ", ".join(f"{name[5:] or 'guided'} {value:.2f}" for name, value in scores.items())
         )
@@ -513,7 +511,3 @@ def score_package(
 def _has_pairs(pack: Pack, source: SourceSpec) -> bool:
     subjects = [entry.subject for entry in pack.select(source.match) if not entry.labels]
     return len(subjects) > len(set(subjects))
-
-
-def _psnr(answer: Tensor, truth: Tensor) -> float:
-    return float(-10 * torch.log10((answer - truth).square().mean()))

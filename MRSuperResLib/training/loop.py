@@ -334,6 +334,19 @@ def training_pack(data: Path, out: Path, part: str = "train", report: Report = p
     return pack(data / part, made)
 
 
+def held_out(data: Path, out: Path, report: Report) -> Pack | None:
+    """The packed validation volumes; None, and `report` hears of it, if there are none."""
+    if (data / "val").is_dir() or (data / "val.pack").is_file():
+        return training_pack(data, out, "val", report)
+    report(f"{data} has no val: nothing is validated")
+    return None
+
+
+def psnr(answer: Tensor, truth: Tensor) -> float:
+    """Of all their values together, dB, for a range of 1."""
+    return float(-10 * torch.log10((answer - truth).square().mean()))
+
+
 def save_checkpoint(
     path: Path, network: nn.Module, average: MovingAverage, optimisers: Any, progress: Progress
 ) -> None:
@@ -475,14 +488,13 @@ class Validator:
         self.entry = ModelEntry(card, None, "in training")
         self.trials: list[evaluation.Trial] = []
         self.baseline: dict[str, float] = {}
-        if not ((data / "val").is_dir() or (data / "val.pack").is_file()):
-            report(f"{data} has no val: nothing is validated")
+        packed = held_out(data, out, report)
+        if packed is None:
             return
-        held_out = training_pack(data, out, "val", report)
-        for entry in held_out.entries:
+        for entry in packed.entries:
             if not entry.labels and any(fnmatch(entry.name, pattern) for pattern in plan.validation.scans):
                 trial = evaluation.make_trial(
-                    held_out.volume(entry),
+                    packed.volume(entry),
                     card.plane,
                     card.factor or 1.0,
                     plan.validation.degradation,
