@@ -21,6 +21,7 @@ from MRSuperResLib.losses.tissue import TissueFeatures
 from MRSuperResLib.models import ModelCard, ModelEntry, Requirements, find_model, load_network, save_model
 from MRSuperResLib.networks import fasr
 from MRSuperResLib.training import gan, guided, loop
+from MRSuperResLib.training.data import SourceSpec
 from MRSuperResLib.training.guided import GuidanceSpec, GuidedPairs, GuidedRecipe, half_plane, moved
 from MRSuperResLib.training.pack import Pack, pack
 from MRSuperResLib.training.recipes import FOLDER, load_recipe, loop_of
@@ -112,6 +113,30 @@ def test_a_reference_shows_the_same_place_as_its_truth(study: Path, packed: Pack
             here.append(np.corrcoef(edges[0].ravel(), edges[1].ravel())[0, 1])
             there.append(np.corrcoef(edges[0].ravel(), np.roll(edges[1], 3, 1).ravel())[0, 1])
     assert np.mean(here) > 0.5 and np.mean(here) > np.mean(there) + 0.3
+
+
+def test_half_the_pairs_from_labels_are_two_usual_contrasts(
+    study: Path, packed: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PDw among them, which no scan to train on has; the rest are two contrasts nobody has seen."""
+    named, made = [], guided.synthesise_contrasts
+    monkeypatch.setattr(
+        guided,
+        "synthesise_contrasts",
+        lambda labels, names, rng: named.append(tuple(names)) or made(labels, names, rng),
+    )
+    plan, _ = load_recipe(study / "tiny.toml", GuidedRecipe)
+    spec = replace(plan.data, sources=(SourceSpec("labels/*"),))
+    stream = GuidedPairs(packed, spec, GuidanceSpec(**CLEAN), (2, 2), seed=3)  # type: ignore[arg-type]
+    for _, high, reference, _ in islice(stream, 60):
+        assert not torch.equal(high, reference)
+    assert 15 < len(named) and all(one != other for one, other in named)
+    assert {one for one, _ in named} == {other for _, other in named} == {"T1w", "T2w", "FLAIR", "PDw"}
+
+
+def test_a_wrong_reference_has_the_shape_of_the_right_one_through_the_plane(study: Path, packed: Pack) -> None:
+    for low, high, reference, valid in islice(pairs(study, packed, (4, 1), wrong=1.0), 24):
+        assert low.shape == (1, 8, 8) and high.shape == reference.shape == valid.shape == (1, 32, 8)
 
 
 def test_references_go_missing_wrong_and_astray_as_often_as_said(study: Path, packed: Pack) -> None:
@@ -252,7 +277,7 @@ def test_vgg_starts_the_published_extractor_and_fits_no_other(study: Path, tmp_p
     path, digest = vgg_file(tmp_path)
     network = networks.build("fasr", {"stages": 1, "blocks": 1})
     assert isinstance(network, fasr.FASR)
-    features, started = guided.started_from_vgg(network, GuidanceSpec(vgg=str(path), vgg_digest=digest.upper()))
+    features, started = guided.started(network, GuidanceSpec(vgg=str(path), vgg_digest=digest.upper()))
     assert started == f"VGG-19, SHA-256 {digest}" and features is not None
     for one, other in zip(network.extractor.parameters(), features.parameters(), strict=True):
         assert torch.equal(one, other)

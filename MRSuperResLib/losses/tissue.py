@@ -2,18 +2,26 @@
 
 It stands in for ImageNet's VGG-19, whose weights are not ours to ship, in perceptual losses and in distances between images.
 Results that use it say so; its distance is not LPIPS. MONAI's BasicUNet, which comes with the `train` extra.
+
+FASR-Net's texture extractor has a shape of its own. Its two sizes learned the same task with a small head on top (`TissueHead`),
+which is then taken off: what `extractor_weights` gives is where its training starts without VGG-19.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..errors import MissingRequirement, ModelError
+from ..networks.fasr import SIZES, TextureExtractor
 
 WEIGHTS = Path(__file__).with_name("tissue.safetensors")
 WIDTHS = (16, 32, 64, 128, 128, 16)
+CLASSES = 5  # `training.synthesis.TISSUES`
+HEAD_WIDTH = 32
 
 
 def tissue_network() -> nn.Module:
@@ -24,7 +32,7 @@ def tissue_network() -> nn.Module:
         raise MissingRequirement(
             "tissue features need MONAI: pip install 'mrsuperres[train]'", code="no-monai"
         ) from error
-    network: nn.Module = BasicUNet(spatial_dims=2, in_channels=1, out_channels=5, features=WIDTHS, dropout=0.0)
+    network: nn.Module = BasicUNet(spatial_dims=2, in_channels=1, out_channels=CLASSES, features=WIDTHS, dropout=0.0)
     return network
 
 
@@ -56,3 +64,45 @@ def tissue_features(path: str | Path = WEIGHTS) -> TissueFeatures:
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ModelError(f"{Path(path).name} holds no tissue network: {error}", code="bad-features") from error
     return TissueFeatures(network)
+
+
+class TissueHead(nn.Module):
+    """A texture extractor that is to tell tissues apart: (B, 1, H, W), multiples of 4 -> logits (B, 5, H, W)."""
+
+    def __init__(self, extractor: TextureExtractor) -> None:
+        super().__init__()
+        self.extractor = extractor
+        widths = [level[0].out_channels for level in extractor.levels]  # type: ignore[index]
+        self.merge = nn.Conv2d(sum(widths), HEAD_WIDTH, 1)
+        self.tell = nn.Conv2d(HEAD_WIDTH, CLASSES, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Features of all scales at full resolution, mixed, and told apart by their neighbourhoods."""
+        size = image.shape[-2:]
+        features = [functional.interpolate(f, size=size, mode="bilinear") for f in self.extractor(image)]
+        return self.tell(functional.relu(self.merge(torch.cat(features, 1))))  # type: ignore[no-any-return]
+
+
+def new_extractor(size: str) -> TextureExtractor:
+    """FASR-Net's texture extractor, "published" or "s", with random weights."""
+    plan = SIZES[size]
+    return TextureExtractor(plan.get("widths", (64, 128, 256)), plan.get("channels", 3))  # type: ignore[arg-type]
+
+
+def extractor_weights(extractor: TextureExtractor) -> dict[str, Tensor] | None:
+    """What an extractor of this shape has learned from tissues, float32; None if it is neither of the two sizes."""
+    from safetensors.torch import load_file
+
+    shapes = shapes_of(extractor)
+    size = next((size for size in SIZES if shapes_of(new_extractor(size)) == shapes), None)
+    return None if size is None else {name: value.float() for name, value in load_file(extractor_file(size)).items()}
+
+
+def shapes_of(network: nn.Module) -> dict[str, torch.Size]:
+    """Of its weights, by name."""
+    return {name: value.shape for name, value in network.state_dict().items()}
+
+
+def extractor_file(size: str) -> Path:
+    """Where the weights of a size lie."""
+    return WEIGHTS.with_name(f"extractor-{size}.safetensors")

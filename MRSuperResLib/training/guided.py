@@ -25,7 +25,7 @@ from ..documents import BadDocument
 from ..errors import UsageError
 from ..losses.fourier import FourierLoss
 from ..losses.perceptual import PerceptualLoss, read_vgg19
-from ..losses.tissue import tissue_features
+from ..losses.tissue import extractor_weights, tissue_features
 from ..models import ModelEntry, find_model, load_network
 from ..networks.fasr import FASR, TextureExtractor
 from ..networks.projection import bicubic
@@ -35,11 +35,12 @@ from .data import CropDrawer as SingleDrawer
 from .loop import CHECKPOINT_SECONDS, CURVE_STEPS, MovingAverage, Report, Run
 from .pack import Entry, Pack
 from .recipes import Recipe, load_recipe
-from .synthesis import synthesise
+from .synthesis import LEVELS, synthesise, synthesise_contrasts
 
 LOSSES = ("l1", "l2", "psnr", "perceptual", "fourier")
 FEATURES = ("vgg", "tissue")
 AIR_SHARE = 0.2  # of the crops that are mostly air, how many are kept: noise in air is to go, too
+NAMED = 0.5  # of the pairs made from label maps, how many are two usual contrasts, PDw among them, not two random ones
 VALIDATION_PAIRS = 32
 VALIDATION_SEED = 20
 LEAST_ERROR = 1e-6  # mean squared; below it, 60 dB, there is nothing to gain
@@ -59,8 +60,9 @@ class GuidanceSpec:
     of its intensities would.
     coarse: the part of the training with L1 alone, before the other losses (10 of 60 epochs in the paper). rest_rate: learning rate
     of all but the texture extractor over that of the extractor (0.1 in the paper). vgg, vgg_digest: a local file of VGG-19's
-    ImageNet weights, and its SHA-256, for the extractor and the perceptual loss; "" to start from random weights. features: what
-    the perceptual loss compares, "vgg" or, ours, "tissue" (our segmentation network).
+    ImageNet weights, and its SHA-256, for the extractor and the perceptual loss; "" to start the extractor from what it learned
+    when telling tissues apart (`losses.tissue`). features: what the perceptual loss compares, "vgg" or, ours, "tissue" (our
+    segmentation network).
     base: id or file of a single-image model to build in, frozen (see `networks.fasr`); "" for none. reuse: how many steps a drawn
     pair serves on average, flipped anew each time; 1 draws every pair afresh. A base's answers cost more than a step does.
     """
@@ -145,6 +147,8 @@ class PairDrawer(SingleDrawer):
         seed = int(rng.integers(2**31))
         if group[0].labels:
             stored = self.crop(group[0], planes, shape, np.random.default_rng(seed))
+            if rng.random() < NAMED:
+                return synthesise_contrasts(stored, list(rng.choice(list(LEVELS), 2, replace=False)), rng)
             return list(synthesise(stored, rng, contrasts=2))
         chosen = rng.choice(len(group), 2, replace=False)
         return [
@@ -220,7 +224,7 @@ class GuidedPairs(IterableDataset[Guided]):
     def _wrong(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         if rng.random() < 0.25:
             return (rng.uniform(0, 0.7) + rng.uniform(0.05, 0.3) * rng.standard_normal(shape)).astype(np.float32)
-        return self.drawer.draw_pair(shape, rng, self.spec.augmentation, transpose=True)[1]  # type: ignore[arg-type]
+        return self.drawer.draw_pair(shape, rng, self.spec.augmentation, transpose=shape[0] == shape[1])[1]  # type: ignore[arg-type]
 
 
 def moved(image: np.ndarray, shift: np.ndarray, angle: float) -> np.ndarray:
@@ -339,11 +343,11 @@ def train(
     network = networks.build(plan.architecture, plan.network)
     if not isinstance(network, FASR):
         raise UsageError(f"the recipe has [guidance] and the architecture '{plan.architecture}', expected 'fasr'")
-    feature_network, started = started_from_vgg(network, guidance)
+    feature_network, origin = started(network, guidance)
     if init:
         run.report(loop.initialise(network, init))
-        started = find_model(init).card.id
-    run.card_fields = loop.with_note(run.card_fields, f"texture extractor from {started}")
+        origin = find_model(init).card.id
+    run.card_fields = loop.with_note(run.card_fields, f"texture extractor from {origin}")
     if guidance.base:
         network.base.load_state_dict(load_network(find_model(guidance.base)).state_dict())  # type: ignore[union-attr]
     network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
@@ -402,14 +406,18 @@ def train(
     return run.finish()
 
 
-def started_from_vgg(network: FASR, guidance: GuidanceSpec) -> tuple[nn.Module | None, str]:
+def started(network: FASR, guidance: GuidanceSpec) -> tuple[nn.Module | None, str]:
     """The network of the perceptual loss, None without one, and what `network`'s texture extractor starts from, in words.
 
     Raises what `read_vgg19` raises, and `UsageError` if VGG-19 does not fit `network`.
     """
     features: nn.Module | None = tissue_features() if guidance.features == "tissue" else None
     if not guidance.vgg:
-        return features, "random weights"
+        learned = extractor_weights(network.extractor)
+        if learned is None:
+            return features, "random weights"
+        network.extractor.load_state_dict(learned)
+        return features, "tissue segmentation of images made from label maps"
     weights = read_vgg19(guidance.vgg, guidance.vgg_digest)
     try:
         network.extractor.load_vgg(weights)

@@ -1,4 +1,6 @@
-"""Trains the tissue network of `losses.tissue`: `python -m MRSuperResLib.training.tissue --data DIR --out FILE --minutes N`.
+"""Trains the networks of `losses.tissue`: `python -m MRSuperResLib.training.tissue --data DIR --out FILE --minutes N`.
+
+With `--network published` or `s` it is FASR-Net's texture extractor of that size, and the file holds it without its head.
 
 Every image is made from a label map, in one of the usual contrasts or one drawn at random, then blurred, noised and bent, so that
 the network looks at shapes and borders and not only at how bright a tissue is.
@@ -19,7 +21,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..acquisition import add_rician_noise
-from ..losses.tissue import tissue_network
+from ..losses.tissue import TissueHead, new_extractor, tissue_network
+from ..networks.fasr import SIZES
 from . import loop
 from .data import ATTEMPTS, CropDrawer, SourceSpec
 from .pack import Pack
@@ -29,6 +32,7 @@ PATCH, BATCH, RATE = 128, 8, 1e-3
 IN_HEAD = 0.3  # least part of a crop that is not air
 KNOWN = 0.7  # of the images, how many have the levels of a usual contrast
 HELD_OUT = 48
+UNET = "unet"
 LABELS = (SourceSpec("labels/*"),)
 
 
@@ -65,13 +69,17 @@ class TissueImages(IterableDataset[tuple[Tensor, Tensor]]):
         return np.asarray(image, dtype=np.float32), tissue_of(labels)
 
 
-def train(data: Path, out: Path, minutes: float, device: str = "auto") -> dict[str, float]:
-    """Train for `minutes` and write fp16 weights to `out`; Dice of each tissue on held-out label maps."""
+def train(data: Path, out: Path, minutes: float, device: str = "auto", size: str = UNET) -> dict[str, float]:
+    """Train for `minutes` and write fp16 weights to `out`; Dice of each tissue on held-out label maps.
+
+    size: "unet" for the tissue network, or one of `fasr.SIZES` for the texture extractor.
+    """
     from monai.losses import DiceCELoss
 
     fabric = loop.make_fabric(device)
     fabric.seed_everything(0)
-    network = tissue_network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = tissue_network() if size == UNET else TissueHead(new_extractor(size))
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model, optimiser = fabric.setup(network, torch.optim.Adam(network.parameters(), lr=RATE))
     loss_of = DiceCELoss(to_onehot_y=True, softmax=True)
     started = time.monotonic()
@@ -89,7 +97,8 @@ def train(data: Path, out: Path, minutes: float, device: str = "auto") -> dict[s
         optimiser.step()
         if step % 50 == 0:
             print(f"step {step}  {done * minutes:.1f} min  loss {float(loss.detach()):.4f}", flush=True)
-    save_file({name: value.half().contiguous().cpu() for name, value in network.state_dict().items()}, out)
+    kept = network.extractor if isinstance(network, TissueHead) else network
+    save_file({name: value.half().contiguous().cpu() for name, value in kept.state_dict().items()}, out)
     return dice(network.cpu().eval(), loop.training_pack(data, out.parent, "val"))
 
 
@@ -111,8 +120,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--network", choices=(UNET, *SIZES), default=UNET)
     options = parser.parse_args()
-    for name, value in train(options.data, options.out, options.minutes, options.device).items():
+    found = train(options.data, options.out, options.minutes, options.device, options.network)
+    for name, value in found.items():
         print(f"Dice {name}: {value:.3f}")
 
 
