@@ -1,12 +1,15 @@
 """FASR-Net's parts, each left out in turn (table III of the paper): equal short trainings, scored on the same held-out pairs.
 
-    python Testing/Benchmarks/fasr_ablation.py --data FOLDER --out FOLDER [--recipe fasr-s-inplane-x4] [--minutes 3] [--steps N]
+    python Testing/Benchmarks/fasr_ablation.py --data FOLDER --out FOLDER [--recipe fasr-s-inplane-x4] [--init MODEL]
+        [--minutes 3] [--steps N]
 
 FOLDER holds train/ and val/ (or their packs), as for `mrsuperres train`. Beside the paper's parts (S-A, M-A, FA: both alignments,
 replaced by cross-attention; CHPF) it leaves out what is ours: the hints, and the single-image base. With --steps every training
 has the same number of steps, which on a busy machine is the fairer race; --minutes then only limits it.
 
-Not run by CI: it needs data and time. Trainings this short rank parts roughly at best.
+With --init every variant starts from a trained model of the recipe's size, the part cut out of it, and the training is the time it
+gets to do without; cross-attention starts with M-A's place in the fusion. Without --init all start from nothing, and trainings
+of minutes rank parts roughly at best. Not run by CI: it needs data and time.
 """
 
 from __future__ import annotations
@@ -14,8 +17,15 @@ from __future__ import annotations
 import argparse
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from MRSuperResLib import networks
+from MRSuperResLib.models import ModelEntry, find_model, load_network, save_model
+from MRSuperResLib.networks.fasr import FASR, HINT_CHANNELS
 from MRSuperResLib.training import guided
 from MRSuperResLib.training.recipes import FOLDER
 
@@ -28,6 +38,7 @@ NETWORK = {
     "without hints": "hints = false",
     "without base": "",
 }
+ALIGNMENTS = ("single_multi", "multi_multi")  # in the order in which the fusion has their features
 
 
 def main() -> None:
@@ -39,6 +50,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0, help="of each training")
     parser.add_argument("--steps", type=int, default=0, help="of each training, 0 for as many as the minutes allow")
     parser.add_argument("--only", nargs="+", choices=list(NETWORK), default=list(NETWORK))
+    parser.add_argument("--init", help="id or file of the trained model to start from, by default from nothing")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     lines = [f"{'variant':14}  {'guided':>7}  {'noise':>7}  {'none':>7}  steps   (PSNR dB on held-out pairs)"]
@@ -49,7 +61,8 @@ def main() -> None:
         recipe.write_text(
             variant((FOLDER / f"{arguments.recipe}.toml").read_text(encoding="utf-8"), name, arguments.steps)
         )
-        entry = guided.train(recipe, arguments.data, out, minutes=arguments.minutes, device=arguments.device)
+        init = str(without(find_model(arguments.init), name, out / "init.safetensors")) if arguments.init else None
+        entry = guided.train(recipe, arguments.data, out, minutes=arguments.minutes, device=arguments.device, init=init)
         scores = guided.score_package(entry, recipe, arguments.data, out)
         steps = entry.card.training.steps
         lines.append(
@@ -57,7 +70,39 @@ def main() -> None:
         )
         with open(out / "scores.csv", "w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows(scores.items())
+        print(lines[-1], flush=True)
     print("\n".join(lines))
+
+
+def without(model: ModelEntry, name: str, out: Path) -> Path:
+    """`model` with the part of variant `name` cut out, as a package in the file `out`."""
+    flags = dict.fromkeys(re.findall(r"^(\w+) = false", NETWORK[name], flags=re.MULTILINE), False)
+    changed = {**model.card.hyperparameters, **flags}
+    if name == "without base":
+        del changed["base"]
+    whole, cut = load_network(model), networks.build(model.card.architecture, changed)
+    assert isinstance(whole, FASR) and isinstance(cut, FASR)
+    weights, target = whole.state_dict(), cut.state_dict()
+    for level in range(3):
+        merge = f"fusion.merge.{level}.weight"
+        weights[merge] = cut_columns(weights[merge], whole, cut, level)
+    tail = "decoder.tail.weight"  # sees the hints, last
+    weights[tail] = weights[tail][:, : target[tail].shape[1]]
+    fitting = {key: value for key, value in weights.items() if key in target and target[key].shape == value.shape}
+    cut.load_state_dict({**target, **fitting})
+    return save_model(out, replace(model.card, hyperparameters=changed), cut.state_dict()).path or out
+
+
+def cut_columns(weight: Tensor, whole: FASR, cut: FASR, level: int) -> Tensor:
+    """A merging convolution's weight (out, in, 1, 1) without the inputs that `cut` does not have."""
+    width = weight.shape[0]
+    own = 1 if whole.modulate == "input" else 0  # the image's own features come first
+    place = {key: own + number for number, key in enumerate(whole.alignments)}
+    kept = [place[key] for key in ALIGNMENTS if key in cut.alignments] or [place["multi_multi"]]
+    columns = [*range(width * own), *(n for one in kept for n in range(one * width, (one + 1) * width))]
+    if level == 0 and cut.hints:
+        columns += range(weight.shape[1] - HINT_CHANNELS, weight.shape[1])
+    return weight[:, torch.tensor(columns)]
 
 
 def variant(recipe: str, name: str, steps: int) -> str:

@@ -1,11 +1,13 @@
 """What a reference is worth: a guided model beside the single-image one, with the right reference, a wrong one, noise, moved ones.
 
     python Testing/Benchmarks/fasr_reference.py --model fasr-s-inplane-x4 [--single rdst-e-inplane-x4] [--slices 8]
-        [--conditions guided noise none wrong moved] [--contrasts T1w T2w FLAIR] [--data FOLDER] [--json FILE]
+        [--conditions guided noise none wrong moved] [--contrasts T1w T2w FLAIR] [--subjects NAME ...] [--data FOLDER] [--json FILE]
 
-Every held-out scan with several contrasts (val/multicontrast) is coarsened within its slices and refined with each of its other
-contrasts in turn; what is no true reference stands in for the first of them only. All numbers are means over scans and references
-of PSNR (dB) and SSIM inside the head, by the library's own `evaluation`. Conditions:
+Every held-out scan with several contrasts (val/multicontrast) is coarsened and refined with each of its other contrasts in turn;
+what is no true reference stands in for the first of them only. An in-plane model's scan is coarsened within its axial slices, a
+through-plane model's from front to back: the scans are sharp within their axial slices alone, so only there is a reference sharper
+than what it guides. All numbers are means over scans and references of PSNR (dB) and SSIM inside the head, by the library's own
+`evaluation`. Conditions:
 
     guided   the reference as the engine aligns it (rigid registration by mutual information)
     noise    uniform noise of the reference's range in its place, forced on the network
@@ -40,6 +42,8 @@ MILLIMETRES = (0.0, 1.0, 2.0, 4.0)
 CONDITIONS = ("guided", "noise", "none", "wrong", "moved")
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 NOISE_SEED = 0
+DEGRADATION = {"in-plane": "bicubic-noise", "through-plane": "through-gaussian"}
+FRONT_TO_BACK = "coronal"  # the slices that are thick along this direction
 
 
 def main() -> None:
@@ -49,7 +53,9 @@ def main() -> None:
     entry, single = find_model(arguments.model), arguments.single
     network = load_network(entry)
     options = Options(device=arguments.device, threads=arguments.threads, precision=arguments.precision)
-    subjects = sorted({path.name.rpartition("_")[0] for path in folder.glob("*.nii.gz")})
+    plane = entry.card.plane
+    people = sorted({path.name.rpartition("_")[0] for path in folder.glob("*.nii.gz")})
+    subjects = [person for person in people if not arguments.subjects or person in arguments.subjects]
     rows: dict[str, list[Row]] = {}
     references: list[tuple[Row, str]] = []  # every row again, with the contrast that guided it
     for subject in subjects:
@@ -61,9 +67,12 @@ def main() -> None:
         for contrast, truth in scans.items():
             if contrast not in arguments.contrasts:
                 continue
+            way = arguments.degradation or DEGRADATION[plane]
+            axis = next(n for n in range(3) if truth.grid.axis_name(n) == FRONT_TO_BACK)
             trial = evaluation.make_trial(
-                truth, "in-plane", entry.card.factor or 1.0, arguments.degradation, slices=arguments.slices
-            )
+                truth, plane, entry.card.factor or 1.0, way,
+                slices=arguments.slices, slice_axis=axis if plane == "through-plane" else None,
+            )  # fmt: skip
             answers = {}
             if arguments.baselines:
                 found, answers = evaluation.evaluate(trial, ["bspline", single], options=options)
@@ -71,7 +80,7 @@ def main() -> None:
                     rows.setdefault(row.model, []).append(row)
                     references.append((row, ""))
             for number, other in enumerate([c for c in scans if c != contrast][: arguments.references]):
-                stranger = next((s for s in subjects if s != subject), None)
+                stranger = next((s for s in people if s != subject), None)
                 wanted = arguments.conditions if number == 0 else [c for c in arguments.conditions if c == "guided"]
                 for name, aligned in conditions(wanted, scans[other], trial, folder, stranger, other):
                     answer = run(trial, entry, network, aligned, options)
@@ -118,7 +127,7 @@ def conditions(
     if "moved" in wanted:
         for distance in MILLIMETRES:
             shift = np.eye(4)
-            within = np.array([axis != trial.axis for axis in range(3)]) / np.sqrt(2)
+            within = np.array([n != trial.axis for n in range(3)]) / np.sqrt(2)
             shift[:3, 3] = grid.axes @ within * distance
             away = moved(reference, shift)
             yield f"moved {distance:g} mm, trusted", Aligned(resample(away, grid, "bspline"), everywhere)
@@ -152,13 +161,14 @@ def _centre(volume: Volume) -> np.ndarray:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     beside = Path(__file__).resolve().parents[3] / "shared" / "data"
-    parser.add_argument("--model", required=True, help="a reference-guided in-plane model, id or file")
+    parser.add_argument("--model", required=True, help="a reference-guided model, id or file")
     parser.add_argument("--single", help="the single-image model to compare with; by default rdst-e of the same factor")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("MRSUPERRES_DATA", beside)))
     parser.add_argument("--slices", type=int, default=8, help="middle slices of each scan")
     parser.add_argument("--contrasts", nargs="+", choices=CONTRASTS, default=CONTRASTS, help="of the scans to refine")
     parser.add_argument("--references", type=int, default=2, help="other contrasts used for each scan")
-    parser.add_argument("--degradation", default="bicubic-noise")
+    parser.add_argument("--subjects", nargs="+", help="names of files up to the contrast; by default everybody")
+    parser.add_argument("--degradation", help="by default bicubic-noise in plane, through-gaussian through it")
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=["guided", "noise", "none"])
     parser.add_argument("--no-baselines", dest="baselines", action="store_false")
     parser.add_argument("--device", default="cpu")
@@ -168,7 +178,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.single is None:
-        arguments.single = f"rdst-e-inplane-x{find_model(arguments.model).card.factor:g}"
+        card = find_model(arguments.model).card
+        arguments.single = f"rdst-e-{'inplane' if card.plane == 'in-plane' else 'through'}-x{card.factor:g}"
     return arguments
 
 
