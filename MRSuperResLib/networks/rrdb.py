@@ -30,7 +30,7 @@ from .rdst import upsampling_steps
 SCALING = 0.2  # of residuals, ESRGAN section 3.1
 SLOPE = 0.2  # of the leaky ReLUs
 SMALLER_INITIALISATION = 0.1  # of the dense blocks' weights, ESRGAN section 3.1 and its supplement
-BAND = 64  # rows before the last enlargement that are finished at a time
+BAND = 32  # rows before the last enlargement that are finished at a time
 
 # Key layouts of public ESRGAN files: as first published, its later code, BasicSR and Real-ESRGAN.
 DENSE = re.compile(r"(?:model\.1\.sub|RRDB_trunk|body)\.(\d+)\.(?:RDB|rdb)([123])\.conv([1-5])(?:\.0)?\.(weight|bias)")
