@@ -12,7 +12,13 @@ import SimpleITK as sitk
 import torch
 from safetensors.torch import load_file
 
-from MRSuperResLib.losses.tissue import extractor_file, extractor_weights, new_extractor, tissue_features
+from MRSuperResLib.losses.tissue import (
+    at_full_resolution,
+    extractor_file,
+    extractor_weights,
+    new_extractor,
+    tissue_features,
+)
 from MRSuperResLib.networks.fasr import SIZES, TextureExtractor
 from MRSuperResLib.training import tissue
 from MRSuperResLib.training.pack import pack
@@ -88,7 +94,9 @@ def test_its_features_tell_tissues_of_an_unknown_head(size: str, data_folder: Pa
         if weights:
             extractor.load_state_dict(weights)
         with torch.inference_mode():
-            features = torch.stack([at_full_resolution(extractor(image[None]))[::STRIDE] for image, _ in drawn])
+            features = torch.stack(
+                [at_full_resolution(extractor(image[None]))[0].flatten(1).T[::STRIDE] for image, _ in drawn]
+            )
         features = features.double().flatten(0, 1)
         first = len(features) // 2
         features = (features - features[:first].mean(0)) / (features[:first].std(0) + 1e-6)
@@ -98,10 +106,3 @@ def test_its_features_tell_tissues_of_an_unknown_head(size: str, data_folder: Pa
         weight = torch.linalg.solve(seen.T @ seen + first * torch.eye(seen.shape[1]), seen.T @ wanted)
         right[name] = float(((unseen @ weight).argmax(1) == known.flatten()[first:]).double().mean())
     assert right["learned"] > right["random"] + 0.03, right
-
-
-def at_full_resolution(features: list[torch.Tensor]) -> torch.Tensor:
-    """(1, C, H, W) of three scales -> (H*W, all channels)."""
-    size = features[0].shape[-2:]
-    fine = [torch.nn.functional.interpolate(f, size=size, mode="bilinear") for f in features]
-    return torch.cat(fine, 1)[0].flatten(1).T

@@ -78,15 +78,18 @@ class TissueHead(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Features of all scales at full resolution, mixed, and told apart by their neighbourhoods."""
-        size = image.shape[-2:]
-        features = [functional.interpolate(f, size=size, mode="bilinear") for f in self.extractor(image)]
-        return self.tell(functional.relu(self.merge(torch.cat(features, 1))))  # type: ignore[no-any-return]
+        return self.tell(functional.relu(self.merge(at_full_resolution(self.extractor(image)))))  # type: ignore[no-any-return]
+
+
+def at_full_resolution(features: list[Tensor]) -> Tensor:
+    """Feature maps of several scales, the first (B, C, H, W) the finest -> (B, all channels, H, W)."""
+    size = features[0].shape[-2:]
+    return torch.cat([functional.interpolate(feature, size=size, mode="bilinear") for feature in features], 1)
 
 
 def new_extractor(size: str) -> TextureExtractor:
     """FASR-Net's texture extractor, "published" or "s", with random weights."""
-    plan = SIZES[size]
-    return TextureExtractor(plan.get("widths", (64, 128, 256)), plan.get("channels", 3))  # type: ignore[arg-type]
+    return TextureExtractor(**{name: value for name, value in SIZES[size].items() if name in ("widths", "channels")})  # type: ignore[arg-type]
 
 
 def extractor_weights(extractor: TextureExtractor) -> dict[str, Tensor] | None:

@@ -176,6 +176,7 @@ class GuidedPairs(IterableDataset[Guided]):
         super().__init__()
         self.spec, self.guidance, self.factors, self.seed, self.start = spec, guidance, factors, seed, start
         self.clean = clean
+        self.transpose = factors[0] == factors[1]  # whether rows and columns may be exchanged
         self.drawer = PairDrawer(pack, spec.sources)
 
     def __iter__(self) -> Iterator[Guided]:
@@ -190,8 +191,7 @@ class GuidedPairs(IterableDataset[Guided]):
         """(low (p, p), high, reference, valid (p*fh, p*fw))."""
         side = self.spec.patch + 2 * MARGIN
         shape = (side * self.factors[0], side * self.factors[1])
-        transpose = self.factors[0] == self.factors[1]
-        high, reference, spacing = self.drawer.draw_pair(shape, rng, self.spec.augmentation, transpose=transpose)
+        high, reference, spacing = self.drawer.draw_pair(shape, rng, self.spec.augmentation, transpose=self.transpose)
         if self.spec.degradation.bias and rng.random() < 0.5:
             high = high * bias_field(high.shape, rng.uniform(0, self.spec.degradation.bias), rng)
         low = degrade(high, self.factors, self.spec.degradation, rng)
@@ -224,7 +224,7 @@ class GuidedPairs(IterableDataset[Guided]):
     def _wrong(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         if rng.random() < 0.25:
             return (rng.uniform(0, 0.7) + rng.uniform(0.05, 0.3) * rng.standard_normal(shape)).astype(np.float32)
-        return self.drawer.draw_pair(shape, rng, self.spec.augmentation, transpose=shape[0] == shape[1])[1]  # type: ignore[arg-type]
+        return self.drawer.draw_pair(shape, rng, self.spec.augmentation, transpose=self.transpose)[1]  # type: ignore[arg-type]
 
 
 def moved(image: np.ndarray, shift: np.ndarray, angle: float) -> np.ndarray:

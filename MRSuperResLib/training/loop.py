@@ -13,7 +13,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -309,13 +309,18 @@ def machine_name(fabric: Fabric) -> str:
 
 def initialise(network: nn.Module, model: str) -> str:
     """Start `network` from those weights of `model` whose names and shapes fit; says how many did."""
-    source = load_network(find_model(model), torch.device("cpu")).state_dict()
-    target = network.state_dict()
-    fitting = {name: value for name, value in source.items() if name in target and target[name].shape == value.shape}
+    fitting = take_fitting(network, load_network(find_model(model), torch.device("cpu")).state_dict())
     if not fitting:
         raise ModelError(f"no weight of '{model}' fits this recipe's network; start without --init", code="bad-init")
+    return f"{fitting} of {len(network.state_dict())} weights start from '{model}'"
+
+
+def take_fitting(network: nn.Module, weights: Mapping[str, Tensor]) -> int:
+    """Give `network` those of `weights` whose names and shapes fit; how many did."""
+    target = network.state_dict()
+    fitting = {name: value for name, value in weights.items() if name in target and target[name].shape == value.shape}
     network.load_state_dict({**target, **fitting})
-    return f"{len(fitting)} of {len(target)} weights start from '{model}'"
+    return len(fitting)
 
 
 def training_pack(data: Path, out: Path, part: str = "train", report: Report = print) -> Pack:

@@ -26,7 +26,7 @@ from torch import Tensor
 from MRSuperResLib import networks
 from MRSuperResLib.models import ModelEntry, find_model, load_network, save_model
 from MRSuperResLib.networks.fasr import FASR, HINT_CHANNELS
-from MRSuperResLib.training import guided
+from MRSuperResLib.training import guided, loop
 from MRSuperResLib.training.recipes import FOLDER
 
 NETWORK = {
@@ -38,7 +38,6 @@ NETWORK = {
     "without hints": "hints = false",
     "without base": "",
 }
-ALIGNMENTS = ("single_multi", "multi_multi")  # in the order in which the fusion has their features
 
 
 def main() -> None:
@@ -53,7 +52,7 @@ def main() -> None:
     parser.add_argument("--init", help="id or file of the trained model to start from, by default from nothing")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    lines = [f"{'variant':14}  {'guided':>7}  {'noise':>7}  {'none':>7}  steps   (PSNR dB on held-out pairs)"]
+    print(f"{'variant':14}  {'guided':>7}  {'noise':>7}  {'none':>7}  steps   (PSNR dB on held-out pairs)")
     for name in arguments.only:
         out = arguments.out / name.replace(" ", "-")
         out.mkdir(parents=True, exist_ok=True)
@@ -65,13 +64,12 @@ def main() -> None:
         entry = guided.train(recipe, arguments.data, out, minutes=arguments.minutes, device=arguments.device, init=init)
         scores = guided.score_package(entry, recipe, arguments.data, out)
         steps = entry.card.training.steps
-        lines.append(
-            f"{name:14}  {scores['psnr']:7.2f}  {scores['psnr_noise']:7.2f}  {scores['psnr_alone']:7.2f}  {steps:5d}"
+        print(
+            f"{name:14}  {scores['psnr']:7.2f}  {scores['psnr_noise']:7.2f}  {scores['psnr_alone']:7.2f}  {steps:5d}",
+            flush=True,
         )
         with open(out / "scores.csv", "w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows(scores.items())
-        print(lines[-1], flush=True)
-    print("\n".join(lines))
 
 
 def without(model: ModelEntry, name: str, out: Path) -> Path:
@@ -82,14 +80,13 @@ def without(model: ModelEntry, name: str, out: Path) -> Path:
         del changed["base"]
     whole, cut = load_network(model), networks.build(model.card.architecture, changed)
     assert isinstance(whole, FASR) and isinstance(cut, FASR)
-    weights, target = whole.state_dict(), cut.state_dict()
+    weights = whole.state_dict()
     for level in range(3):
         merge = f"fusion.merge.{level}.weight"
         weights[merge] = cut_columns(weights[merge], whole, cut, level)
     tail = "decoder.tail.weight"  # sees the hints, last
-    weights[tail] = weights[tail][:, : target[tail].shape[1]]
-    fitting = {key: value for key, value in weights.items() if key in target and target[key].shape == value.shape}
-    cut.load_state_dict({**target, **fitting})
+    weights[tail] = weights[tail][:, : cut.state_dict()[tail].shape[1]]
+    loop.take_fitting(cut, weights)
     return save_model(out, replace(model.card, hyperparameters=changed), cut.state_dict()).path or out
 
 
@@ -98,7 +95,7 @@ def cut_columns(weight: Tensor, whole: FASR, cut: FASR, level: int) -> Tensor:
     width = weight.shape[0]
     own = 1 if whole.modulate == "input" else 0  # the image's own features come first
     place = {key: own + number for number, key in enumerate(whole.alignments)}
-    kept = [place[key] for key in ALIGNMENTS if key in cut.alignments] or [place["multi_multi"]]
+    kept = [place[key] for key in whole.alignments if key in cut.alignments] or [place["multi_multi"]]
     columns = [*range(width * own), *(n for one in kept for n in range(one * width, (one + 1) * width))]
     if level == 0 and cut.hints:
         columns += range(weight.shape[1] - HINT_CHANNELS, weight.shape[1])

@@ -42,7 +42,6 @@ MILLIMETRES = (0.0, 1.0, 2.0, 4.0)
 CONDITIONS = ("guided", "noise", "none", "wrong", "moved")
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 NOISE_SEED = 0
-DEGRADATION = {"in-plane": "bicubic-noise", "through-plane": "through-gaussian"}
 FRONT_TO_BACK = "coronal"  # the slices that are thick along this direction
 
 
@@ -67,10 +66,9 @@ def main() -> None:
         for contrast, truth in scans.items():
             if contrast not in arguments.contrasts:
                 continue
-            way = arguments.degradation or DEGRADATION[plane]
             axis = next(n for n in range(3) if truth.grid.axis_name(n) == FRONT_TO_BACK)
             trial = evaluation.make_trial(
-                truth, plane, entry.card.factor or 1.0, way,
+                truth, plane, entry.card.factor or 1.0, arguments.degradation,
                 slices=arguments.slices, slice_axis=axis if plane == "through-plane" else None,
             )  # fmt: skip
             answers = {}
@@ -168,7 +166,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--contrasts", nargs="+", choices=CONTRASTS, default=CONTRASTS, help="of the scans to refine")
     parser.add_argument("--references", type=int, default=2, help="other contrasts used for each scan")
     parser.add_argument("--subjects", nargs="+", help="names of files up to the contrast; by default everybody")
-    parser.add_argument("--degradation", help="by default bicubic-noise in plane, through-gaussian through it")
+    parser.add_argument("--degradation", help="by default that of `mrsuperres evaluate`")
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=["guided", "noise", "none"])
     parser.add_argument("--no-baselines", dest="baselines", action="store_false")
     parser.add_argument("--device", default="cpu")
