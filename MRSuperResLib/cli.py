@@ -439,7 +439,7 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--plane", required=True, type=_plane, metavar="PLANE", help="in-plane or through-plane")
     parser.add_argument("--factor", required=True, type=float, metavar="F", help="how much coarser the input is made")
     parser.add_argument(
-        "--profile", metavar="NAME", help="gaussian, box, sinc, kspace, bicubic or bicubic-noise, by plane"
+        "--profile", metavar="NAME", help="gaussian, box, sinc, kspace, bicubic, bicubic-noise or second-order"
     )
     parser.add_argument(
         "--reference", nargs="+", metavar="REF", help="for reference-guided models, one for each volume"

@@ -249,6 +249,17 @@ def test_second_order_leaves_a_ramp_where_it_is(factors: tuple[int, int], blur: 
     np.testing.assert_allclose(low[inner, inner], (3.0 + at[:, None] - 0.5 * at[None, :])[inner, inner], atol=1e-9)
 
 
+def test_second_order_halves_before_it_blurs() -> None:
+    """Figure 2's caption: the blur is as wide as it says on the halved grid, whose pixels are twice as large."""
+    point = np.zeros((64, 64))
+    point[32, 32] = 1.0
+    strength = SecondOrder(blurs=("isotropic",), width=(1.2, 1.2), noise=(0.0, 0.0))
+    blurred = second_order(point, np.random.default_rng(0), factors=(2, 2), strength=strength)
+    sharp = SecondOrder(blurs=("isotropic",), width=(1e-3, 1e-3), noise=(0.0, 0.0))
+    halved = second_order(point, np.random.default_rng(0), factors=(2, 2), strength=sharp)
+    np.testing.assert_allclose(blurred, ndimage.gaussian_filter(halved, 1.2, mode="constant", truncate=5), atol=2e-4)
+
+
 def test_second_order_keeps_the_mean() -> None:
     """Exactly without noise, for a uniform object and for one with air around it; on average with unbiased noise."""
     rng = np.random.default_rng(14)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from MRSuperResLib import networks
@@ -398,12 +398,16 @@ def test_rates_and_moments_follow_the_two_parts_of_a_training(study: Path) -> No
     assert gan.set_rates(game, published, 0, 0.0)  # mtsr-mt plays from the first step
 
 
-def test_shipped_recipes_have_the_papers_weights() -> None:
+def test_published_recipes_are_the_papers() -> None:
     """Section 2.2.1: 200 and 2; section 2.3.2: 10, which is 20 for images in [0, 1], 0.5 and 0.01, at a rate of 0.0002."""
     first, second = (load_recipe(name, gan.AdversarialRecipe)[0] for name in ("mtsr-sr-inplane-x4", "mtsr-mt"))
     assert first.loss == {"gan": 1.0, "features": 200.0, "l1": 2.0} and first.adversarial.features == "vgg"
-    assert second.loss == {"gan": 1.0, "l1": 2 * 10.0, "latent": 0.5, "kl": 0.01}
-    assert second.adversarial.learning_rate == 0.0002
+    assert first.network == {"blocks": 23, "kept": "odd", "width": 64, "growth": 32, "factors": [4, 4]}
+    assert first.data.degradation.kinds == {"second-order": 1.0}
+    assert first.adversarial.scales == 1 and first.adversarial.pretraining == 10 / 100
+    assert second.loss == {"gan": 2 * 1.0, "l1": 2 * 10.0, "latent": 0.5, "kl": 0.01}  # the mean of two scales
+    assert second.adversarial.learning_rate == 0.0002 and second.adversarial.scales == 2 and second.adversarial.encoder
+    assert second.network["latent"] == 8 and second.adversarial.pretraining == 0 and second.optimisation.batch == 2
 
 
 # Pairs
@@ -457,26 +461,33 @@ def test_a_pair_depends_on_its_number_alone(study: Path) -> None:
 # Training
 
 
-def test_translation_trains_beats_copying_and_resumes_exactly(study: Path, tmp_path: Path) -> None:
+def test_translation_trains_and_beats_copying(study: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    recipe = study / "translate.toml"
-    entry = gan.train(recipe, study, tmp_path / "whole", minutes=5, device="cpu", report=said.append)
+    entry = gan.train(study / "translate.toml", study, tmp_path, minutes=5, device="cpu", report=said.append)
     scores = [line for line in said if "held out" in line][-1]
     values = dict(part.split() for part in scores.split(":")[1].split(","))
     assert float(values["psnr_zero"]) > float(values["psnr_copy"]) + 2 and float(values["spread"]) > 0
-    assert (tmp_path / "whole" / "pretrained" / "tiny-mt.safetensors").is_file()  # the regressor to compare with
-    network = load_network(find_model(str(entry.path)))
-    assert isinstance(network, Translator) and entry.card.training.steps == 60
+    assert (tmp_path / "pretrained" / "tiny-mt.safetensors").is_file()  # the regressor to compare with
+    assert isinstance(load_network(find_model(str(entry.path))), Translator) and entry.card.training.steps == 60
 
+
+@pytest.mark.parametrize(("recipe", "at"), [("translate", 41), ("enlarge", 31)])
+def test_resumed_training_is_the_same_to_the_last_bit(study: Path, tmp_path: Path, recipe: str, at: int) -> None:
+    """Networks, moving average and both optimisers' state, after a training that was stopped while it played."""
+    arguments = {"minutes": 5, "device": "cpu"}
+    gan.train(study / f"{recipe}.toml", study, tmp_path / "whole", report=lambda line: None, **arguments)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gan, "CHECKPOINT_SECONDS", 0.0)
         patch.setattr(gan.Run, "is_due", lambda self, what, seconds: True)
         with pytest.raises(KeyboardInterrupt):
-            gan.train(recipe, study, tmp_path / "parts", minutes=5, device="cpu", report=_interrupting(at=41))
-    resumed = gan.train(recipe, study, tmp_path / "parts", minutes=5, device="cpu", resume=True, report=said.append)
-    assert "resumed at step 40" in " ".join(said)
-    for name, value in load_network(find_model(str(resumed.path))).state_dict().items():
-        torch.testing.assert_close(value, network.state_dict()[name], rtol=0, atol=2e-3)
+            gan.train(study / f"{recipe}.toml", study, tmp_path / "parts", report=_interrupting(at), **arguments)
+    said: list[str] = []
+    gan.train(study / f"{recipe}.toml", study, tmp_path / "parts", resume=True, report=said.append, **arguments)
+    assert f"resumed at step {at - 1}" in " ".join(said)
+    whole, parts = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, parts[name]), name
 
 
 def _interrupting(at: int) -> Callable[[str], None]:
@@ -491,7 +502,7 @@ def _interrupting(at: int) -> Callable[[str], None]:
     return report
 
 
-def test_super_resolution_plays_against_its_discriminator(study: Path, tmp_path: Path) -> None:
+def test_super_resolution_trains_and_beats_interpolation(study: Path, tmp_path: Path) -> None:
     said: list[str] = []
     entry = gan.train(study / "enlarge.toml", study, tmp_path, minutes=5, device="cpu", report=said.append)
     assert entry.card.training.steps == 50

@@ -189,6 +189,18 @@ def test_memory_running_out_halves_the_batch_then_the_tile_and_goes_on(error: Ba
     assert network.asked[-1] == (1, 1, 30, 30)
 
 
+def test_networks_run_with_kernels_that_repeat_to_the_last_bit() -> None:
+    """On CUDA, where transposed convolutions are not so by default; a seed shall give the same bits there too."""
+    seen = []
+
+    def network(x: Tensor) -> Tensor:
+        seen.append((torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark))
+        return x.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+    gathered(SliceRunner(network, card(), (2, 2), Options(device="cpu"), lambda *w: None), stack())
+    assert set(seen) == {(True, False)} and not torch.backends.cudnn.deterministic
+
+
 def test_memory_too_small_for_the_smallest_tile_is_one_clear_error() -> None:
     network = Failing(0, MemoryError())
     runner = SliceRunner(network, card(), (2, 2), Options(device="cpu", batch=1), lambda *w: None)

@@ -104,7 +104,8 @@ class SliceRunner:
         """The network on its device, fp32 out; half precision that overflows is repeated in fp32."""
         inputs = [tensor.to(self.device) for tensor in (x, *extras)]
         half = half_type(self.precision)
-        with torch.autocast(self.device.type, dtype=half, enabled=half is not None):
+        repeatable = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+        with repeatable, torch.autocast(self.device.type, dtype=half, enabled=half is not None):
             answer = self.network(*inputs).float()
         if not bool(torch.isfinite(answer).all()):
             if half is None:

@@ -200,11 +200,10 @@ class Translator:
         array = np.asarray(self.scale.to_unit(self.volume.array[tuple(chosen)]), dtype=np.float32)
         result = np.empty_like(array)
         images, answers = np.moveaxis(array, self.axis, 0), np.moveaxis(result, self.axis, 0)
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-            for which, found in self.runner.run(images):
-                answers[which] = found
-                if clock is not None:
-                    clock.tick(which.stop - which.start, found.size)
+        for which, found in self.runner.run(images):
+            answers[which] = found
+            if clock is not None:
+                clock.tick(which.stop - which.start, found.size)
         return result
 
     def volume_of(self, unit: np.ndarray, difference: bool = False) -> Volume:
