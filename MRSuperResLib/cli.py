@@ -18,13 +18,14 @@ from typing import IO, Any, NoReturn
 from . import __version__, jobs, models
 from .documents import encode
 from .errors import Cancelled, MissingRequirement, MRSuperResError, OutputError, UsageError
-from .inference.translation import MOST_SAMPLES
+from .inference.translation import MOST_SAMPLES, check_task
 from .jobs import Cancellation, Job
 from .staging import check_folder
 
 BAR = 24  # characters of the progress bar
 REDRAW_SECONDS = 0.1
 PLANES = {"in-plane": "in-plane", "inplane": "in-plane", "through-plane": "through-plane", "through": "through-plane"}
+HINTS = {"no-contrast": " (--contrast)", "no-target": " (--to)"}  # the option that mends an error of that code
 EXIT_CODES = """\
 exit codes: 0 done, 1 a bug, 2 wrong use of the command line, 3 unsuitable input volume, 4 unsuitable model,
 5 output cannot be written, 6 device or memory, 7 missing requirement, 130 cancelled.
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options))
     except MRSuperResError as error:
-        return _complain(" ".join(error.message.split()), error.exit_code)
+        return _complain(" ".join(error.message.split()) + HINTS.get(error.code, ""), error.exit_code)
     except KeyboardInterrupt:
         return _complain("cancelled", Cancelled.exit_code)
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
@@ -264,7 +265,7 @@ class Show:
             "started": self._started,
             "progress": self._progress,
             "warning": lambda e: self._line(f"warning: {e['message']}"),
-            "error": lambda e: self._line(f"error: {e['message']}"),
+            "error": lambda e: self._line(f"error: {e['message']}{HINTS.get(e['code'], '')}"),
             "result": self._result,
         }[event["event"]](event)
 
@@ -472,7 +473,9 @@ def _add_scores(commands: Any) -> None:
         "volumes", nargs="+", metavar="SOURCE TRUTH", help="a scan and the same head in the target contrast; more pairs"
     )
     parser.add_argument("-m", "--model", required=True, metavar="ID[,ID...]", help="translation models")
-    parser.add_argument("--from", dest="contrast", metavar="CONTRAST", help="of the scans; by default what names say")
+    parser.add_argument(
+        "--from", "--contrast", dest="contrast", metavar="CONTRAST", help="of the scans; by default what names say"
+    )
     parser.add_argument("--to", dest="target", metavar="CONTRAST", help="of the truths; by default what names say")
     parser.add_argument("--regressor", metavar="ID", help="a model of one answer, to compare with")
     parser.add_argument("--samples", type=int, metavar="N", help="whose mean is scored")
@@ -574,6 +577,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         if rows:
             print(evaluation.to_json(rows) if options.json else evaluation.table(rows), flush=True)
     if folder:
+        folder.mkdir(parents=True, exist_ok=True)
         for name in asked:
             if name not in BASELINES:
                 entry = find_model(name, options.models)
@@ -602,6 +606,8 @@ def _evaluate_translation(options: argparse.Namespace) -> int:
 
     if len(options.volumes) % 2:
         raise UsageError(f"{len(options.volumes)} volumes are given: give pairs, a scan and its truth, in order")
+    entries = [_translator(name, options.models) for name in options.model.split(",") if name]
+    regressor = _translator(options.regressor, options.models) if options.regressor else None
     folder = _folder(options.publish) if options.publish else None
     how = Options(
         device=options.device,
@@ -610,33 +616,42 @@ def _evaluate_translation(options: argparse.Namespace) -> int:
         model_folders=tuple(options.models),
     )
     distances = translation_scores.feature_distances(options.lpips, options.lpips_digest, options.device, report=_say)
-    names = [name for name in options.model.split(",") if name]
-    found = []
-    for source_path, truth_path in zip(options.volumes[::2], options.volumes[1::2], strict=True):
-        source, truth = read_volume(source_path, warn=_tell), read_volume(truth_path, warn=_tell)
-        for name in names:
-            found.append(
-                translation_scores.evaluate(
-                    source,
-                    truth,
-                    models.find_model(name, options.models),
-                    contrast=options.contrast,
-                    target=options.target,
-                    regressor=models.find_model(options.regressor, options.models) if options.regressor else None,
-                    samples=options.samples,
-                    slices=options.slices,
-                    seed=options.seed,
-                    distances=distances,
-                    options=how,
-                    report=_say,
+    found: list[translation_scores.Evaluation] = []
+    try:
+        for source_path, truth_path in zip(options.volumes[::2], options.volumes[1::2], strict=True):
+            source, truth = read_volume(source_path, warn=_tell), read_volume(truth_path, warn=_tell)
+            for entry in entries:
+                found.append(
+                    translation_scores.evaluate(
+                        source,
+                        truth,
+                        entry,
+                        contrast=options.contrast,
+                        target=options.target,
+                        regressor=regressor,
+                        samples=options.samples,
+                        slices=options.slices,
+                        seed=options.seed,
+                        distances=distances,
+                        options=how,
+                        report=_say,
+                    )
                 )
-            )
-    print(translation_scores.to_json(found) if options.json else translation_scores.table(found))
+    finally:  # what was scored is told even if the next scan or model fails
+        if found:
+            print(translation_scores.to_json(found) if options.json else translation_scores.table(found), flush=True)
     if folder:
-        for name in names:
-            entry = models.find_model(name, options.models)
+        folder.mkdir(parents=True, exist_ok=True)
+        for entry in entries:
             translation_scores.publish(found, entry, folder / f"{entry.card.id}.safetensors")
     return 0
+
+
+def _translator(name: str, folders: Sequence[str]) -> models.ModelEntry:
+    """The model `name`, which must translate."""
+    entry = models.find_model(name, folders)
+    check_task(entry.card)
+    return entry
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -685,13 +700,18 @@ def _worker(options: argparse.Namespace) -> int:
 
 
 def _folder(path: str) -> Path:
-    """The folder `path`, made if it is missing, so that what takes long is not done for nothing."""
+    """The folder `path`, made now so that what takes long is not done for nothing, and removed again until it is needed."""
     folder = Path(path)
+    missing = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        check_folder(folder)
     except OSError as error:
         raise OutputError(f"the folder {folder} cannot be made: {error.strerror}") from error
-    check_folder(folder)
+    finally:
+        for place in missing:
+            with contextlib.suppress(OSError):
+                place.rmdir()
     return folder
 
 

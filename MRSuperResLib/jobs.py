@@ -16,8 +16,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -47,13 +47,22 @@ from .inference import (
     translate,
 )
 from .inference.options import stop_if
-from .inference.translation import CONTRASTS, MOST_SAMPLES, check_view, guess_contrast, sample_count, spelt
+from .inference.translation import (
+    CONTRASTS,
+    MOST_SAMPLES,
+    check_memory,
+    check_view,
+    guess_contrast,
+    sample_count,
+    spelt,
+)
 from .intensity import IntensityScale
 from .models import ModelEntry
 from .staging import Staging
 
 if TYPE_CHECKING:
     from .inference import Aligned
+    from .inference.translation import TranslationPlan
     from .volume import Grid, Volume
 
 __all__ = ["Cancellation", "Job", "estimate", "estimate_job", "execute", "run_job", "work"]
@@ -169,9 +178,10 @@ class Job:
             "reference_contrast",
             "target",
             "samples",
-            "super_resolve_with",
         )
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        first = _first_model(self)
+        chosen |= {"super_resolve_with": first.card.id} if first else {}
         chosen |= {"seed": self.seed} if self.task == "translate" else {}
         chosen |= {"register": self.register} if self.reference else {}
         chosen |= {"project": True} if self.project else {}
@@ -267,8 +277,9 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
             volume = _read(job.input, "input", run.warn)
             truth = _read(job.truth, "ground truth", run.warn) if job.truth else None
             reference = _read(job.reference, "reference", run.warn) if job.reference else None
-        device, precision = _device(job, entry)
         expected = estimate_job(job, volume.grid)
+        planned = _planned(run, entry, volume, expected.grid) if job.task == "translate" else None
+        device, precision = _device(job, entry)  # loads torch
         if truth is not None:
             _check_place(truth.grid, expected.grid)
         run.emit(
@@ -284,8 +295,8 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
             }
         )
         made = (
-            _translated(run, entry, volume)
-            if job.task == "translate"
+            _translated(run, entry, volume, planned)
+            if planned
             else _super_resolved(run, entry, volume, reference, expected)
         )
         if truth is not None:
@@ -386,10 +397,17 @@ def estimate_job(job: Job, grid: Grid | None = None) -> Estimate:
     wanted = {"factor": job.factor, "spacing": job.spacing, "plane": job.plane, "slice_axis": job.slice_axis}
     if job.task != "translate":
         return estimate(grid, entry, **wanted, contrast=job.contrast, device=job.device)  # type: ignore[arg-type]
-    if job.super_resolve_with:
-        first = models.find_model(job.super_resolve_with, job.model_folders)
+    first = _first_model(job)
+    if first:
         grid = estimate(grid, first, **wanted, device=job.device).grid  # type: ignore[arg-type]
-    return estimate(grid, entry, slice_axis=job.slice_axis, contrast=job.contrast, device=job.device)
+    return estimate(
+        grid,
+        entry,
+        slice_axis=job.slice_axis,
+        contrast=job.contrast,
+        device=job.device,
+        kept_samples=_kept_samples(job, entry),
+    )
 
 
 @dataclass
@@ -493,32 +511,43 @@ def _registered(run: Run, entry: ModelEntry, volume: Volume, reference: Volume) 
         )
 
 
-def _translated(run: Run, entry: ModelEntry, volume: Volume) -> Made:
+def _planned(run: Run, entry: ModelEntry, volume: Volume, grid: Grid) -> TranslationPlan:
+    """How the volume will be translated, on `grid`: refusals and warnings come before torch is loaded and any long work."""
     job = run.job
     made = plan_translation(
-        volume.grid,
+        grid,
         entry.card,
         target=job.target,
         contrast=job.contrast,
         samples=job.samples,
         slice_axis=job.slice_axis,
         name=volume.name,
-    )  # here already, so that a request that cannot be served is refused before a long super-resolution
+    )
     if job.uncertainty_map and made.samples < 2:
         raise UsageError(f"'{entry.card.id}' gives one answer only, so no uncertainty map: leave it out")
-    if job.super_resolve_with:
+    for code, message in made.notes:
+        run.warn(code, message)
+    check_memory(grid, _kept_samples(job, entry))
+    return made
+
+
+def _translated(run: Run, entry: ModelEntry, volume: Volume, planned: TranslationPlan) -> Made:
+    job = run.job
+    first = _first_model(job, run.warn)
+    if first:
         from .volume import check_volume
 
         volume = check_volume(volume, run.warn)
-        check_view(volume, made.slice_axis, run.warn)  # of noise, super-resolution would make something smooth
+        axis = planning.translation_axis(volume.grid, job.slice_axis)
+        check_view(volume, axis, run.warn)  # of noise, super-resolution would make something smooth
         with run.stage("super-resolving", announce=False):
             volume = super_resolve(
                 volume,
-                job.super_resolve_with,
+                first,
                 factor=job.factor,
                 spacing=job.spacing,
                 plane=job.plane,
-                options=job.options,
+                options=replace(job.options, contrast=job.contrast or guess_contrast(volume.name)),
                 progress=run.progress,
                 warn=run.warn,
                 cancel=run.cancel,
@@ -527,8 +556,8 @@ def _translated(run: Run, entry: ModelEntry, volume: Volume) -> Made:
         answer = translate(
             volume,
             entry,
-            target=made.target,
-            samples=made.samples,
+            target=planned.target,
+            samples=planned.samples,
             seed=job.seed,
             keep_samples=job.samples_folder is not None,
             options=job.options,
@@ -548,10 +577,9 @@ def _record(run: Run, entry: ModelEntry, made: Made, **how: Any) -> dict[str, An
     more: dict[str, Any] = {"registration": encode(dict(made.registration))} if made.registration is not None else {}
     if made.translation is not None:
         more["translation"] = encode(dict(made.translation))
-    if job.super_resolve_with:
-        more["super_resolved_with"] = provenance.model_record(
-            models.find_model(job.super_resolve_with, job.model_folders)
-        )
+    first = _first_model(job)
+    if first:
+        more["super_resolved_with"] = provenance.model_record(first)
     timings = {**run.timings, "total": time.monotonic() - run.started}
     grid = made.result.grid
     return provenance.record(
@@ -591,6 +619,19 @@ def _model(job: Job, warn: Callable[[str, str], None] | None = None) -> ModelEnt
         "translate": "use 'mrsuperres translate'",
     }
     raise ModelError(f"'{card.id}' {does[card.task]}, and the task is {job.task}: {hint[card.task]}", code="wrong-task")
+
+
+def _first_model(job: Job, warn: Callable[[str, str], None] | None = None) -> ModelEntry | None:
+    """The model to apply before translating; None if the job names none."""
+    if not job.super_resolve_with:
+        return None
+    entry = models.find_model(job.super_resolve_with, job.model_folders, warn)
+    if entry.card.task != "super-resolve":
+        raise ModelError(
+            f"'{entry.card.id}' does not super-resolve without a reference: before translating, choose a model that does",
+            code="wrong-task",
+        )
+    return entry
 
 
 def _device(job: Job, entry: ModelEntry) -> tuple[str, str]:
@@ -635,8 +676,11 @@ def _places(job: Job, files: Staging, entry: ModelEntry) -> dict[str, Path]:
     """A temporary name for every file the job will make; wrong formats, folders and clashes are refused here."""
     taken = {os.path.realpath(path) for path in (job.input, job.reference, job.truth) if path}
     places: dict[str, Path] = {}
-    samples = sample_count(entry.card, job.samples) if job.samples_folder else 0
-    for name, path in _finals(job, samples).items():
+    finals = _finals(job, _kept_samples(job, entry))
+    if job.samples_folder:
+        samples = [Path(path).name for name, path in finals.items() if name.startswith("sample ")]
+        _check_samples_folder(files.folder(job.samples_folder), samples)
+    for name, path in finals.items():
         if name != "sidecar" and not path.lower().endswith(FORMATS):
             raise UsageError(f"{path}: results are written as {', '.join(FORMATS)}, not as '{Path(path).suffix}'")
         if os.path.realpath(path) in taken:
@@ -646,10 +690,25 @@ def _places(job: Job, files: Staging, entry: ModelEntry) -> dict[str, Path]:
                 f"{path}, where the record of the result goes, holds something else: give the output another name",
                 code="sidecar-taken",
             )
-        if name.startswith("sample "):
-            files.folder(Path(path).parent)
         places[name] = files.path(path)
     return places
+
+
+def _kept_samples(job: Job, entry: ModelEntry) -> int:
+    """How many samples will be written beside their mean."""
+    return sample_count(entry.card, job.samples) if job.samples_folder else 0
+
+
+def _check_samples_folder(folder: Path, names: Sequence[str]) -> None:
+    """Raise `OutputError` if samples of another job would stay in `folder` beside those called `names`."""
+    start = names[0].rpartition("01")[0]
+    left = sorted(path.name for path in folder.iterdir() if path.name.startswith(start) and path.name not in names)
+    if left:
+        raise OutputError(
+            f"{folder} holds samples that this job would not overwrite, {left[0]} for one: remove them, or choose another "
+            "folder",
+            code="samples-there",
+        )
 
 
 def _finals(job: Job, samples: int) -> dict[str, str]:

@@ -103,6 +103,8 @@ class Staging:
 
 def check_folder(folder: Path) -> None:
     """Raise `OutputError` unless files can be made in `folder`; tried, because permissions do not tell all."""
+    if folder.is_file():
+        raise OutputError(f"the output folder {folder} is a file: give a folder", code="no-folder")
     if not folder.is_dir():
         raise OutputError(f"the output folder {folder} does not exist: create it or choose another", code="no-folder")
     probe = folder / f"{PREFIX}{secrets.token_hex(4)}"

@@ -537,9 +537,11 @@ def test_evaluate_prints_what_it_scored_even_if_the_next_scan_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scans = [str(sharp(tmp_path / "one.nii.gz")), str(tmp_path / "missing.nii.gz")]
-    assert cli.main(["evaluate", *scans, *EVALUATE, "--figure", ""]) == 3
+    publish = ["--publish", str(tmp_path / "new" / "models")]
+    assert cli.main(["evaluate", *scans, *EVALUATE, "--figure", "", *publish]) == 3
     output, errors = capsys.readouterr()
     assert "mean over 1 scans" in output and "missing.nii.gz does not exist" in errors.splitlines()[-1]
+    assert not (tmp_path / "new").exists(), "nothing was published"
 
 
 def test_evaluate_without_matplotlib_scores_and_says_that_it_drew_nothing(

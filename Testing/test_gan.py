@@ -21,7 +21,7 @@ from MRSuperResLib.losses.adversarial import FAKE, REAL, judged, kl_divergence
 from MRSuperResLib.losses.perceptual import PerceptualLoss
 from MRSuperResLib.models import find_model, load_network
 from MRSuperResLib.networks.patchgan import MultiScaleDiscriminator, PatchDiscriminator
-from MRSuperResLib.networks.translation import LatentEncoder, Translator
+from MRSuperResLib.networks.translation import LatentEncoder, Translator, mixed
 from MRSuperResLib.training import gan
 from MRSuperResLib.training.contrasts import ContrastPairs, DisturbanceSpec
 from MRSuperResLib.training.data import AugmentationSpec, DataSpec, DegradationSpec, SourceSpec
@@ -131,6 +131,19 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_translator_takes_any_size_and_keeps_it(size: tuple[int, int]) -> None:
     network = Translator(widths=(4, 6, 8), latent=3).eval()
     assert network(torch.rand(2, 1, *size), torch.zeros(2, 3), 0, 1).shape == (2, 1, *size)
+
+
+def test_mixing_takes_the_checkerboard_and_leaves_edges_where_they_are() -> None:
+    rows, columns = torch.meshgrid(torch.arange(12.0), torch.arange(10.0), indexing="ij")
+    board = ((rows + columns) % 2)[None, None]
+    torch.testing.assert_close(mixed(board, 0.25)[..., 1:-1, 1:-1], torch.full((1, 1, 10, 8), 0.5))
+    ramp = (3 + rows - 2 * columns)[None, None]
+    torch.testing.assert_close(mixed(ramp, 0.2)[..., 1:-1, 1:-1], ramp[..., 1:-1, 1:-1])
+    torch.manual_seed(0)
+    network, x, z = Translator(widths=(4, 6), latent=3).eval(), torch.rand(1, 1, 16, 20), torch.randn(1, 3)
+    plain = network(x, z, 0, 1)
+    network.mixing = 0.2
+    torch.testing.assert_close(network(x, z, 0, 1), mixed(plain, 0.2))
 
 
 def test_codes_and_contrasts_change_the_answer_and_nothing_else_does() -> None:
@@ -446,6 +459,17 @@ def test_pairs_show_one_place_in_two_contrasts(study: Path) -> None:
         inside = (source > 0.15) & (target > 0.15)
         assert np.corrcoef(source[inside], target[inside])[0, 1] < -0.9  # bias fields of the source only bend it
     assert seen == {(0, 1), (1, 0)}
+
+
+def test_air_is_raised_in_a_third_of_the_sources(study: Path) -> None:
+    raised = DisturbanceSpec(0.0, 0.0, 0.0, (1.0, 1.0), (1.0, 1.0), 0.0, 0.0, lift=0.08)
+    pairs = _pairs(study, raised)
+    air = []
+    for number in range(60):
+        source, target, _, _ = pairs.pair(np.random.default_rng(number))
+        air.append(source[target < 1e-6].min(initial=1.0))
+    dark = np.array([level for level in air if level < 1.0])  # crops that show air
+    assert dark.max() <= 0.08 and 0.2 < np.mean(dark > 1e-6) < 0.5
 
 
 def test_a_pair_depends_on_its_number_alone(study: Path) -> None:

@@ -512,6 +512,7 @@ def test_a_job_comes_back_equal_from_json(job: Job) -> None:
     ("changes", "error", "complaint"),
     [
         ({"output": "{out}/missing/sr.nii"}, OutputError, "does not exist: create it"),
+        ({"output": "{out}/../truth.nii.gz/sr.nii"}, OutputError, "truth.nii.gz is a file: give a folder"),
         ({"output": "{out}"}, UsageError, "results are written as"),
         ({"output": "{out}/sr.png"}, UsageError, "not as '.png'"),
         ({"output": "{out}/../DOE^JANE.nii.gz"}, UsageError, "is an input of this job"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,22 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from test_jobs import save_tiny
 from torch import Tensor, nn
 
-from MRSuperResLib import jobs, models, networks
+from MRSuperResLib import cli, jobs, models, networks
 from MRSuperResLib.errors import BadVolume, Cancelled, DeviceError, ModelError, UnsuitableVolume, UsageError
 from MRSuperResLib.inference import Options, Translation, estimate, plan_translation, planning, translate
-from MRSuperResLib.inference.translation import MOST_SAMPLES, check_view, guess_contrast
+from MRSuperResLib.inference.translation import (
+    MOST_SAMPLES,
+    Translator,
+    check_view,
+    guess_contrast,
+    scale_above_air,
+)
+from MRSuperResLib.intensity import IntensityScale
 from MRSuperResLib.jobs import Job
-from MRSuperResLib.models import ModelCard, ModelEntry, Requirements
+from MRSuperResLib.models import ModelCard, ModelEntry, Requirements, SpacingRange
 from MRSuperResLib.volume import Grid, Volume, read_volume, write_volume
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -258,7 +268,8 @@ def test_slices_are_the_acquired_ones_or_the_axial_ones_of_an_isotropic_scan(
         ({"target": "T1w"}, "same-contrast", "is T1w already.*translated to T2w, FLAIR"),
         ({"target": "t1"}, "same-contrast", "is T1w already"),
         ({"target": None}, "no-target", "makes T2w, FLAIR: say which contrast"),
-        ({"options": Options(device="cpu")}, "unknown-contrast", "say which contrast the scan is"),
+        ({"seed": -1}, "usage", "seed is -1, expected 0 or more"),
+        ({"options": Options(device="cpu")}, "no-contrast", "say which contrast the scan is"),
         (
             {"options": Options(device="cpu", contrast="bogus")},
             "unknown-contrast",
@@ -313,6 +324,14 @@ def test_the_contrast_is_taken_from_the_name_from_what_is_left_or_with_a_warning
         ("sub-01_ses-1_T1w", "T1w"),
         ("t2_tse_tra", "T2w"),
         ("Ax T2 FLAIR", "FLAIR"),
+        ("Ax T1 FLAIR", None),
+        ("sub-01_space-T1w_FLAIR", "FLAIR"),
+        ("sub-01_space-T1w_T2w", "T2w"),
+        ("AX T2* GRE", None),
+        ("sag T2*", None),
+        ("t2_star", None),
+        ("T1 map", None),
+        ("DTI_T2", None),
         ("pd_T2w", None),
         ("DOE^JANE", None),
         ("", None),
@@ -376,6 +395,29 @@ def test_air_that_was_enlarged_is_refused_as_air_is(how: str, size: int) -> None
     with pytest.raises(UnsuitableVolume, match="shows noise only") as refused:
         check_view(Volume(array, Grid(array.shape[::-1], (1.0, 1.0, 3.0))), 2)
     assert refused.value.code == "no-head"
+
+
+def test_undershoot_of_an_interpolation_does_not_raise_the_air_that_the_network_sees() -> None:
+    scan = head(size=(44, 52, 6))
+    array = scan.array.copy()
+    array[
+        :, 25:27, 20:24
+    ] = -150.0  # darker than air by more than a tenth of the range, a few voxels beside bright ones
+    made = plan_translation(scan.grid, card(), target="T2w", contrast="T1w")
+    whole, undershot = (
+        Translator(volume, entry(), made, CPU, network=Known()).answer(np.zeros(8))
+        for volume in (scan, replace(scan, array=array))
+    )  # what the network sees, on its scale
+    assert undershot.min() == 0.0  # not below, where no training image is
+    assert undershot[:, :, :3].max() < 0.01  # air
+    elsewhere = (array == scan.array) & (whole > 0.2)
+    np.testing.assert_allclose(undershot[elsewhere], whole[elsewhere], atol=0.01)
+
+
+def test_without_air_the_darkest_voxels_are_the_dark_end() -> None:
+    grid = Grid((40, 40, 5), (1.0, 1.0, 3.0))
+    array = np.random.default_rng(0).uniform(300, 700, grid.shape).astype(np.float32)
+    assert scale_above_air(Volume(array, grid), 2) == IntensityScale.of(array)
 
 
 def phantoms() -> dict[str, np.ndarray]:
@@ -473,10 +515,12 @@ def test_one_command_super_resolves_translates_and_maps_the_uncertainty(tiny: Mo
     scan = saved(head((12, 14, 3), (4.0, 4.0, 3.0)), tmp_path / "DOE_T2w.nii.gz")
     out = tmp_path / "out"
     out.mkdir()
-    assert tiny.path is not None
+    translator, first = tmp_path / "DOE_mt.safetensors", tmp_path / "DOE_sr.safetensors"
+    shutil.copy(tiny.path or "", translator)
+    shutil.copy(models.find_model("rdst-e-inplane-x4").path or "", first)
     done = shell(
-        "translate", scan, "-o", out / "t1.nii.gz", "--model", tiny.path, "--to", "T1w", "--samples", "3", "--seed", "9",
-        "--uncertainty-map", out / "u.nrrd", "--samples-folder", out / "samples", "--super-resolve", "rdst-e-inplane-x4",
+        "translate", scan, "-o", out / "t1.nii.gz", "--model", translator, "--to", "T1w", "--samples", "3", "--seed", "9",
+        "--uncertainty-map", out / "u.nrrd", "--samples-folder", out / "samples", "--super-resolve", first,
         "--device", "cpu", "--threads", "1", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -505,7 +549,10 @@ def test_one_command_super_resolves_translates_and_maps_the_uncertainty(tiny: Mo
     assert record["translation"]["source"] == "T2w" and record["translation"]["target"] == "T1w"
     assert record["translation"]["samples"] == 3 and "robust range" in record["translation"]["intensities"]
     assert record["super_resolved_with"]["id"] == "rdst-e-inplane-x4"
+    assert record["parameters"]["super_resolve_with"] == "rdst-e-inplane-x4"
     assert record["parameters"]["seed"] == 9 and "DOE" not in text
+    header = (out / "u.nrrd").read_bytes().split(b"\n\n")[0]
+    assert b"rdst-e-inplane-x4" in header and b"DOE" not in header
 
 
 @pytest.fixture
@@ -538,6 +585,76 @@ def test_a_folder_for_samples_takes_as_many_as_are_drawn_by_default(job: Job, tm
     assert result["event"] == "result", result
     assert len(list(folder.iterdir())) == len(result["outputs"]["samples"]) == 8
     assert result["provenance"]["translation"]["samples"] == 8
+
+
+def test_samples_of_an_earlier_job_are_not_left_among_the_new_ones(job: Job, tmp_path: Path) -> None:
+    """Somebody who averages what is in the folder would average two jobs."""
+    folder = tmp_path / "out" / "samples"
+    three = dataclasses.replace(job, samples=3, samples_folder=str(folder))
+    assert events_of(three)[-1]["event"] == "result"
+    event = events_of(dataclasses.replace(three, samples=2, seed=1))[-1]
+    assert (event["code"], event["exit_code"]) == ("samples-there", 5) and "t2_sample-03.nii.gz" in event["message"]
+    event = events_of(dataclasses.replace(three, output=job.output.replace(".nii.gz", ".nrrd")))[-1]
+    assert event["code"] == "samples-there", "the same names in another format"
+    assert len(list(folder.iterdir())) == 3
+    assert events_of(dataclasses.replace(three, samples=4))[-1]["event"] == "result", "all of them are overwritten"
+    other = dataclasses.replace(three, output=job.output.replace("t2.", "other."), samples=1)
+    assert events_of(other)[-1]["event"] == "result" and len(list(folder.iterdir())) == 5
+
+
+def test_kept_samples_that_would_not_fit_are_refused_before_the_super_resolution(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    combined = dataclasses.replace(job, super_resolve_with="linear", factor=2.0, plane="in-plane", samples=20)
+    kept = dataclasses.replace(combined, samples_folder=str(tmp_path / "out" / "samples"))
+    voxels = 4 * head().array.size
+    assert jobs.estimate_job(kept).memory - jobs.estimate_job(combined).memory == 20 * 4 * voxels
+    monkeypatch.setattr("MRSuperResLib.inference.translation.available_memory", lambda: 20 * 4 * voxels)
+    events = events_of(kept)
+    assert (events[-1]["event"], events[-1]["code"], events[-1]["exit_code"]) == ("error", "memory", 6)
+    assert "super-resolving" not in {event.get("stage") for event in events}
+    assert events_of(combined)[-1]["event"] == "result"
+
+
+def test_all_that_is_doubtful_is_told_before_the_super_resolution(job: Job, tmp_path: Path) -> None:
+    """Of the finer grid that is translated too; the contrast is what the scan's name tells."""
+    thick = card(spacing=SpacingRange((0.9, 1.1), (2.0, 4.0)))
+    translator = models.save_model(tmp_path / "mt.safetensors", thick, networks.build("translation", TINY).state_dict())
+    first = save_tiny(tmp_path, "trained-on-t2", contrasts=("T2w",))
+    events = events_of(dataclasses.replace(job, model=str(translator.path), super_resolve_with=str(first)))
+    assert events[-1]["event"] == "result", events[-1]
+    work = next(n for n, event in enumerate(events) if event.get("stage") == "super-resolving")
+    told = [event["message"] for event in events[:work] if event["event"] == "warning"]
+    assert "the scan's name says T1w: it is translated as such" in told
+    assert any(message.startswith("'tiny-mt': ") and "1.5 mm" in message for message in told), told
+    assert "'trained-on-t2': trained on T2w, this scan is T1w" in told
+    later = [event["code"] for event in events[work:] if event["event"] == "warning"]
+    assert later == ["uncalibrated"]
+
+
+def test_a_wrong_target_is_refused_before_torch_is_loaded(job: Job) -> None:
+    """Which takes seconds."""
+    code = (
+        "import sys; from MRSuperResLib import jobs\n"
+        "code = jobs.execute(jobs.Job.from_json(sys.argv[1]), lambda event: None, lambda: False)\n"
+        "print(code, 'torch' in sys.modules)"
+    )
+    document = dataclasses.replace(job, target="PDw", device="auto").to_json()
+    done = subprocess.run([sys.executable, "-c", code, document], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout.split() == ["2", "False"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "option"), [("scan", ["--to", "T2w"], "--contrast"), ("scan_T1w", [], "--to")]
+)
+def test_the_shell_names_the_option_that_is_missing(
+    name: str, arguments: list[str], option: str, tiny: ModelEntry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = saved(head(), tmp_path / f"{name}.nii.gz")
+    command = ["translate", str(scan), "-o", str(tmp_path / "t2.nii.gz"), "-m", str(tiny.path), *arguments]
+    assert cli.main(command) == 2
+    errors = capsys.readouterr().err
+    assert "say which contrast" in errors and errors.endswith(f"({option})\n") and errors.count("\n") == 1
 
 
 def events_of(job: Job) -> list[dict[str, Any]]:
@@ -581,6 +698,7 @@ def test_a_truth_of_other_units_and_on_another_grid_scores_alike(
         ({"target": "T1w"}, "same-contrast", 2),
         ({"super_resolve_with": "nothing"}, "unknown-model", 4),
         ({"super_resolve_with": "{model}"}, "wrong-task", 4),
+        ({"super_resolve_with": "fasr-s-inplane-x2"}, "wrong-task", 4),
         ({"samples": 0}, "usage", 2),
         ({"samples": 10_000}, "usage", 2),
         ({"contrast": "T2w"}, "same-contrast", 2),
@@ -595,4 +713,5 @@ def test_a_job_that_cannot_be_served_writes_nothing(
     }
     event = events_of(dataclasses.replace(job, **filled))[-1]
     assert (event["event"], event["code"], event["exit_code"]) == ("error", code, exit_code), event
+    assert "add" not in event["message"], "a translation has no reference that could be added"
     assert list(Path(job.output).parent.iterdir()) == []

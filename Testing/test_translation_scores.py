@@ -463,18 +463,55 @@ def test_the_command_scores_pairs_and_publishes(tiny: Path, tmp_path: Path, caps
     assert cli.main(["evaluate-translation", *paths[:3], "-m", str(tiny)]) == 2
     assert "give pairs" in capsys.readouterr().err
     assert cli.main([*command, "--lpips", str(tmp_path / "none"), "--lpips-digest", "0"]) == 7
-    assert cli.main(["evaluate-translation", *paths[:2], "-m", "linear", "--device", "cpu"]) == 4
+    assert cli.main([*command, "--seed", "-1"]) == 2
+    assert "seed is -1" in capsys.readouterr().err
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[str]:
+    """A pair in files."""
+    for volume in pair():
+        write_volume(volume, tmp_path / f"{volume.name}.nii.gz")
+    return [str(tmp_path / f"a_{contrast}.nii.gz") for contrast in ("T1w", "T2w")]
+
+
+def test_what_was_scored_is_printed_even_if_the_next_scan_fails_and_nothing_is_published(
+    tiny: Path, paths: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = str(tmp_path / "missing_T1w.nii.gz")
+    command = ["evaluate-translation", *paths, missing, paths[1], "-m", str(tiny), "--samples", "2", "--device", "cpu"]
+    assert cli.main([*command, "--slices", "4", "--publish", str(tmp_path / "new" / "models")]) == 3
+    output, errors = capsys.readouterr()
+    assert "mean over 1 scans" in output and "missing_T1w.nii.gz does not exist" in errors.splitlines()[-1]
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("models_given", "complaint"),
+    [
+        (["-m", "{tiny},nothing"], "no model is called 'nothing'"),
+        (["-m", "{tiny},linear"], "'linear' does not translate"),
+        (["-m", "{tiny}", "--regressor", "linear"], "'linear' does not translate"),
+    ],
+)
+def test_a_model_that_cannot_be_scored_is_told_before_the_scoring(
+    models_given: list[str],
+    complaint: str,
+    tiny: Path,
+    paths: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(translation_scores, "evaluate", lambda *given, **more: pytest.fail("scored for nothing"))
+    assert cli.main(["evaluate-translation", *paths, *(text.format(tiny=tiny) for text in models_given)]) == 4
+    assert complaint in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_published_to_is_told_before_the_scoring(
-    tiny: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, paths: list[str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(translation_scores, "evaluate", lambda *given, **more: pytest.fail("scored for nothing"))
     (tmp_path / "file").write_text("")
-    paths = []
-    for volume in pair():
-        paths.append(str(tmp_path / f"{volume.name}.nii.gz"))
-        write_volume(volume, paths[-1])
     command = ["evaluate-translation", *paths, "-m", str(tiny), "--publish", str(tmp_path / "file" / "models")]
     assert cli.main(command) == 5
     assert "cannot be made" in capsys.readouterr().err

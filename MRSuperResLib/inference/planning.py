@@ -148,13 +148,17 @@ def estimate(
     slice_axis: int | None = None,
     contrast: str | None = None,
     device: str = "cpu",
+    kept_samples: int = 0,
 ) -> Estimate:
-    """The grid a request would give and the memory it would take, to show before it is run; raises as `plan` does."""
+    """The grid a request would give and the memory it would take, to show before it is run; raises as `plan` does.
+
+    kept_samples: of a translation, beside the mean.
+    """
     card = model.card if isinstance(model, ModelEntry) else model
     if card.task == "translate":
         axis = translation_axis(grid, slice_axis)
         pixels = math.prod(grid.size) // grid.size[axis]
-        memory = LIBRARIES + 4 * TRANSLATION_VOLUMES * math.prod(grid.size) + int(_network_bytes(card, pixels, device))
+        memory = LIBRARIES + translation_bytes(grid, kept_samples) + int(_network_bytes(card, pixels, device))
         why = models.coverage(card, grid, contrast, None, axis)
         notes = tuple(("outside-training", f"'{card.id}': {reason}") for reason in why)
         return Estimate(grid, memory, 0, grid.size[axis], 1, notes, "in-plane", axis)
@@ -188,6 +192,11 @@ def host_bytes(made: Plan) -> int:
     guided = made.card.task == "reference-guided"
     guide = GUIDE_VOLUMES * math.prod(made.stages[-1].native.size) if guided else 0
     return 4 * (2 * math.prod(made.source.size) + before + voxels[-1] + 2 * math.prod(made.target.size) + guide)
+
+
+def translation_bytes(grid: Grid, kept_samples: int) -> int:
+    """Bytes of volumes at the busiest moment of a translation on `grid`."""
+    return 4 * math.prod(grid.size) * (TRANSLATION_VOLUMES + kept_samples)
 
 
 def check_memory(made: Plan) -> None:

@@ -31,6 +31,14 @@ STAGE = "translating"
 DEFAULT_SAMPLES = 8
 MOST_SAMPLES = 100  # the mean of so many is settled to a tenth of their spread; more is time for nothing
 CONTRASTS = ("T1w", "T2w", "FLAIR", "PDw")
+NAMED = {  # what says so in a name or a DICOM description, in lower case and with blanks between its words
+    "FLAIR": r"flair",
+    "T1w": r"\bt1w?\b|t1 ?(weighted|w|mprage|ce|gd|post)|mp ?rage|spgr|fspgr|bravo|tfe",
+    "T2w": r"\bt2w?\b|t2 ?(weighted|w|tse|fse)|haste",
+    "PDw": r"\bpdw?\b|proton",
+}
+ELSEWHERE = r"space-[a-z0-9]+|(registered|aligned)[ _-]to[ _-][a-z0-9]+"  # another scan, in whose place this one lies
+NO_IMAGE = r"t2\*|\b(star|map|dti|dwi|swi|gre)\b"  # "T1 map" is no T1w image, nor is "T2*" a T2w one
 LEAST_CONTRAST = 1e-3  # of a scan's largest value: a robust range below that is no image
 LEAST_BRIGHT = 0.005  # of the voxels brighter than a tenth of the range
 MOST_ROUGH = 0.8  # mean squared step over twice the variance: 1 for white noise, 0.5 at most across real heads
@@ -69,8 +77,7 @@ def plan_translation(
     has one answer. Raises `UsageError` for a target that is unknown or what the scan is already, for an unknown
     contrast and for numbers of samples that cannot be served; `ModelError` for a model of another task.
     """
-    if card.task != "translate":
-        raise ModelError(f"'{card.id}' does not translate: use 'mrsuperres run'", code="wrong-task")
+    check_task(card)
     notes: list[tuple[str, str]] = []
     given = contrast if contrast is not None else guess_contrast(name)
     if contrast is None and given is not None:
@@ -80,6 +87,12 @@ def plan_translation(
     axis = planning.translation_axis(grid, slice_axis)
     notes += [("outside-training", f"'{card.id}': {why}") for why in models.coverage(card, grid, None, None, axis)]
     return TranslationPlan(source, wanted, sample_count(card, samples), axis, tuple(notes))
+
+
+def check_task(card: ModelCard) -> None:
+    """Raise `ModelError` unless the model translates."""
+    if card.task != "translate":
+        raise ModelError(f"'{card.id}' does not translate: use 'mrsuperres run'", code="wrong-task")
 
 
 def translate(
@@ -125,7 +138,7 @@ def translate(
     for code, message in made.notes:
         warn(code, message)
     check_view(volume, made.slice_axis, warn)
-    _check_memory(volume, made.samples if keep_samples else 0)
+    check_memory(volume.grid, made.samples if keep_samples else 0)
     stop_if(cancel)
     translator = Translator(volume, entry, made, options, warn, cancel, network)
     clock = Clock(STAGE, made.samples * translator.slices, made.samples * volume.array.size, progress)
@@ -173,7 +186,7 @@ class Translator:
         from .runner import SliceRunner
 
         self.volume, self.axis = volume, 2 - made.slice_axis
-        self.scale = IntensityScale.of(volume.array)
+        self.scale = scale_above_air(volume, made.slice_axis)
         network = models.load_network(entry) if network is None else network
         self.bound = _bound(network, entry.card, made)
         options = options or Options()
@@ -197,7 +210,7 @@ class Translator:
         self.bound.z = torch.from_numpy(np.asarray(z, dtype=np.float32))[None].to(self.runner.device)
         chosen = [slice(None)] * 3
         chosen[self.axis] = part
-        array = np.asarray(self.scale.to_unit(self.volume.array[tuple(chosen)]), dtype=np.float32)
+        array = np.maximum(self.scale.to_unit(self.volume.array[tuple(chosen)]), 0, dtype=np.float32)
         result = np.empty_like(array)
         images, answers = np.moveaxis(array, self.axis, 0), np.moveaxis(result, self.axis, 0)
         for which, found in self.runner.run(images):
@@ -238,18 +251,22 @@ class Spread:
 
 
 def latents(card: ModelCard, count: int, seed: int) -> Iterable[np.ndarray]:
-    """`count` draws of z ~ N(0, I), (latent,) each; the n-th depends on `seed` and n alone."""
+    """`count` draws of z ~ N(0, I), (latent,) each; the n-th depends on `seed` (0 or more) and n alone."""
+    if seed < 0:
+        raise UsageError(f"seed is {seed}, expected 0 or more")
     for number in range(count):
         generator = np.random.default_rng((seed, number))
         yield generator.standard_normal(card.requirements.latent).astype(np.float32)
 
 
-def guess_contrast(name: str) -> str | None:
-    """The contrast a file's name tells ("sub-01_T1w", "t2_tse", "Ax FLAIR"); None if it tells none, or several."""
-    words = re.split(r"[^a-z0-9]+", name.lower())
-    found = {contrast for word in words for contrast in CONTRASTS if word in (contrast.lower(), contrast.lower()[:-1])}
-    if "flair" in words:  # a FLAIR is T2-weighted, and often called so too
-        return "FLAIR"
+def guess_contrast(text: str) -> str | None:
+    """The contrast that a file's name or a DICOM description tells ("sub-01_T1w", "Ax FLAIR"); None if none, or several."""
+    words = re.sub(r"[^a-z0-9*]+", " ", re.sub(ELSEWHERE, "", text.lower()))
+    if re.search(NO_IMAGE, words):
+        return None
+    found = {contrast for contrast, pattern in NAMED.items() if re.search(pattern, words)}
+    if "FLAIR" in found:  # most are T2-weighted, and often called so too
+        found.discard("T2w")
     return found.pop() if len(found) == 1 else None
 
 
@@ -268,7 +285,7 @@ def check_view(volume: Volume, slice_axis: int, warn: Warn = log_warning) -> Non
     inside = np.clip(unit, 0.0, 1.0)
     everywhere = np.ones(inside.shape, dtype=bool)
     border, middle = _border_and_middle(inside)
-    no_air = border > max(0.1, ALIKE * middle)
+    no_air = _no_air(border, middle)
     far = max(1, min(inside.shape[1:]) // FAR)
     if _roughness(inside, everywhere) > MOST_ROUGH or (no_air and _roughness(inside, everywhere, far) > MOST_ROUGH):
         raise _no_head(volume, "it shows noise only")
@@ -288,6 +305,22 @@ def check_view(volume: Volume, slice_axis: int, warn: Warn = log_warning) -> Non
             "doubtful-view",
             "what the scan shows is evenly bright, as in a phantom: if it is not a head, its translation means nothing",
         )
+
+
+def scale_above_air(volume: Volume, slice_axis: int) -> IntensityScale:
+    """The scale of a scan, with the air around the head as its dark end where there is air.
+
+    The darkest voxels of a scan that was interpolated lie below its air, beside bright edges. The networks know no such scans.
+    """
+    scale = IntensityScale.of(volume.array)
+    unit = np.moveaxis(scale.to_unit(volume.array), 2 - slice_axis, 0)
+    air, middle = _border_and_middle(np.clip(unit, 0.0, 1.0))
+    return scale if _no_air(air, middle) else replace(scale, low=scale.low + air * (scale.high - scale.low))
+
+
+def _no_air(border: float, middle: float) -> bool:
+    """Whether slices with these medians of their borders and middles have no air around what they show."""
+    return border > max(0.1, ALIKE * middle)
 
 
 def _roughness(stack: np.ndarray, where: np.ndarray, lag: int = 1) -> float:
@@ -354,7 +387,7 @@ def _source(card: ModelCard, contrast: str | None, target: str, notes: list[tupl
         return known[0]
     if len(known) > 1:
         raise UsageError(
-            f"'{card.id}' translates {', '.join(known)}: say which contrast the scan is", code="unknown-contrast"
+            f"'{card.id}' translates {', '.join(known)}: say which contrast the scan is", code="no-contrast"
         )
     notes.append(("contrast-guessed", f"the scan's contrast is not known: it is translated as {known[0]}"))
     return known[0]
@@ -391,9 +424,9 @@ def _uncertainty_scale(entry: ModelEntry, made: TranslationPlan, warn: Warn) -> 
     return 1.0 if scale is None else scale
 
 
-def _check_memory(volume: Volume, kept: int) -> None:
+def check_memory(grid: Grid, kept_samples: int) -> None:
     """Raise `DeviceError` when the volumes alone would not fit in this machine's memory."""
-    needed, there = 4 * volume.array.size * (planning.TRANSLATION_VOLUMES + kept), available_memory()
+    needed, there = planning.translation_bytes(grid, kept_samples), available_memory()
     if there is not None and needed > there:
         raise DeviceError(
             f"the volumes need {readable_bytes(needed)} of memory, {readable_bytes(there)} are free: ask for fewer "

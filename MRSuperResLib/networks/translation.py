@@ -8,7 +8,8 @@ the features before a convolution, as BicycleGAN does, is away from the borders 
 convolution's answer, which is what is done. The source and target contrasts enter the same way, so one generator serves all
 directions and what it learns of anatomy from one direction serves the others. There is no normalisation over the image: each slice
 would be normalised by itself, and the slices of a volume would not fit together. The generator works at half resolution
-(pixels unshuffled to channels and back), four times cheaper and lossless.
+(pixels unshuffled to channels and back), four times cheaper and lossless; the four pixels that come back from one place are then
+mixed with their neighbours, or samples would show a checkerboard of two pixels (`mixing`).
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ class ConditionedBlock(nn.Module):
 class Translator(nn.Module):
     """G(A, z) of section 2.3: (B, 1, H, W), z (B, latent), source, target -> (B, 1, H, W), any H and W.
 
-    widths: channels at 1/2, 1/4, 1/8, ... of the resolution. contrasts: names, whose indices source and target are. Images are on
-    the networks' scale of their own contrast.
+    widths: channels at 1/2, 1/4, 1/8, ... of the resolution. contrasts: names, whose indices source and target are. mixing: the
+    part of either neighbour in a pixel of the answer, along rows and along columns; 1/4 would leave nothing of a checkerboard and
+    of the finest detail. Images are on the networks' scale of their own contrast.
     """
 
     def __init__(
@@ -78,9 +80,11 @@ class Translator(nn.Module):
         widths: Sequence[int] = (48, 96, 160, 256),
         latent: int = LATENT,
         contrasts: Sequence[str] = CONTRASTS,
+        mixing: float = 0.0,
     ) -> None:
         super().__init__()
         self.contrasts, self.latent, self.factors = tuple(contrasts), latent, (1, 1)
+        self.mixing = mixing
         self.multiple = 2 ** len(widths)
         self.condition = Condition(latent, len(self.contrasts))
         size = self.condition.size
@@ -113,7 +117,16 @@ class Translator(nn.Module):
             features = functional.interpolate(features, scale_factor=2.0, mode="nearest")
             features = block(torch.cat((features, skips.pop()), 1), condition)
         answer = functional.pixel_shuffle(self.tail(features), 2)
+        if self.mixing:
+            answer = mixed(answer, self.mixing)
         return answer[..., :height, :width]
+
+
+def mixed(x: Tensor, part: float) -> Tensor:
+    """(B, C, H, W) with `part` of either neighbour in each pixel, along columns and along rows; float32."""
+    x = functional.pad(x.float(), (1, 1, 1, 1), mode="replicate")
+    x = x[..., 1:-1] + part * (x[..., :-2] - 2 * x[..., 1:-1] + x[..., 2:])
+    return x[..., 1:-1, :] + part * (x[..., :-2, :] - 2 * x[..., 1:-1, :] + x[..., 2:, :])
 
 
 class LatentEncoder(nn.Module):

@@ -23,6 +23,7 @@ from .guided import PairDrawer, moved
 from .pack import Entry, Pack
 from .synthesis import synthesise_contrasts
 
+LIFTED = 1 / 3  # of the sources
 ContrastPair = tuple[Tensor, Tensor, int, int]  # source, target (1, p, p), and the indices of their contrasts
 
 
@@ -32,7 +33,8 @@ class DisturbanceSpec:
 
     gain: of the source, because the bright end of the scale depends on what else is in view (fat, vessels, a stripped skull).
     target_gamma: of the target alone, the acquisition settings that the latent code is to encode. noise: largest standard deviation
-    added to the source, Rician. soft: probability of a source with less resolution, blurred by up to 1.5 pixels.
+    added to the source, Rician. soft: probability of a source with less resolution, blurred by up to 1.5 pixels. lift: how far air
+    is raised above the darkest voxels at most, as noise and the undershoot of an interpolation do; for a third of the sources.
     """
 
     misaligned: float = 0.5
@@ -42,6 +44,7 @@ class DisturbanceSpec:
     target_gamma: tuple[float, float] = (0.85, 1.2)
     noise: float = 0.03
     soft: float = 0.2
+    lift: float = 0.0
 
 
 class ContrastPairs(IterableDataset[ContrastPair]):
@@ -82,6 +85,7 @@ class ContrastPairs(IterableDataset[ContrastPair]):
         wanted = int(np.ceil(side * zoom))
         images, names = self._drawn((wanted, wanted), rng)
         if zoom != 1.0:
+            images = [ndimage.gaussian_filter(image, max(0.0, zoom - 1) / 2) for image in images]  # against aliasing
             images = [ndimage.zoom(i, side / wanted, order=1, mode="reflect", grid_mode=True) for i in images]
         if augmentation.flip:
             up, left = rng.choice((-1, 1), 2)
@@ -132,4 +136,7 @@ class ContrastPairs(IterableDataset[ContrastPair]):
         source = np.maximum(source, 0.0) ** rng.uniform(*self.spec.augmentation.gamma)
         if rng.random() < 0.5:
             source = add_rician_noise(source, rng.uniform(0, plan.noise), rng)
+        if rng.random() < LIFTED:
+            lift = rng.uniform(0, plan.lift)
+            source = lift + (1 - lift) * source
         return source, np.maximum(target, 0.0) ** rng.uniform(*plan.target_gamma)
