@@ -29,15 +29,19 @@ if (_CHECKOUT / "MRSuperResLib" / "__init__.py").is_file() and str(_CHECKOUT) no
     sys.path.insert(0, str(_CHECKOUT))
 
 from MRSuperResSupport import compare, scene  # noqa: E402
-from MRSuperResSupport.logic import MRSuperResLogic, RunRequest, refinedSpacing  # noqa: E402
+from MRSuperResSupport.logic import MAPS, MRSuperResLogic, RunRequest, refinedSpacing  # noqa: E402
 
 from MRSuperResLib.errors import MRSuperResError  # noqa: E402
 
 __all__ = ["MRSuperRes", "MRSuperResLogic", "MRSuperResParameterNode", "MRSuperResTest", "MRSuperResWidget"]
 
-# Node references of the parameter node to what the last run made, which the comparison shows.
-RESULT_ROLE, MAP_ROLE, SAMPLE_ROLE = "MRSuperRes.result", "MRSuperRes.map", "MRSuperRes.sample"
-OUTPUTS = ("outputVolume", "errorMap", "consistencyMap", "uncertaintyMap")
+RESULT_ROLE = "MRSuperRes.result"  # node reference of the parameter node to the last result, which the comparison shows
+OUTPUTS = ("outputVolume", *MAPS)
+INPUT_EVENTS = (
+    vtk.vtkCommand.ModifiedEvent,
+    vtkMRMLScalarVolumeNode.ImageDataModifiedEvent,
+    vtkMRMLScalarVolumeNode.TransformModifiedEvent,
+)
 LEAST_OVERLAP = 0.5  # share of the scan a reference should cover
 
 
@@ -169,13 +173,13 @@ class MRSuperResParameterNode:
     """Everything the panel remembers; saved and restored with the scene.
 
     offerAll: also models that were not made for the scan, after a warning. spacing: mm along the axes the task refines.
-    guessedFor: ID of the volume whose contrast was guessed. metrics: JSON.
-    madeFor: what the outputs now chosen were made for, see `_subject`; "" if a run made none of them.
+    guessedFor: the volume whose contrast was guessed. metrics: JSON. madeFrom, madeFor: the input that the outputs now chosen
+    were made from, and how, see `_subject`; "" if a run made none of them.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
     contrast: Contrast = Contrast.UNKNOWN
-    guessedFor: str = ""
+    guessedFor: vtkMRMLScalarVolumeNode
     task: Task = Task.THROUGH_PLANE
     model: str = ""
     offerAll: bool = False
@@ -186,6 +190,7 @@ class MRSuperResParameterNode:
     register: bool = True
     target: str = ""
     samples: Annotated[int, WithinRange(1, 100)] = 5
+    keepSamples: bool = True
     seed: Annotated[int, WithinRange(0, 999999)] = 0
     firstModel: str = ""
     truthVolume: vtkMRMLScalarVolumeNode
@@ -200,6 +205,7 @@ class MRSuperResParameterNode:
     precision: Precision = Precision.AUTO
     project: bool = False
     metrics: str = ""
+    madeFrom: vtkMRMLScalarVolumeNode
     madeFor: str = ""
 
 
@@ -216,6 +222,8 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._firstModels = []
         self._targets = []
         self._collections = []  # what holds several volumes
+        self._resultMaps = []  # that the comparison can show
+        self._watched = None  # the volume whose changes are observed
         self._refreshing = False
         self._starting = False  # installing may let the user press Apply once more
         self._overlaid = False  # the reference lies over the slice views, to show the overlap
@@ -266,6 +274,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def exit(self):
         """The user opened another module."""
         self.ui.flickerButton.checked = False
+        self._watch(None)
 
     def onReload(self):
         """Reload the panel and what it is made of, not only this file."""
@@ -300,7 +309,23 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onNodeRemoved(self, caller=None, event=None):
         if self._parameterNode is None or slicer.mrmlScene.IsClosing():
             return
+        slider = self.ui.sampleSlider
+        shown, count = slider.value, slider.maximum
         self._refresh()
+        if shown > 0 and slider.maximum < count:  # perhaps it was the one in the views
+            slider.value = 0.0
+            self._onSample(0.0)
+
+    def _watch(self, volume):
+        """Follow the voxels and the place of `volume`, and of no other; None: of none."""
+        if volume is self._watched:
+            return
+        for event in INPUT_EVENTS:
+            if self._watched is not None:
+                self.removeObserver(self._watched, event, self._refresh)
+            if volume is not None:
+                self.addObserver(volume, event, self._refresh)
+        self._watched = volume
 
     def initializeParameterNode(self):
         """Use the scene's parameter node; take the first volume as input if none is chosen."""
@@ -330,6 +355,8 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             )
             self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._refresh)
             self._refresh()
+        else:
+            self._watch(None)
 
     def _dress(self):
         """What a .ui file cannot say."""
@@ -363,6 +390,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.restoreLayoutButton.clicked.connect(self.onRestoreLayoutButton)
         ui.blendSlider.valueChanged.connect(self._onBlend)
         ui.flickerButton.toggled.connect(self._onFlickerButton)
+        ui.mapSelector.currentIndexChanged.connect(self._onMap)
         ui.sampleSlider.valueChanged.connect(self._onSample)
         ui.manyButton.clicked.connect(self.onManyButton)
         ui.manyCollapsibleButton.contentsCollapsed.connect(self._onManyCollapsed)
@@ -385,11 +413,11 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         self._refreshing = True
         try:
+            self._watch(self._live(self._parameterNode.inputVolume) if self.parent.isEntered else None)
             self._guessContrast()
-            self._leaveResults()
             self._showRows()
-            self._fillModels()
-            self._fillTranslation()
+            self._showHidden(self._fillModels() + self._fillTranslation())
+            self._leaveResults()  # what is chosen is settled now
             estimate, problem = self._estimate()
             self._showEstimate(estimate)
             self._showWarnings()
@@ -402,38 +430,40 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _guessContrast(self):
         parameters = self._parameterNode
         volume = self._live(parameters.inputVolume)
-        identity = volume.GetID() if volume else ""
-        if identity == parameters.guessedFor:
+        if volume is parameters.guessedFor:
             return
-        parameters.guessedFor = identity
+        parameters.guessedFor = volume
         if volume is None:
             return
         guess = self.logic.guessContrast(volume)
         parameters.contrast = next((c for c in Contrast if c.value == guess), Contrast.UNKNOWN)
 
     def _subject(self):
-        """Input, task and model: a result of one is not overwritten by that of another."""
+        """What else than the input makes a result what its name says it is."""
         parameters = self._parameterNode
-        volume = self._live(parameters.inputVolume)
-        return " ".join((volume.GetID() if volume else "-", parameters.task.name, parameters.model))
+        choices = [parameters.task.name, parameters.model]
+        if parameters.task is Task.TRANSLATE:
+            choices += [parameters.contrast.name, parameters.target, parameters.firstModel]
+        if parameters.task is not Task.TRANSLATE or parameters.firstModel:
+            choices += [parameters.sizeMode.name, parameters.factor, parameters.spacing]
+        return " ".join(map(str, choices))
 
     def _leaveResults(self):
-        """Once input, task or model are others, the next results get volumes of their own again."""
+        """Once input or subject are others, the next results get volumes of their own, and overwrite none."""
         parameters = self._parameterNode
-        if not parameters.madeFor or parameters.madeFor == self._subject():
+        sameInput = self._live(parameters.inputVolume) is parameters.madeFrom
+        if not parameters.madeFor or (sameInput and parameters.madeFor == self._subject()):
             return
-        sameInput = parameters.madeFor.split()[0] == self._subject().split()[0]
         parameters.madeFor = ""
         for name in OUTPUTS:
             setattr(parameters, name, None)
         if not sameInput:
             parameters.metrics = ""
-            for role in (RESULT_ROLE, MAP_ROLE, SAMPLE_ROLE):
-                parameters.parameterNode.RemoveNodeReferenceIDs(role)
+            parameters.parameterNode.RemoveNodeReferenceIDs(RESULT_ROLE)
 
-    def _last(self, role):
+    def _result(self):
         """The node the last run on this input made, None if there is none any more."""
-        return self._live(self._parameterNode.parameterNode.GetNodeReference(role))
+        return self._live(self._parameterNode.parameterNode.GetNodeReference(RESULT_ROLE))
 
     def _showRows(self):
         """Only the rows that the task needs."""
@@ -453,7 +483,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                     ui.firstLabel,
                     ui.firstModelSelector,
                 )
-                + (ui.uncertaintyMapCheckBox, ui.uncertaintyMapSelector),
+                + (ui.uncertaintyMapCheckBox, ui.uncertaintyMapSelector, ui.keepSamplesCheckBox),
             ),
             (enlarges, (ui.sizeLabel, ui.sizeRow)),
             (enlarges and byFactor, (ui.factorSpinBox,)),
@@ -478,7 +508,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         return self.logic.refusal(volume) if volume else ""
 
     def _fillModels(self):
-        """Offer the models whose cards suit; say why the others are hidden."""
+        """Offer the models whose cards suit; returns lines that say why the others are hidden."""
         parameters, ui = self._parameterNode, self.ui
         offered, hidden = [], []
         volume = self._live(parameters.inputVolume)
@@ -495,10 +525,13 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         entry = self._entry()
         ui.cardLabel.text = self.logic.describe(entry) if entry else ""
         ui.cardLabel.visible = entry is not None
-        lines = [f"{entry.card.title}: {reason}." for entry, reason in hidden]
-        ui.hiddenModelsLabel.text = "\n".join([_("Not made for this scan:"), *lines])
-        for widget in (ui.hiddenModelsLabel, ui.offerAllCheckBox):
-            widget.visible = bool(hidden)
+        return _reasons(hidden)
+
+    def _showHidden(self, lines):
+        """Which models are not offered and why, and how to have them."""
+        self.ui.hiddenModelsLabel.text = "\n".join([_("Not made for this scan:"), *lines])
+        for widget in (self.ui.hiddenModelsLabel, self.ui.offerAllCheckBox):
+            widget.visible = bool(lines)
 
     @staticmethod
     def _index(entries, identity):
@@ -510,24 +543,27 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         return self._offered[number] if number >= 0 else None
 
     def _fillTranslation(self):
-        """Target contrasts of the card, and models that may enlarge the scan first."""
+        """Target contrasts of the card, and models that may enlarge the scan first; returns a line on those hidden."""
         parameters, ui = self._parameterNode, self.ui
         entry = self._entry()
         if parameters.task is not Task.TRANSLATE or entry is None:
             self._targets, self._firstModels = [], []
             _fill(ui.targetSelector, [], -1)
             _fill(ui.firstModelSelector, [], -1)
-            return
+            return []
         self._targets = [target for target in entry.card.target_contrasts if target != parameters.contrast.value]
         if parameters.target not in self._targets:
             parameters.target = self._targets[0] if self._targets else ""
         current = self._targets.index(parameters.target) if parameters.target in self._targets else -1
         _fill(ui.targetSelector, self._targets, current)
         volume = self._live(parameters.inputVolume)
-        self._firstModels = []
+        self._firstModels, hidden = [], []
         for task in (Task.IN_PLANE, Task.THROUGH_PLANE):
-            suiting = self.logic.suitable(volume, task.value, parameters.contrast.value)[0]
+            suiting, others = self.logic.suitable(volume, task.value, parameters.contrast.value)
             self._firstModels += [e for e in suiting if e not in self._firstModels]
+            hidden += [other for other in others if other not in hidden]
+        if parameters.offerAll:
+            self._firstModels += [entry for entry, _reason in hidden]
         if self._index(self._firstModels, parameters.firstModel) < 0:
             parameters.firstModel = ""
         titles = [_("No"), *(entry.card.title for entry in self._firstModels)]
@@ -535,8 +571,16 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for widget in (ui.samplesSpinBox, ui.seedSpinBox):
             widget.enabled = self._draws()
         several = self._draws() and parameters.samples > 1
-        ui.uncertaintyMapCheckBox.enabled = several
+        ui.uncertaintyMapCheckBox.enabled = ui.keepSamplesCheckBox.enabled = several
         ui.uncertaintyMapSelector.enabled = several and parameters.makeUncertaintyMap
+        tip = _("A model that enlarges the scan before it is translated.")
+        ui.firstModelSelector.toolTip = tip
+        if not hidden:
+            return []
+        ui.firstModelSelector.toolTip = "\n".join([tip, _("Not made for this scan:"), *_reasons(hidden)])
+        return [
+            _("{count} models to super-resolve it first.").format(count=len(hidden))
+        ]  # their list's tooltip says why
 
     def _draws(self):
         """Whether the chosen model can give several answers."""
@@ -571,11 +615,12 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         volume, entry = self._live(parameters.inputVolume), self._entry()
         if volume is None or entry is None or self._refusal():
             return None, ""
-        model, plane = entry.card.id, self._plane()
+        more = {"plane": self._plane()}
         if parameters.task is Task.TRANSLATE:
-            model = parameters.firstModel or model
+            kept = parameters.samples if self._draws() and parameters.samples > 1 and parameters.keepSamples else 0
+            more |= {"firstModel": parameters.firstModel, "keptSamples": kept}
         try:
-            return self.logic.estimate(volume, model, plane=plane, **self._size()), ""
+            return self.logic.estimate(volume, entry.card.id, **self._size(), **more), ""
         except MRSuperResError as error:
             return None, error.message
 
@@ -746,6 +791,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             truth=self._live(parameters.truthVolume),
             target=parameters.target if translates else "",
             samples=parameters.samples if self._draws() else None,
+            keepSamples=parameters.keepSamples,
             seed=parameters.seed,
             output=self._live(parameters.outputVolume),
             project=parameters.project and not translates,
@@ -802,25 +848,25 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         parameters = self._parameterNode
         with slicer.util.NodeModify(parameters.parameterNode):
             parameters.outputVolume = result.output
-            for name in ("errorMap", "consistencyMap", "uncertaintyMap"):
+            for name in MAPS:
                 node = getattr(result, name)
                 if node is not None:
                     setattr(parameters, name, node)
-                    compare.colourMap(node, signed=name == "consistencyMap")
             parameters.metrics = json.dumps(result.metrics) if result.metrics else ""
-            parameters.madeFor = self._subject()
-            shownMap = result.errorMap or result.consistencyMap or result.uncertaintyMap
+            parameters.madeFrom, parameters.madeFor = parameters.inputVolume, self._subject()
             parameters.parameterNode.SetNodeReferenceID(RESULT_ROLE, result.output.GetID())
-            parameters.parameterNode.SetNodeReferenceID(MAP_ROLE, shownMap.GetID() if shownMap else None)
-            parameters.parameterNode.RemoveNodeReferenceIDs(SAMPLE_ROLE)
-            for sample in result.samples:
-                parameters.parameterNode.AddNodeReferenceID(SAMPLE_ROLE, sample.GetID())
-        self._say(_("Done in {seconds:.0f} s: {name}").format(seconds=result.seconds, name=result.output.GetName()))
         self.ui.sampleSlider.value = 0.0
         if self._compare.isShown:
             self.onCompareButton()
         else:
             self._present(result.output)
+        text = _("Done in {seconds:.0f} s: {name}").format(seconds=result.seconds, name=result.output.GetName())
+        if result.warnings:
+            text += "\n" + _("Warning: {message}").format(message=result.warnings[0])
+            self.ui.logCollapsibleButton.collapsed = False
+        if len(result.warnings) > 1:
+            text += " " + _("({count} more in the log)").format(count=len(result.warnings) - 1)
+        self._say(text)
 
     def _present(self, node):
         """Show `node` in the slice views, without the reference that may lie over them."""
@@ -845,17 +891,21 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _samples(self):
         """The samples of the last translation that still are in the scene."""
-        node = self._parameterNode.parameterNode
-        count = node.GetNumberOfNodeReferences(SAMPLE_ROLE)
-        return [s for s in (self._live(node.GetNthNodeReference(SAMPLE_ROLE, n)) for n in range(count)) if s]
+        result = self._result()
+        return scene.attached(result, "sample") if result is not None else []
+
+    def _shownMap(self):
+        """The map chosen to be compared, None if there is none."""
+        number = self.ui.mapSelector.currentIndex
+        return self._resultMaps[number] if 0 <= number < len(self._resultMaps) else None
 
     def _showCompare(self):
         ui, parameters = self.ui, self._parameterNode
-        volume, result = self._live(parameters.inputVolume), self._last(RESULT_ROLE)
+        volume, result = self._live(parameters.inputVolume), self._result()
         ready = volume is not None and result is not None
         ui.compareButton.enabled = ready
         ui.compareButton.toolTip = (
-            _("Input, result and error map in linked views with the same window, zoom and cross-hair.")
+            _("Input, result and map in linked views with the same window, zoom and cross-hair.")
             if ready
             else _("There is no result to compare yet.")
         )
@@ -867,16 +917,22 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for widget in (ui.sampleLabel, ui.sampleRow):
             widget.visible = bool(samples)
         ui.sampleSlider.maximum = float(len(samples))
+        self._resultMaps = [node for name in MAPS for node in scene.attached(result, name)] if ready else []
+        current = min(max(0, ui.mapSelector.currentIndex), len(self._resultMaps) - 1)
+        _fill(ui.mapSelector, [node.GetName() for node in self._resultMaps], current)
+        for widget in (ui.mapLabel, ui.mapSelector):
+            widget.visible = len(self._resultMaps) > 1
         ui.legendLabel.text = self._compare.caption if shown else ""
         ui.legendLabel.visible = shown and bool(self._compare.caption)
 
     def onCompareButton(self, checked=False):
         """Input | result (| map), side by side."""
         parameters = self._parameterNode
-        volume, result = self._live(parameters.inputVolume), self._last(RESULT_ROLE)
+        volume, result = self._live(parameters.inputVolume), self._result()
         if volume is None or result is None:
             return
-        self._compare.show(volume, result, self._last(MAP_ROLE), through=self._plane() == "through-plane")
+        self.ui.sampleSlider.value = 0.0
+        self._compare.show(volume, result, self._shownMap(), through=self._plane() == "through-plane")
         self._compare.setBlend(self.ui.blendSlider.value)
         self._refresh()
 
@@ -899,12 +955,17 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onFlicker(self):
         self._compare.swap()
 
+    def _onMap(self, _entry=None):
+        if not self._refreshing and self._compare.isShown and self._shownMap() is not None:
+            self._compare.showMap(self._shownMap())
+            self._refresh()
+
     def _onSample(self, value):
         """Show the mean (0) or a sample (1 and up)."""
         if self._parameterNode is None or self._refreshing:
             return
         samples, number = self._samples(), round(value)
-        node = samples[number - 1] if 1 <= number <= len(samples) else self._last(RESULT_ROLE)
+        node = samples[number - 1] if 1 <= number <= len(samples) else self._result()
         if node is None:
             return
         if self._compare.isShown:
@@ -943,8 +1004,13 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _onFirstModel(self, _entry=None):
         number = self.ui.firstModelSelector.currentIndex
-        if not self._refreshing and self._parameterNode is not None and number >= 0:
-            self._parameterNode.firstModel = self._firstModels[number - 1].card.id if number > 0 else ""
+        if self._refreshing or self._parameterNode is None or number < 0:
+            return
+        card = self._firstModels[number - 1].card if number > 0 else None
+        with slicer.util.NodeModify(self._parameterNode.parameterNode):
+            self._parameterNode.firstModel = card.id if card else ""
+            if card and card.factor:
+                self._parameterNode.factor = float(card.factor)
 
     def _onTarget(self, _entry=None):
         number = self.ui.targetSelector.currentIndex
@@ -998,13 +1064,14 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         }
         if translates:
             options |= {
-                "contrast": parameters.contrast.value,
+                "otherContrast": parameters.contrast.value,
                 "target": parameters.target,
                 "samples": parameters.samples if self._draws() else None,
                 "seed": parameters.seed,
                 "superResolveWith": parameters.firstModel or None,
             }
-        return options
+        made = {name: True for name, (_node, wanted) in self._maps().items() if wanted and name != "errorMap"}
+        return options | made
 
     def onManyButton(self, checked=False):
         """Run the model over all volumes of the chosen item."""
@@ -1013,7 +1080,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         parameters, holder = self._parameterNode, self._collections[number][2]
         options = self._manyOptions()
-        asked = {name: options[name] for name in ("factor", "spacing", "plane")}
+        asked = {name: options[name] for name in ("factor", "spacing", "plane", "otherContrast") if name in options}
         try:
             warnings = self.logic.warningsOfMany(
                 holder, parameters.model, firstModel=options.get("superResolveWith") or "", **asked
@@ -1068,7 +1135,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for result in results:
             state = result.error.message if result.error else _("was there already") if result.skipped else _("done")
             self._onLog("; ".join([f"{result.name}: {state}", *result.warnings]))
-        self.ui.logCollapsibleButton.collapsed = not failed
+        self.ui.logCollapsibleButton.collapsed = not failed and not any(result.warnings for result in results)
         made = [result.output for result in results if result.error is None and hasattr(result.output, "IsA")]
         made = [node for node in made if self._live(node) is not None and node.IsA("vtkMRMLVolumeNode")]
         if made and not self._compare.isShown:  # its views are slice views too
@@ -1092,6 +1159,11 @@ def _fill(combo, labels, current):
         combo.currentIndex = current
     finally:
         combo.blockSignals(blocked)
+
+
+def _reasons(hidden):
+    """A line for each (model, why it is not offered)."""
+    return [f"{entry.card.title}: {reason}." for entry, reason in hidden]
 
 
 def _preferred(entries):
@@ -1122,7 +1194,9 @@ def _progressText(stage, done, total, secondsLeft):
         "writing": _("Writing"),
     }
     text = names.get(stage, str(stage))
-    if stage in ("super-resolving", "translating") and total > 1:
+    if stage == "translating" and total > 1:  # counts the slices of all samples
+        text = _("{stage}: {share:.0%}").format(stage=text, share=done / total)
+    elif stage == "super-resolving" and total > 1:
         text = _("{stage}: {done} of {total} slices").format(stage=text, done=done, total=total)
     if secondsLeft is not None and done < total:
         minutes, seconds = divmod(round(secondsLeft), 60)

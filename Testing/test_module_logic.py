@@ -167,35 +167,36 @@ def test_chosen_nodes_are_filled_and_maps_and_scores_come_back(logic: Any) -> No
 
 
 def test_a_translation_brings_its_samples_and_their_spread_into_the_scene(logic: Any) -> None:
-    from MRSuperResSupport.logic import RunRequest, wait
+    from MRSuperResSupport import scene as scenes
 
     node = volume("T1w scan", AXES["oblique"], size=(48, 40, 4))
-    request = RunRequest(
-        node, "mtsr-mt-s", task="translate", contrast="T1w", target="T2w", samples=2, seed=3, uncertaintyMap=True
-    )
-    run = logic.start(request)
-    wait(run)
-    assert run.error is None, run.error
-    result = run.result
-    samples = np.array([slicer.util.arrayFromVolume(sample) for sample in result.samples])
+    result = logic.translate(node, "mtsr-mt-s", "T2", samples=2, seed=3, uncertaintyMap=True)
+    assert result.GetName() == "T1w scan as T2w (mtsr-mt-s)" and logic.guessContrast(result) == "T2w"
+    (uncertainty,), drawn = scenes.attached(result, "uncertaintyMap"), scenes.attached(result, "sample")
+    display = uncertainty.GetDisplayNode()
+    assert (display.GetColorNodeID(), display.GetWindowLevelMin()) == (scenes.SEQUENTIAL, 0)
+    samples = np.array([slicer.util.arrayFromVolume(sample) for sample in drawn])
     assert len(samples) == 2
-    mean, spread = (slicer.util.arrayFromVolume(made) for made in (result.output, result.uncertaintyMap))
+    mean, spread = (slicer.util.arrayFromVolume(made) for made in (result, uncertainty))
     np.testing.assert_allclose(mean, samples.mean(0), atol=1e-2 * np.ptp(samples))
     scale = logic.model("mtsr-mt-s").card.requirements.uncertainty_scale
     np.testing.assert_allclose(spread, scale * samples.std(0, ddof=1), atol=1e-2 * spread.max())
-    for made in (result.output, result.uncertaintyMap, *result.samples):
+    for made in (result, uncertainty, *drawn):
         np.testing.assert_allclose(world_corners(made), world_corners(node), atol=1e-4)
 
 
 def test_many_translations_to_different_contrasts_lie_side_by_side(logic: Any, tmp_path: Path) -> None:
     node = volume("T1w scan", AXES["oblique"], size=(48, 40, 4))
-    for target in ("T2w", "FLAIR"):
-        (made,) = logic.superResolveMany([node], "mtsr-mt-s", tmp_path, target=target, samples=2)
-        assert made.error is None and not made.skipped, made.error
+    for options in ({"target": "T2"}, {"target": "FLAIR"}, {"target": "T2w", "uncertaintyMap": True}):
+        (made,) = logic.superResolveMany([node], "mtsr-mt-s", tmp_path, samples=2, **options)
+        assert made.error is None and not made.skipped, "a map that is missing is made"
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".json") == [
         "T1w_scan_as_FLAIR_(mtsr-mt-s).nrrd",
         "T1w_scan_as_T2w_(mtsr-mt-s).nrrd",
+        "T1w_scan_as_T2w_(mtsr-mt-s)_uncertainty.nrrd",
     ]
+    (again,) = logic.superResolveMany([volume("T2w scan")], "mtsr-mt-s", target="T2w", otherContrast="T1w")
+    assert "T2w already" in again.error.message
 
 
 def test_unsuitable_nodes_are_refused_with_the_reason(logic: Any) -> None:
@@ -450,11 +451,24 @@ def test_size_memory_and_overlap_are_known_before_running(logic: Any) -> None:
     assert 0.4 < logic.overlap(node, other) < 0.6
 
 
+def test_the_memory_of_a_translation_is_that_of_its_largest_step_and_its_samples(logic: Any) -> None:
+    node, size = volume(size=(64, 60, 10)), {"factor": 4, "plane": "in-plane"}
+    first = logic.estimate(node, "rdst-e-inplane-x4", **size)
+    both = logic.estimate(node, "mtsr-mt-s", **size, firstModel="rdst-e-inplane-x4")
+    assert both.grid == first.grid and both.memory >= first.memory
+    assert both.memory > logic.estimate(node, "mtsr-mt-s").memory
+    kept = logic.estimate(node, "mtsr-mt-s", **size, firstModel="rdst-e-inplane-x4", keptSamples=10**4)
+    voxels = 10**4 * int(np.prod(first.grid.size))
+    assert 4 * voxels < kept.memory <= both.memory + 4 * voxels
+
+
 @pytest.mark.parametrize(
     ("name", "contrast"),
     [
         ("sub-01_T1w", "T1w"), ("Ax T2 FSE", "T2w"), ("t2_flair_3d", "FLAIR"), ("MPRAGE sag", "T1w"), ("3: T1 post", "T1w"),
         ("PD TSE", "PDw"), ("proton density", "PDw"), ("localizer", ""), ("ep2d_bold", ""), ("MRBrainTumor1", ""),
+        ("sub-01_T2w_space-T1w", "T2w"), ("sub-01_space-T1w_T2w", "T2w"), ("T2 registered to T1", "T2w"),
+        ("t2 space sag", "T2w"), ("T2 FLAIR", "FLAIR"), ("PD_T2", ""), ("T1 head as T2w (mtsr-mt-s)", ""),
     ],
 )  # fmt: skip
 def test_contrast_is_guessed_from_the_name(logic: Any, name: str, contrast: str) -> None:
@@ -466,7 +480,8 @@ def test_names_of_results() -> None:
 
     assert resultName("T2 thick", "rdst-e-through-x4", 4.0) == "T2 thick SR x4 (rdst-e)"
     assert resultName("scan", "rdst-e-inplane-x2", 1.5) == "scan SR x1.5 (rdst-e)"
-    assert resultName("T1", "mtsr-mt", target="T2w") == "T1 as T2w (mtsr-mt)"
+    assert resultName("T1", "mtsr-mt", target="T2") == "T1 as T2w (mtsr-mt)"
+    assert resultName("T1", "mtsr-mt", 4.0, "T2w", "rdst-e-inplane-x4") == "T1 SR x4 (rdst-e) as T2w (mtsr-mt)"
 
 
 def test_nothing_is_installed_for_interpolation_and_missing_parts_are_explained(

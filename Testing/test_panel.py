@@ -30,6 +30,7 @@ UNBOUND = {  # lists whose entries depend on the scan, which Slicer cannot bind,
     "modelSelector",
     "targetSelector",
     "firstModelSelector",
+    "mapSelector",
     "manySelector",
     "manyFolderEdit",
     "blendSlider",
@@ -148,7 +149,7 @@ def test_every_choice_is_kept_with_the_scene(module: Any) -> None:
     assert set(widgets) - set(bound.values()) == UNBOUND - {"manyFolderEdit"}
     fields = set(module.MRSuperResParameterNode.allParameters)
     assert set(bound) <= fields
-    assert fields - set(bound) == {"model", "target", "firstModel", "guessedFor", "metrics", "madeFor"}
+    assert fields - set(bound) == {"model", "target", "firstModel", "guessedFor", "metrics", "madeFrom", "madeFor"}
 
 
 def test_only_widgets_that_slicer_ships_are_in_the_ui_file() -> None:
@@ -162,6 +163,10 @@ def test_the_panel_uses_only_widgets_that_exist(panel: Any) -> None:
 
     used = set(re.findall(r"\bui\.(\w+)", (application.MODULE / "MRSuperRes.py").read_text(encoding="utf-8")))
     assert not [name for name in used if not hasattr(panel.ui, name)]
+
+
+def test_the_progress_of_a_translation_does_not_count_samples_as_slices(module: Any) -> None:
+    assert module._progressText("translating", 300, 900, None) == "Translating: 33%"
 
 
 def test_loading_and_showing_the_panel_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -466,7 +471,8 @@ def test_choices_and_results_come_back_with_a_saved_scene(panel: Any, module: An
     node = chosen(panel, module, factor=3.0, seed=7, precision=module.Precision.FP32)
     parameters, result = panel._parameterNode, scan("result")
     parameters.contrast = module.Contrast.FLAIR
-    parameters.outputVolume, parameters.metrics, parameters.madeFor = result, '{"psnr": 30.0}', panel._subject()
+    parameters.outputVolume, parameters.metrics = result, '{"psnr": 30.0}'
+    parameters.madeFrom, parameters.madeFor = node, panel._subject()
     parameters.parameterNode.SetNodeReferenceID(module.RESULT_ROLE, result.GetID())
     slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
     assert slicer.mrmlScene.Commit()
@@ -476,9 +482,25 @@ def test_choices_and_results_come_back_with_a_saved_scene(panel: Any, module: An
     assert found.contrast is module.Contrast.FLAIR
     assert found.inputVolume is not node and slicer.mrmlScene.IsNodePresent(found.inputVolume)
     assert (found.inputVolume.GetName(), found.outputVolume.GetName()) == ("T2 thick", "result")
-    assert json.loads(found.metrics) == {"psnr": 30.0} and panel._last(module.RESULT_ROLE) is found.outputVolume
+    assert json.loads(found.metrics) == {"psnr": 30.0} and panel._result() is found.outputVolume
     found.inputVolume = slicer.util.getFirstNodeByClassByName("vtkMRMLScalarVolumeNode", "T1 other")
     assert got(panel.ui.inputSelector, "currentText") == "T1 other", "the lists are bound again"
+
+
+def test_a_scene_loaded_beside_others_volumes_keeps_its_choices(translating: Any, module: Any, tmp_path: Path) -> None:
+    """Its nodes get other IDs then."""
+    panel, mrml = translating, slicer.mrmlScene
+    panel._parameterNode.contrast = module.Contrast.T1W
+    applied(panel)
+    mrml.SetURL(str(tmp_path / "scene.mrml"))
+    assert mrml.Commit()
+    mrml.Clear()
+    panel._parameterNode.inputVolume = scan("FLAIR there")
+    scan("T1 there")
+    mrml.Import()
+    found = panel._parameterNode
+    assert (found.inputVolume.GetName(), found.contrast) == ("T2 thick", module.Contrast.T1W)
+    assert found.outputVolume.GetName() == "T2 thick as FLAIR (mt-test)" and len(panel._samples()) == 3
 
 
 def test_quitting_waits_for_the_worker_and_leaves_no_file(panel: Any, module: Any) -> None:
@@ -535,6 +557,18 @@ def test_the_first_input_is_one_that_the_list_shows(panel: Any) -> None:
     panel._parameterNode.inputVolume = None
     panel.initializeParameterNode()
     assert panel._parameterNode.inputVolume is node
+
+
+def test_voxels_that_come_after_the_volume_are_noticed(panel: Any) -> None:
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "T1 new")
+    panel._parameterNode.inputVolume = node
+    assert "no voxels" in tip(panel)[1]
+    slicer.util.updateVolumeFromArray(node, np.random.default_rng(0).random((10, 24, 20), np.float32))
+    assert hidden(panel.ui.refusalLabel) and "voxels of" in got(panel.ui.estimateLabel, "text")
+    node.SetSpacing(2, 2, 2)
+    assert "2 × 2 ×" in got(panel.ui.estimateLabel, "text")
+    panel.exit()
+    assert not panel.hasObserver(node, vtk.vtkCommand.ModifiedEvent, panel._refresh)
 
 
 def test_a_second_panel_after_a_reload_works(panel: Any, slicerApp: Any) -> None:
@@ -687,6 +721,7 @@ class Translates:
     """Answers a translation job at once: samples that are the input plus their number, their mean and their spread."""
 
     jobs: ClassVar[list[dict[str, Any]]] = []
+    warnings: ClassVar[list[str]] = []
 
     def start(self, job: Path, onLine: Any, onEnd: Any) -> None:
         self.job, self.onLine, self.onEnd = json.loads(Path(job).read_text()), onLine, onEnd
@@ -708,13 +743,16 @@ class Translates:
             for number in range(1, job["samples"] + 1):
                 drawn.append(str(Path(job["samples_folder"]) / f"output_sample-{number:02d}.nrrd"))
                 sitk.WriteImage(image + number, drawn[-1])
-        if job["uncertainty_map"]:
-            sitk.WriteImage(image * 0 + 1, job["uncertainty_map"])
-        outputs = {"output": job["output"], "uncertainty_map": job["uncertainty_map"], "samples": drawn}
+        maps = {name: job[name] for name in ("error_map", "uncertainty_map")}
+        for path in filter(None, maps.values()):
+            sitk.WriteImage(image * 0 + 1, path)
+        outputs = {"output": job["output"], **maps, "samples": drawn}
         answer = {"event": "result", "outputs": outputs, "metrics": {}, "provenance": {}, "seconds": 1.0}
         self.onLine(
             json.dumps({"event": "progress", "stage": "translating", "done": 1, "total": 2, "seconds_left": 3}), False
         )
+        for text in self.warnings:
+            self.onLine(json.dumps({"event": "warning", "code": "any", "message": text}), False)
         self.onLine(json.dumps(answer), False)
         self.onEnd(0)
 
@@ -729,9 +767,29 @@ def translating(panel: Any, module: Any, monkeypatch: Any) -> Any:
     monkeypatch.setattr(requirements, "ensure", lambda entry: None)
     shipped = panel.logic.models()
     monkeypatch.setattr(panel.logic, "models", lambda: [*shipped, translator(requirements=Requirements(latent=8))])
-    chosen(panel, module, task=module.Task.TRANSLATE, seed=11, samples=3)
-    put(panel.ui.targetSelector, "currentIndex", panel.ui.targetSelector.findText("FLAIR"))
+    chosen(panel, module, task=module.Task.TRANSLATE, model="mt-test", seed=11, samples=3)
+    pick(panel.ui.targetSelector, "FLAIR")
     return panel
+
+
+def pick(box: Any, text: str) -> None:
+    """Choose the entry of a list whose text has `text` in it."""
+    number = box.findText(text, application.widgets.Qt.MatchContains)
+    assert number >= 0, [box.itemText(n) for n in range(got(box, "count"))]
+    put(box, "currentIndex", number)
+
+
+def applied(panel: Any) -> Any:
+    """What a run made: the result."""
+    assert tip(panel)[0], tip(panel)
+    panel.ui.applyButton.click()
+    ended(panel)
+    return panel._parameterNode.outputVolume
+
+
+def scalars() -> list[str]:
+    """Names of the scalar volumes of the scene."""
+    return [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")]
 
 
 def test_translating_draws_samples_and_the_slider_shows_each_in_the_views(translating: Any, module: Any) -> None:
@@ -771,6 +829,102 @@ def test_one_sample_has_no_uncertainty_and_no_samples(translating: Any) -> None:
     assert panel._samples() == [] and hidden(panel.ui.sampleRow)
 
 
+def test_another_target_contrast_or_first_model_leaves_the_answer_there_is(translating: Any, module: Any) -> None:
+    panel, parameters = translating, translating._parameterNode
+    first = applied(panel)
+    pick(panel.ui.targetSelector, "T1w")
+    second = applied(panel)
+    assert first is not second and second.GetName() == "T2 thick as T1w (mt-test)"
+    assert applied(panel) is second, "the same once more goes to the same place"
+    pick(panel.ui.firstModelSelector, "B-spline")
+    assert parameters.outputVolume is None
+    assert applied(panel).GetName().endswith("(bspline) as T1w (mt-test)")
+    parameters.factor = 3.0
+    assert parameters.outputVolume is None
+    pick(panel.ui.firstModelSelector, "No")
+    applied(panel)
+    parameters.contrast = module.Contrast.FLAIR
+    assert parameters.outputVolume is None
+
+
+def test_a_run_into_the_same_volume_leaves_no_samples_of_the_one_before(translating: Any) -> None:
+    panel = translating
+    applied(panel)
+    names = scalars()
+    applied(panel)
+    assert scalars() == names and len(panel._samples()) == 3
+    put(panel.ui.samplesSpinBox, "value", 1)
+    applied(panel)
+    assert scalars() == ["T2 thick", "T2 thick as FLAIR (mt-test)"], "neither samples nor their spread"
+
+
+def test_samples_are_only_kept_when_wanted(translating: Any) -> None:
+    panel = translating
+    memory = panel._estimate()[0].memory
+    put(panel.ui.keepSamplesCheckBox, "checked", False)
+    assert panel._estimate()[0].memory == memory - 3 * 4 * 20 * 24 * 10
+    applied(panel)
+    assert Translates.jobs[0]["samples_folder"] is None and Translates.jobs[0]["uncertainty_map"]
+    assert panel._samples() == [] and hidden(panel.ui.sampleRow)
+
+
+def test_a_warning_raised_while_running_is_seen(translating: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Translates, "warnings", ["the border is bright", "no air around"])
+    applied(translating)
+    done, warned = got(translating.ui.statusLabel, "text").split("\n")
+    assert done.startswith("Done in 1 s") and warned == "Warning: the border is bright (1 more in the log)"
+    assert not got(translating.ui.logCollapsibleButton, "collapsed")
+
+
+def test_each_of_many_is_translated_as_what_its_name_says_and_keeps_its_map(translating: Any, tmp_path: Path) -> None:
+    panel = translating
+    folder(panel._parameterNode.inputVolume, scan("T1 other"), scan("unnamed"))
+    select(panel, "Study (3)")
+    panel.ui.manyButton.click()
+    ended(panel)
+    assert [job["contrast"] for job in Translates.jobs] == ["T2w", "T1w", "T2w"]
+    assert scalars().count("T1 other as FLAIR (mt-test) uncertainty") == 1
+    assert not [name for name in scalars() if "sample" in name]
+    put(panel.ui.manyFolderEdit, "currentPath", str(tmp_path))
+    panel.ui.manyButton.click()
+    ended(panel)
+    assert (tmp_path / "T1_other_as_FLAIR_(mt-test)_uncertainty.nrrd").is_file()
+
+
+def test_the_maps_of_a_sequence_become_a_sequence(translating: Any) -> None:
+    panel, node = translating, translating._parameterNode.inputVolume
+    sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "T2 series")
+    for value in ("0", "1"):
+        sequence.SetDataNodeAtValue(node, value)
+    select(panel, "T2 series (2)")
+    panel.ui.manyButton.click()
+    ended(panel)
+    names = ["T2 series as FLAIR (mt-test)", "T2 series as FLAIR (mt-test) uncertainty"]
+    for name in names:
+        assert slicer.util.getFirstNodeByClassByName("vtkMRMLSequenceNode", name).GetNumberOfDataNodes() == 2
+    assert set(scalars()) == {"T2 thick", "T2 series", *names}, "what the browser plays, and no frame beside it"
+
+
+def test_a_coarse_scan_can_be_made_finer_and_translated_in_one_run(panel: Any, module: Any) -> None:
+    """With the models shipped: the translator's voxels are the first model's to make."""
+    parameters = panel._parameterNode
+    parameters.inputVolume = scan("T2 LR", (10, 64, 60), (3.2, 3.2, 3.0))
+    parameters.task = module.Task.TRANSLATE
+    assert parameters.target == "T1w" and "in-plane voxels" in got(panel.ui.warningLabel, "text")
+    pick(panel.ui.firstModelSelector, "x4")
+    assert parameters.factor == 4 and panel._warnings() == [] and tip(panel)[0]
+    assert panel.ui.firstModelSelector.findText("RDST-E, in-plane x2") < 0
+    assert "RDST-E, in-plane x2: trained on" in got(panel.ui.firstModelSelector, "toolTip")
+    assert "models to super-resolve it first" in got(panel.ui.hiddenModelsLabel, "text")
+    put(panel.ui.offerAllCheckBox, "checked", True)
+    pick(panel.ui.firstModelSelector, "RDST-E, in-plane x2")
+    assert parameters.factor == 2
+    parameters.madeFrom, parameters.madeFor = parameters.inputVolume, panel._subject()
+    parameters.outputVolume = scan("made with it")
+    put(panel.ui.offerAllCheckBox, "checked", False)
+    assert parameters.firstModel == "" and parameters.outputVolume is None
+
+
 def test_a_model_may_enlarge_the_scan_before_it_is_translated(translating: Any, module: Any) -> None:
     panel = translating
     assert hidden(panel.ui.sizeRow)
@@ -801,9 +955,9 @@ def test_compare_lays_out_linked_views_and_goes_back(panel: Any, module: Any) ->
     node = chosen(panel, module)
     result, error = scan("result", (20, 24, 20), (1, 1, 2)), scan("error")
     panel._parameterNode.parameterNode.SetNodeReferenceID(module.RESULT_ROLE, result.GetID())
-    panel._parameterNode.parameterNode.SetNodeReferenceID(module.MAP_ROLE, error.GetID())
+    module.scene.attach(result, "errorMap", [error])
     panel._refresh()
-    module.compare.colourMap(error)
+    module.scene.colourMap(error)
     layout = slicer.app.layoutManager().layoutLogic().GetLayoutNode()
     layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
     layout.AddMaximizedViewNode(slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode())
@@ -870,8 +1024,7 @@ def test_the_slider_goes_through_the_samples(panel: Any, module: Any) -> None:
     chosen(panel, module)
     mean, first, second = scan("mean"), scan("first"), scan("second")
     panel._parameterNode.parameterNode.SetNodeReferenceID(module.RESULT_ROLE, mean.GetID())
-    for node in (first, second):
-        panel._parameterNode.parameterNode.AddNodeReferenceID(module.SAMPLE_ROLE, node.GetID())
+    module.scene.attach(mean, "sample", [first, second])
     panel._refresh()
     assert not hidden(panel.ui.sampleRow)
     panel.ui.compareButton.click()
@@ -882,16 +1035,67 @@ def test_the_slider_goes_through_the_samples(panel: Any, module: Any) -> None:
     assert view.GetForegroundVolumeID() == mean.GetID()
 
 
+def test_running_again_while_comparing_keeps_the_inputs_window(translating: Any) -> None:
+    panel = translating
+    result = applied(panel)
+    panel.ui.compareButton.click()
+    display = panel._parameterNode.inputVolume.GetDisplayNode()
+    display.AutoWindowLevelOff()
+    display.SetWindowLevel(40, 20)
+    assert applied(panel) is result
+    assert (display.GetWindow(), display.GetLevel()) == (40, 20)
+    assert result.GetDisplayNode().GetWindow() == 40
+    panel.ui.restoreLayoutButton.click()
+
+
+def test_the_slider_says_which_answer_is_shown(translating: Any, module: Any) -> None:
+    panel, slider = translating, translating.ui.sampleSlider
+    mean = applied(panel)
+    red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+    put(slider, "value", 3.0)
+    slicer.mrmlScene.RemoveNode(panel._samples()[2])
+    assert (got(slider, "value"), red.GetBackgroundVolumeID()) == (0, mean.GetID())
+    panel.ui.compareButton.click()
+    put(slider, "value", 2.0)
+    panel.ui.compareButton.click()
+    view = module.compare.compositeNode(module.compare.VIEWS[1])
+    assert (got(slider, "value"), view.GetForegroundVolumeID()) == (0, mean.GetID())
+    put(slider, "value", 2.0)
+    applied(panel)
+    assert got(slider, "value") == 0 and got(panel.ui.statusLabel, "text").startswith("Done in")
+    panel.ui.restoreLayoutButton.click()
+
+
+def test_each_of_several_maps_can_be_compared(translating: Any, module: Any) -> None:
+    panel, parameters = translating, translating._parameterNode
+    applied(panel)
+    assert hidden(panel.ui.mapSelector), "one map leaves no choice"
+    parameters.truthVolume = scan("FLAIR truth")
+    applied(panel)
+    panel.ui.compareButton.click()
+    assert not hidden(panel.ui.mapSelector) and not hidden(panel.ui.mapLabel)
+    view = module.compare.compositeNode(module.compare.VIEWS[2])
+    assert view.GetBackgroundVolumeID() == parameters.errorMap.GetID()
+    assert "deviation" not in got(panel.ui.legendLabel, "text")
+    pick(panel.ui.mapSelector, "uncertainty")
+    assert view.GetBackgroundVolumeID() == parameters.uncertaintyMap.GetID()
+    assert "uncertainty: black is zero" in got(panel.ui.legendLabel, "text")
+    assert "One standard deviation, in the input's units." in got(panel.ui.legendLabel, "text")
+    panel.ui.compareButton.click()
+    assert view.GetBackgroundVolumeID() == parameters.uncertaintyMap.GetID(), "the choice stays"
+    panel.ui.restoreLayoutButton.click()
+
+
 def test_maps_get_slicers_own_colours_with_zero_where_it_belongs(module: Any) -> None:
     """Inferno and the diverging blue to red are Slicer's tables whose equal steps look equally large."""
-    compare, node = module.compare, scan("error")
-    assert slicer.mrmlScene.GetNodeByID(compare.colourTable(False)).GetName() == "Inferno"
-    assert slicer.mrmlScene.GetNodeByID(compare.colourTable(True)).GetName() == "DivergingBlueRed"
-    compare.colourMap(node)
+    scene, node = module.scene, scan("error")
+    assert slicer.mrmlScene.GetNodeByID(scene.colourTable(False)).GetName() == "Inferno"
+    assert slicer.mrmlScene.GetNodeByID(scene.colourTable(True)).GetName() == "DivergingBlueRed"
+    scene.colourMap(node)
     display = node.GetDisplayNode()
-    assert (display.GetColorNodeID(), display.GetWindowLevelMin()) == (compare.SEQUENTIAL, 0)
-    compare.colourMap(node, signed=True)
-    assert display.GetColorNodeID() == compare.DIVERGING
+    assert (display.GetColorNodeID(), display.GetWindowLevelMin()) == (scene.SEQUENTIAL, 0)
+    scene.colourMap(node, signed=True)
+    assert display.GetColorNodeID() == scene.DIVERGING
     assert display.GetWindowLevelMin() == -display.GetWindowLevelMax() != 0
 
 

@@ -1,13 +1,13 @@
-"""Input and result side by side: linked views, one window and level, blending, and maps with honest colours.
+"""Input and result side by side: linked views, one window and level, blending, and what a map's colours mean.
 
 Everything here changes only what is shown; the layout and cross-hair the user had come back with `restore`.
 """
 
-import numpy as np
 import qt
 import slicer
 import vtk
 
+from . import scene
 from .words import _
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "LAYOUTS",
     "VIEWS",
     "Comparison",
-    "colourMap",
     "compositeNode",
     "registerLayouts",
     "sliceNode",
@@ -26,40 +25,6 @@ LAYOUTS = {2: 7411, 3: 7412}  # by number of views; numbers above 999 are free f
 VIEW_COLOURS = ("#4a90d9", "#3aa76d", "#b8860b")
 VIEW_GROUP = 741  # only views of one group follow each other
 FLICKER_MILLISECONDS = 600
-MAP_PERCENTILE = 99.5  # a few wild voxels must not wash the map out
-SEQUENTIAL = "vtkMRMLColorTableNodeFileInferno.txt"  # black over violet and orange to pale yellow, even in lightness
-DIVERGING = "vtkMRMLColorTableNodeFileDivergingBlueRed.txt"  # blue over white to red
-GREY = "vtkMRMLColorTableNodeGrey"  # where an application has no others
-
-
-# Colours
-
-
-def colourTable(signed):
-    """ID of the colours for signed or for positive maps: tables of Slicer's own in which equal steps look equally large."""
-    for identity in (DIVERGING if signed else SEQUENTIAL, GREY):
-        if slicer.mrmlScene.GetNodeByID(identity) is not None:
-            return identity
-    return None
-
-
-def colourRange(values, signed):
-    """(lowest, highest) of a map's colours: zero at the bottom, or in the middle of a signed map."""
-    finite = np.abs(values[np.isfinite(values)])
-    top = float(np.percentile(finite, MAP_PERCENTILE)) if finite.size else 0.0
-    top = top or (float(finite.max()) if finite.size else 0.0) or 1.0
-    return (-top if signed else 0.0), top
-
-
-def colourMap(node, signed=False):
-    """Show the map `node` in colours whose steps are equally visible, with zero where it belongs."""
-    node.CreateDefaultDisplayNodes()
-    display = node.GetDisplayNode()
-    low, high = colourRange(slicer.util.arrayFromVolume(node), signed)
-    display.SetAndObserveColorNodeID(colourTable(signed))
-    display.AutoWindowLevelOff()
-    display.SetWindowLevelMinMax(low, high)
-    display.SetInterpolate(False)
 
 
 def _legend(node):
@@ -72,7 +37,7 @@ def _legend(node):
         slicer.mrmlScene.RemoveNode(old)
     legend = logic.AddDefaultColorLegendDisplayNode(node)
     legend.SetTitleText("")  # the view says what it shows
-    legend.SetLabelFormat("%.3g")
+    legend.SetLabelFormat("%.4g")
     legend.GetLabelTextProperty().SetFontSize(14)
     legend.SetNumberOfLabels(5)
     legend.SetVisibility(True)
@@ -190,16 +155,23 @@ class Comparison:
             compositeNode(name).SetHotLinkedControl(True)
         _setLayers(VIEWS[0], low)
         _setLayers(VIEWS[1], low, result)
+        self.caption = ""
         if shownMap is not None:
-            _setLayers(VIEWS[2], shownMap)
-            _legend(shownMap)
-        self.caption = _caption(shownMap)
+            self.showMap(shownMap)
         _align(views, low, _orientation(low, through))
         self._linkWindows(low, result)
         if crosshair:
             crosshair.SetCrosshairRAS(_centre(low))
             crosshair.SetCrosshairMode(crosshair.ShowBasic)
             crosshair.SetCrosshairBehavior(crosshair.OffsetJumpSlice)
+
+    def showMap(self, node):
+        """Show the map `node` in the third view, if a comparison has been laid out that has one."""
+        if self._result is None or _sliceWidget(VIEWS[2]) is None:
+            return
+        _setLayers(VIEWS[2], node)
+        _legend(node)
+        self.caption = _caption(node, node in scene.attached(self._result, "uncertaintyMap"))
 
     def showResult(self, node):
         """Show `node`, e.g. a sample, in place of the result."""
@@ -237,10 +209,13 @@ class Comparison:
         if self.isShown:
             self.restore()
         self._unlink()
-        self.caption = ""
+        self._result, self.caption = None, ""
 
     def _linkWindows(self, first, second):
-        """Give both volumes the window and level of `first`, now and whenever either changes."""
+        """Give both volumes the window and level of `first`, now and whenever the user changes either.
+
+        New voxels change a window that is automatic: that is nobody's choice, and not passed on.
+        """
         displays = []
         for node in (first, second):
             node.CreateDefaultDisplayNodes()
@@ -248,8 +223,12 @@ class Comparison:
         source, target = displays
         _copyWindow(source, target)
         for one, other in ((source, target), (target, source)):
-            tag = one.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda caller, event, o=other: _copyWindow(caller, o))
-            self._observed.append((one, tag))
+
+            def follow(caller, event, other=other):
+                if not caller.GetAutoWindowLevel():
+                    _copyWindow(caller, other)
+
+            self._observed.append((one, one.AddObserver(vtk.vtkCommand.ModifiedEvent, follow)))
 
     def _unlink(self):
         for display, tag in self._observed:
@@ -294,13 +273,15 @@ def _copyWindow(source, target):
     target.SetWindowLevel(source.GetWindow(), source.GetLevel())
 
 
-def _caption(node):
-    """What the colours of the map `node` mean, in a line."""
-    display = node.GetDisplayNode() if node is not None else None
+def _caption(node, isUncertainty):
+    """What the colours of the map `node` mean."""
+    display = node.GetDisplayNode()
     if display is None:
         return ""
     low, high = display.GetWindowLevelMin(), display.GetWindowLevelMax()
-    text = _("{name}: zero is in the middle, {low:.3g} and {high:.3g} are the ends.")
+    text = _("{name}: zero is in the middle, {low:.4g} and {high:.4g} are the ends.")
     if low == 0:
-        text = _("{name}: black is zero, the brightest colour is {high:.3g} or more.")
+        text = _("{name}: black is zero, the brightest colour is {high:.4g} or more.")
+    if isUncertainty:
+        text += " " + _("One standard deviation, in the input's units.")
     return text.format(name=node.GetName(), low=low, high=high)

@@ -9,11 +9,13 @@ What computes is a child process (see `worker`): Slicer stays responsive, and su
 
 import contextlib
 import hashlib
+import itertools
 import json
+import math
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ except ImportError:  # a script without Qt: runs are then pumped by whoever wait
     qt = None
 
 POLL_MILLISECONDS = 50
+BYTES_OF_A_VOXEL = 4  # float32
 MAPS = {"errorMap": "error_map", "consistencyMap": "consistency_map", "uncertaintyMap": "uncertainty_map"}
 MAP_NAMES = {"errorMap": "error", "consistencyMap": "consistency", "uncertaintyMap": "uncertainty"}
 TASKS = {  # what the panel calls a task -> the cards' task, and plane
@@ -55,7 +58,7 @@ class RunRequest:
     """One volume, one model, and what to make of them.
 
     input, reference, truth: volume nodes. output, errorMap, consistencyMap, uncertaintyMap: a node to fill, True to make one;
-    for a map, None not to. spacing: mm along i, j, k. samples: of a translation; all of them become nodes.
+    for a map, None not to. spacing: mm along i, j, k. samples: of a translation. keepSamples: each of them becomes a node.
     """
 
     input: Any
@@ -70,6 +73,7 @@ class RunRequest:
     truth: Any = None
     target: str = ""
     samples: int | None = None
+    keepSamples: bool = True
     seed: int = 0
     output: Any = None
     errorMap: Any = None
@@ -83,7 +87,7 @@ class RunRequest:
 
 @dataclass
 class RunResult:
-    """What a run made. metrics: against the ground truth, if there was one."""
+    """What a run made. metrics: against the ground truth, if there was one. `scene.attached` finds maps and samples again."""
 
     output: Any
     errorMap: Any = None
@@ -158,8 +162,12 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
     def _unsuitable(self, card, grid, contrast, referenceNode):
         """Why the card's model is not offered: its contrasts, and the voxels it was made for."""
         reasons = models.coverage(card, grid, contrast or None) if grid is not None else []
-        if card.task == "translate" and not [target for target in card.target_contrasts if target != contrast]:
-            reasons.append(f"makes {', '.join(card.target_contrasts)} only, which this scan is")
+        if card.task == "translate":
+            if grid is not None:  # another model may make the voxels finer first: `warnings` tells of them
+                voxels = models.coverage(card, grid)
+                reasons = [reason for reason in reasons if reason not in voxels]
+            if not [target for target in card.target_contrasts if target != contrast]:
+                reasons.append(f"makes {', '.join(card.target_contrasts)} only, which this scan is")
         return reasons + self._unlikeReference(card, referenceNode)
 
     def _unlikeReference(self, card, referenceNode):
@@ -210,10 +218,20 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         lines.append(_("Licence {licence}.").format(licence=card.licence))
         return "\n".join(lines)
 
-    def estimate(self, node, modelId, *, factor=None, spacing=None, plane=None):
-        """The grid a run would make and the memory it needs. Raises `MRSuperResError` if it cannot be."""
+    def estimate(self, node, modelId, *, factor=None, spacing=None, plane=None, firstModel="", keptSamples=0):
+        """The grid a run would make and the memory it needs. Raises `MRSuperResError` if it cannot be.
+
+        firstModel: super-resolves before a translation; factor, spacing and plane are then its own.
+        """
         grid = scene.volumeOf(node).grid if scene.refusal(node) else scene.gridOf(node)
-        return estimate_grid(grid, self.model(modelId), factor=factor, spacing=spacing, plane=plane)
+        size = {"factor": factor, "spacing": spacing, "plane": plane}
+        if not firstModel:
+            made, before = estimate_grid(grid, self.model(modelId), **size), 0
+        else:
+            first = estimate_grid(grid, self.model(firstModel), **size)
+            made, before = estimate_grid(first.grid, self.model(modelId)), first.memory
+        samples = BYTES_OF_A_VOXEL * math.prod(made.grid.size) * keptSamples
+        return replace(made, memory=max(before, made.memory + samples))
 
     def warnings(
         self, node, modelId, contrast="", *, factor=None, spacing=None, referenceNode=None, firstModel="", plane=None
@@ -227,11 +245,13 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         if not firstModel:
             return models.coverage(card, grid, contrast or None, factors) + self._unlikeReference(card, referenceNode)
         first = self.model(firstModel)
-        finer = estimate_grid(grid, first, factor=factor, spacing=spacing, plane=plane).grid
+        finer = self.estimate(node, firstModel, factor=factor, spacing=spacing, plane=plane).grid
         found = models.coverage(first.card, grid, contrast or None, factors)
         return found + [reason for reason in models.coverage(card, finer, contrast or None) if reason not in found]
 
-    def warningsOfMany(self, items, modelId, contrast="", *, factor=None, spacing=None, plane=None, firstModel=""):
+    def warningsOfMany(
+        self, items, modelId, contrast="", *, otherContrast="", factor=None, spacing=None, plane=None, firstModel=""
+    ):
         """What the model's card does not cover about `items` (see `superResolveMany`), one line each that has something.
 
         Files are not read for it, and of a sequence only the first frame counts.
@@ -243,7 +263,7 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
             node = item.source if item.sequence is None else item.sequence[0].GetNthDataNode(0)
             if scene.refusal(node):  # told when its turn comes
                 continue
-            kept = contrast or scene.guessContrast(node)
+            kept = contrast or scene.guessContrast(node) or otherContrast
             size = {"factor": factor, "spacing": refinedSpacing(node, plane, spacing) if spacing else None}
             found = self.warnings(node, modelId, kept, **size, firstModel=firstModel, plane=plane)
             if found:
@@ -282,7 +302,13 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         return self._waited(RunRequest(input=node, model=model, **options)).output
 
     def translate(self, node, model, target, samples=None, seed=0, **options):
-        """Translate `node` to the contrast `target` and return the new volume node: the mean of `samples` answers."""
+        """Translate `node` to the contrast `target` and return the new volume node: the mean of `samples` answers.
+
+        The scan's contrast is guessed unless given. Further options as the fields of `RunRequest`, such as
+        `uncertaintyMap=True`. The map and the samples come with the result: `scene.attached(result, "uncertaintyMap")` and
+        `scene.attached(result, "sample")` list them, and `start` gives all in one `RunResult`.
+        """
+        options.setdefault("contrast", scene.guessContrast(node))
         request = RunRequest(
             input=node, model=model, task="translate", target=target, samples=samples, seed=seed, **options
         )
@@ -298,15 +324,25 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
     # Many volumes
 
     def superResolveMany(
-        self, items, model, outputFolder=None, onProgress=None, onFinished=None, blocking=True, resume=True, **options
+        self,
+        items,
+        model,
+        outputFolder=None,
+        onProgress=None,
+        onFinished=None,
+        blocking=True,
+        resume=True,
+        otherContrast="",
+        **options,
     ):
         """Super-resolve many volumes one after another, going on after a bad one.
 
         items: volume nodes, sequence nodes, files, or subject-hierarchy items (numbers; all volumes below). outputFolder: write
-        results there as NRRD with a sidecar each, instead of making nodes. resume: leave out what the folder holds already,
-        made from the same voxels by the same model with the same options. The contrast of each volume is guessed unless
-        given. spacing: mm along the axes that `plane` refines. onProgress(done, total, what). Blocking, returns the list of
-        `ManyResult`; else the `ManyRun`, and `onFinished(results)` is called at the end.
+        results there as NRRD with a sidecar each, and maps beside them, instead of making nodes. resume: leave out what the
+        folder holds already, made from the same voxels by the same model with the same options. The contrast of each volume is
+        guessed unless given; otherContrast: of those whose names do not tell. spacing: mm along the axes that `plane` refines.
+        Samples of a translation become nodes with `keepSamples` only. onProgress(done, total, what). Blocking, returns the
+        list of `ManyResult`; else the `ManyRun`, and `onFinished(results)` is called at the end.
         """
         entry = self.model(model)
         requirements.ensure(entry)
@@ -317,7 +353,9 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
                 outputFolder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise OutputError(f"the folder {outputFolder} cannot be made: {error.strerror}") from error
-        run = ManyRun(self, _expanded(items), model, outputFolder, resume, onProgress, onFinished, options)
+        run = ManyRun(
+            self, _expanded(items), model, outputFolder, resume, onProgress, onFinished, otherContrast, options
+        )
         run.begin()
         if not blocking:
             return run
@@ -447,24 +485,42 @@ class Run:
         loaded = scene.load(outputs["output"])
         before = scene.gridOf(source).spacing
         factor = max(old / new for old, new in zip(before, loaded[1].spacing, strict=True))
-        name = scene.resultName(source.GetName(), request.model, factor, request.target)
+        name = scene.resultName(source.GetName(), request.model, factor, request.target, request.superResolveWith)
         with _batch():
+            former = self._former()
             result.output = self._node(request.output, name, loaded, source, provenance, like=not request.target)
             for attribute, key in MAPS.items():
                 if outputs.get(key):
                     mapName = f"{name} {MAP_NAMES[attribute]}"
-                    place = getattr(request, attribute)
+                    place = self._place(getattr(request, attribute), former[attribute])
                     made = self._node(place, mapName, scene.load(outputs[key]), source, provenance, like=False)
+                    scene.colourMap(made, signed=attribute == "consistencyMap")
                     setattr(result, attribute, made)
+                scene.attach(result.output, attribute, filter(None, [getattr(result, attribute)]))
             for number, path in enumerate(outputs.get("samples") or [], start=1):
-                made = self._node(True, f"{name} sample {number}", scene.load(path), source, provenance, like=False)
+                place = self._place(True, former["sample"])
+                made = self._node(place, f"{name} sample {number}", scene.load(path), source, provenance, like=False)
                 scene.show(made, result.output)  # one window for all: they differ by what they show
                 result.samples.append(made)
+            scene.attach(result.output, "sample", result.samples)
+            for node in itertools.chain(*former.values()):
+                slicer.mrmlScene.RemoveNode(node)
         return result
 
+    def _former(self):
+        """By role, the samples and maps that came with what the output holds until now, but for those this run is given."""
+        request, roles = self.request, ("sample", *MAPS)
+        given = [getattr(request, role) for role in ("input", "reference", "truth", *MAPS)]
+        known = {role: scene.attached(request.output, role) if _isLive(request.output) else [] for role in roles}
+        return {role: [node for node in nodes if node not in given] for role, nodes in known.items()}
+
+    @staticmethod
+    def _place(wanted, former):
+        """The node asked for, else one of the `former`, which it takes out of there, else True for a new one."""
+        return wanted if _isLive(wanted) or not former else former.pop(0)
+
     def _node(self, wanted, name, loaded, source, provenance, like):
-        chosen = wanted not in (None, True) and slicer.mrmlScene.IsNodePresent(wanted)
-        node = wanted if chosen else scene.create(name)
+        node = wanted if _isLive(wanted) else scene.create(name)
         scene.fill(node, *loaded)
         scene.show(node, source if like else None)
         scene.placeBeside(node, source)
@@ -477,17 +533,19 @@ class Run:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
         if self._outputFile is not None and self.error is not None:  # a worker ended by force leaves half a file
-            for leftover in self._outputFile.parent.glob(f"*{STAGED}*-{self._outputFile.stem}.*"):
-                leftover.unlink(missing_ok=True)
+            for file in (self._outputFile, *(_mapFile(self._outputFile, name) for name in MAPS)):
+                for leftover in file.parent.glob(f"*{STAGED}*-{file.stem}.*"):
+                    leftover.unlink(missing_ok=True)
 
 
 class ManyRun:
     """Many runs, one after another."""
 
-    def __init__(self, logic, items, model, folder, resume, onProgress, onFinished, options):
+    def __init__(self, logic, items, model, folder, resume, onProgress, onFinished, otherContrast, options):
         self.results, self.error, self.isRunning = [], None, False
         self._logic, self._items, self._model, self._folder, self._resume = logic, items, model, folder, resume
-        self._onProgress, self._onFinished, self._options = onProgress, onFinished, options
+        self._onProgress, self._onFinished, self._otherContrast = onProgress, onFinished, otherContrast
+        self._options = {"keepSamples": False, **options}
         self._current, self._cancelled, self._sequences, self._taken = None, False, {}, set()
 
     def begin(self):
@@ -529,7 +587,7 @@ class ManyRun:
         if not self.isRunning:
             return
         self.isRunning = False
-        for source, made in self._sequences.items():
+        for (source, _what), made in self._sequences.items():
             scene.playAlong(made, slicer.mrmlScene.GetNodeByID(source))
         self._tell("")
         if self._onFinished is not None:
@@ -542,7 +600,10 @@ class ManyRun:
     def _begun(self, item):
         """Start `item` and return True, or settle it at once and return False."""
         node = item.node()
-        options = {**self._options, "contrast": self._options.get("contrast") or scene.guessContrast(node)}
+        contrast = self._options.get("contrast") or scene.guessContrast(node) or self._otherContrast
+        options = {**self._options, "contrast": contrast}
+        if item.sequence is not None:  # whose frames cannot hold them
+            options["keepSamples"] = False
         if isinstance(options.get("spacing"), (int, float)) and not scene.refusal(node):
             options["spacing"] = refinedSpacing(node, options.get("plane"), options["spacing"])
         request = RunRequest(input=node, model=self._model, **options)
@@ -562,6 +623,9 @@ class ManyRun:
             self._current = None
             output = None if run.error else run.result.output
             if output is not None and item.sequence is not None and self._folder is None:
+                for name, what in MAP_NAMES.items():
+                    if getattr(run.result, name) is not None:
+                        self._intoSequence(item, getattr(run.result, name), what)
                 output = self._intoSequence(item, output)
             item.release()
             seconds = time.monotonic() - started
@@ -587,18 +651,21 @@ class ManyRun:
         return unique
 
     def _named(self, name):
-        return scene.resultName(name, self._model, target=self._options.get("target") or "")
+        options = self._options
+        return scene.resultName(
+            name, self._model, target=options.get("target") or "", firstModel=options.get("superResolveWith") or ""
+        )
 
-    def _intoSequence(self, item, node):
-        """Move a frame's result into the sequence of results, which has the source's index."""
+    def _intoSequence(self, item, node, what=""):
+        """Move a frame's result, or its map `what`, into the sequence of those, which has the source's index."""
         source, index = item.sequence
-        made = self._sequences.get(source.GetID())
+        made = self._sequences.get((source.GetID(), what))
         if made is None:
-            name = self._named(source.GetName())
+            name = f"{self._named(source.GetName())} {what}".strip()
             made = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", slicer.mrmlScene.GenerateUniqueName(name))
             made.SetIndexName(source.GetIndexName())
             made.SetIndexUnit(source.GetIndexUnit())
-            self._sequences[source.GetID()] = made
+            self._sequences[source.GetID(), what] = made
             scene.placeBeside(made, source)
         made.SetDataNodeAtValue(node, source.GetNthIndexValue(index))
         slicer.mrmlScene.RemoveNode(node)
@@ -694,8 +761,10 @@ def jobOf(request, folder, outputFile=None):
     """The job of a request, whose files lie in `folder`. Raises `UsageError` for what contradicts itself."""
     files = {"input": folder / "input.nrrd", "output": outputFile or folder / "output.nrrd"}
     files |= {role: folder / f"{role}.nrrd" for role in ("reference", "truth") if getattr(request, role)}
-    files |= {key: folder / f"{key}.nrrd" for name, key in MAPS.items() if getattr(request, name)}
-    if request.samples and request.samples > 1 and outputFile is None:  # beside a file only the mean is wanted
+    for name, key in MAPS.items():
+        if getattr(request, name):
+            files[key] = _mapFile(outputFile, name) if outputFile else folder / f"{key}.nrrd"
+    if request.keepSamples and request.samples and request.samples > 1 and outputFile is None:  # nodes, never files
         files["samples_folder"] = folder / "samples"
     return Job.from_json(
         {
@@ -718,10 +787,21 @@ def jobOf(request, folder, outputFile=None):
     )
 
 
+def _mapFile(outputFile, name):
+    """Where the map of that name goes beside a result in a file."""
+    return outputFile.with_name(f"{outputFile.stem}_{MAP_NAMES[name]}.nrrd")
+
+
+def _isLive(node):
+    """Whether what a request holds for an output is a node of the scene, and not None or True."""
+    return node not in (None, True) and bool(slicer.mrmlScene.IsNodePresent(node))
+
+
 def _isDone(target, request):
-    """Whether `target` was made from the same voxels, where they lie, by the same model in the same way."""
+    """Whether `target` was made from the same voxels, where they lie, by the same model in the same way, maps included."""
     sidecar = Path(sidecar_path(str(target)))
-    if not target.is_file() or not sidecar.is_file():
+    maps = [_mapFile(target, name) for name in MAPS if getattr(request, name)]
+    if not all(path.is_file() for path in (target, sidecar, *maps)):
         return False
     with tempfile.TemporaryDirectory(dir=_temporaryPath()) as folder:
         job = jobOf(request, Path(folder), target)

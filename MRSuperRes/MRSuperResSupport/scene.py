@@ -12,6 +12,7 @@ import slicer
 import vtk
 
 from MRSuperResLib.errors import BadVolume
+from MRSuperResLib.inference.translation import guess_contrast, spelt
 from MRSuperResLib.volume import Grid, Volume, check_volume, write_volume
 
 from .words import _
@@ -19,13 +20,10 @@ from .words import _
 VOLUME_CLASS = "vtkMRMLScalarVolumeNode"
 ATTRIBUTE = "MRSuperRes."
 GREY = "vtkMRMLColorTableNodeGrey"
+SEQUENTIAL = "vtkMRMLColorTableNodeFileInferno.txt"  # black over violet and orange to pale yellow, even in lightness
+DIVERGING = "vtkMRMLColorTableNodeFileDivergingBlueRed.txt"  # blue over white to red
+MAP_PERCENTILE = 99.5  # a few wild voxels must not wash the map out
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-CONTRASTS = (  # pattern in a name or description -> contrast; the first that matches
-    (r"flair", "FLAIR"),
-    (r"\bt1w?\b|t1[-_ ]?(weighted|w|mprage|ce|gd|post)|mp-?rage|spgr|fspgr|bravo|tfe", "T1w"),
-    (r"\bt2w?\b|t2[-_ ]?(weighted|w|tse|fse)|haste", "T2w"),
-    (r"\bpdw?\b|proton", "PDw"),
-)
 
 
 def refusal(node):
@@ -131,11 +129,15 @@ def create(name):
     return scene.AddNewNodeByClass(VOLUME_CLASS, scene.GenerateUniqueName(name))
 
 
-def resultName(source, modelId, factor=None, target=""):
-    """What a result is called: "T2 thick SR x4 (rdst-e)", or "T1 scan as T2w (mtsr-mt)"."""
+def resultName(source, modelId, factor=None, target="", firstModel=""):
+    """What a result is called: "T2 thick SR x4 (rdst-e)", or "T1 scan as T2w (mtsr-mt)".
+
+    After `firstModel` as if each step had been a run: "T1 scan SR x4 (rdst-e) as T2w (mtsr-mt)".
+    """
     short = re.sub(r"-(in-?plane|through(-plane)?|x\d+(\.\d+)?)(?=-|$)", "", modelId)
     if target:
-        return f"{source} as {target} ({short})"
+        source = resultName(source, firstModel, factor) if firstModel else source
+        return f"{source} as {spelt(target)} ({short})"
     return f"{source} SR" + (f" x{factor:.3g}" if factor else "") + f" ({short})"
 
 
@@ -155,6 +157,33 @@ def show(node, source=None):
     else:
         display.SetAndObserveColorNodeID(GREY)
         display.SetAutoWindowLevel(True)
+
+
+def colourTable(signed):
+    """ID of the colours for signed or for positive maps: tables of Slicer's own in which equal steps look equally large."""
+    for identity in (DIVERGING if signed else SEQUENTIAL, GREY):  # grey where an application has no others
+        if slicer.mrmlScene.GetNodeByID(identity) is not None:
+            return identity
+    return None
+
+
+def colourRange(values, signed):
+    """(lowest, highest) of a map's colours: zero at the bottom, or in the middle of a signed map."""
+    finite = np.abs(values[np.isfinite(values)])
+    top = float(np.percentile(finite, MAP_PERCENTILE)) if finite.size else 0.0
+    top = top or (float(finite.max()) if finite.size else 0.0) or 1.0
+    return (-top if signed else 0.0), top
+
+
+def colourMap(node, signed=False):
+    """Show the map `node` in colours whose steps are equally visible, with zero where it belongs."""
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    low, high = colourRange(slicer.util.arrayFromVolume(node), signed)
+    display.SetAndObserveColorNodeID(colourTable(signed))
+    display.AutoWindowLevelOff()
+    display.SetWindowLevelMinMax(low, high)
+    display.SetInterpolate(False)
 
 
 def placeBeside(node, source):
@@ -179,15 +208,31 @@ def record(node, provenance, source):
         node.SetAttribute(ATTRIBUTE + key, value if isinstance(value, str) else json.dumps(value))
 
 
+def attach(result, role, nodes):
+    """Let `result` refer to `nodes`, which were made with it: "sample", or the name of a map. Saved with the scene."""
+    result.RemoveNodeReferenceIDs(ATTRIBUTE + role)
+    for node in nodes:
+        result.AddNodeReferenceID(ATTRIBUTE + role, node.GetID())
+
+
+def attached(result, role):
+    """The nodes of that role that still are in the scene."""
+    role = ATTRIBUTE + role
+    nodes = [result.GetNthNodeReference(role, number) for number in range(result.GetNumberOfNodeReferences(role))]
+    return [node for node in nodes if node is not None]
+
+
 def guessContrast(node):
-    """T1w, T2w, FLAIR, PDw or "": from the node's name, then its DICOM series description and sequence name."""
+    """T1w, T2w, FLAIR, PDw or "": what it was translated to, else what its name or its DICOM fields tell."""
     if node is None:
         return ""
+    made = json.loads(node.GetAttribute(ATTRIBUTE + "parameters") or "{}")
+    if made.get("target"):
+        return made["target"]
     for text in (node.GetName() or "", *_dicomTexts(node)):
-        words = re.sub(r"[_\-.]+", " ", text.lower())
-        for pattern, contrast in CONTRASTS:
-            if re.search(pattern, words):
-                return contrast
+        guess = guess_contrast(text)
+        if guess:
+            return guess
     return ""
 
 
