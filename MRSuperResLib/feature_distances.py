@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .errors import ModelError
-from .losses.perceptual import read_weights
+from .models import read_weights
 
 Extractor = Callable[[Tensor], "Tensor | Sequence[Tensor]"]
 
@@ -101,7 +101,8 @@ def read_lpips(path: str | os.PathLike[str], digest: str) -> dict[str, Tensor]:
     Raises `MissingRequirement` without the file, `ModelError` if it is another one than said or lacks a weight.
     """
     path = Path(path)
-    weights = read_weights(path, digest, "LPIPS' weights there (VGG-16's and its linear ones), as safetensors", "lpips")
+    what = "LPIPS' weights there (VGG-16's and its linear ones), as safetensors"
+    weights, _digest = read_weights(path, digest, what, "lpips")
     wanted = {f"lin{n}.model.1.weight": (1, channels, 1, 1) for n, channels in enumerate(CHANNELS)}
     wanted |= {"features.0.weight": (64, 3, 3, 3), "features.28.weight": (512, 512, 3, 3)}
     wanted_names = [*wanted, *(f"features.{n}.{part}" for n in CONVOLUTIONS for part in ("weight", "bias"))]

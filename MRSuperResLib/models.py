@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .documents import BadDocument, canonical, decode, encode
-from .errors import ModelError, OutputError, UsageError
+from .errors import MissingRequirement, ModelError, OutputError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -390,6 +390,36 @@ def load_network(entry: ModelEntry, device: torch.device | str = "cpu", dtype: t
         ) from error
     network = network.to(device=device, dtype=dtype or torch.float32).eval().requires_grad_(False)
     return network.to(memory_format=torch.channels_last) if _convolutional(network) else network  # type: ignore[call-overload]
+
+
+def read_weights(path: Path, digest: str | None, what: str, code: str) -> tuple[dict[str, torch.Tensor], str]:
+    """The tensors of somebody else's weights, a local safetensors file, and its SHA-256 (hex).
+
+    digest: the SHA-256 it must have; None if any will do. what: to be put there, if it does not exist. code: ends the codes of the
+    errors. Published weights are often pickles, which can run code when they are read: the message says how to convert one.
+    Raises `MissingRequirement` without the file, `ModelError` if it is another one than said or cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    if not path.is_file():
+        raise MissingRequirement(f"{path} does not exist: put {what}", code=f"no-{code}")
+    try:
+        blob = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", code=f"bad-{code}") from error
+    found = hashlib.sha256(blob).hexdigest()
+    if digest is not None and found != digest.lower():
+        said = digest or "one, and none was given"
+        raise ModelError(f"{path.name} has the SHA-256 {found}, expected {said}", code=f"bad-{code}")
+    try:
+        return load(blob), found
+    except SafetensorError as error:
+        raise ModelError(
+            f"{path.name} is no safetensors file ({error}); convert a .pth file with "
+            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')",
+            code=f"bad-{code}",
+        ) from error
 
 
 def coverage(

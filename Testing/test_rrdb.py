@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -10,14 +9,13 @@ from types import ModuleType
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from MRSuperResLib import networks
 from MRSuperResLib.errors import ModelError
-from MRSuperResLib.networks.rrdb import RRDBNet, build, enlarged, few_channels, load_esrgan, read_esrgan
+from MRSuperResLib.networks.rrdb import RRDBNet, build, enlarged, few_channels, load_esrgan
 
 WIDTH, GROWTH, BLOCKS = 6, 3, 5
 LAYOUTS = ("first", "later", "basicsr", "basicsr parallel")
@@ -228,38 +226,6 @@ def test_weights_that_do_not_fit_are_said_and_nothing_is_taken() -> None:
         assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     with pytest.raises(ModelError, match="no block"):
         load_esrgan(small(), {"features.0.weight": torch.zeros(1)})
-
-
-def test_a_weights_file_is_read_with_its_digest(tmp_path: Path) -> None:
-    weights, path = esrgan_weights("first"), tmp_path / "ESRGAN.safetensors"
-    save_file(weights, path)
-    held, digest = read_esrgan(path)
-    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert held.keys() == weights.keys() and all(torch.equal(held[name], weights[name]) for name in weights)
-    assert read_esrgan(path, digest.upper())[1] == digest
-    with pytest.raises(ModelError, match="expected 00ff"):
-        read_esrgan(path, "00ff")
-
-
-class Trap:
-    """Runs something on its unpickling, as a malicious file would."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return Path.touch, (self.path,)  # type: ignore[return-value]
-
-
-def test_a_bad_file_is_said_and_runs_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="cannot be read"):
-        read_esrgan(tmp_path / "nonesuch.safetensors")
-    (tmp_path / "noise.safetensors").write_bytes(b"\x07" * 64)
-    torch.save({"weights": Trap(tmp_path / "sprung")}, tmp_path / "trap.pth")
-    for name in ("noise.safetensors", "trap.pth"):
-        with pytest.raises(ModelError, match=f"{name} is no safetensors file.*convert"):
-            read_esrgan(tmp_path / name)
-    assert not (tmp_path / "sprung").exists()
 
 
 def test_a_thinned_network_starts_from_the_whole_ones_weights_by_name() -> None:

@@ -6,7 +6,6 @@ caller states. Any network that turns images into one or several feature maps se
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import MissingRequirement, ModelError
+from ..errors import ModelError
+from ..models import read_weights
 
 # torchvision's features.N up to relu3_2: channels out and in of its 3x3 convolution
 VGG_CHANNELS = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128), 12: (256, 256)}
@@ -51,39 +51,14 @@ def read_vgg19(path: str | os.PathLike[str], digest: str) -> dict[str, Tensor]:
     Raises `MissingRequirement` without the file, `ModelError` if it is another one than said or holds no VGG-19.
     """
     path = Path(path)
-    weights = read_weights(
-        path, digest, "VGG-19's ImageNet weights there, as safetensors with torchvision's names", "vgg"
-    )
+    what = "VGG-19's ImageNet weights there, as safetensors with torchvision's names"
+    weights, _digest = read_weights(path, digest, what, "vgg")
     for number, (out, into) in VGG_CHANNELS.items():
         for name, shape in ((f"features.{number}.weight", (out, into, 3, 3)), (f"features.{number}.bias", (out,))):
             if name not in weights or weights[name].shape != shape:
                 there = "is not in it" if name not in weights else f"has {_sides(weights[name].shape)} values there"
                 raise ModelError(f"{path.name} holds no VGG-19: '{name}' of {_sides(shape)} {there}", code="bad-vgg")
     return weights
-
-
-def read_weights(path: Path, digest: str, what: str, code: str) -> dict[str, Tensor]:
-    """The tensors of the safetensors file `path`, whose SHA-256 (hex) must be `digest`.
-
-    what: to be put there, if it does not exist. code: ends the codes of the errors. Raises `MissingRequirement` without the file,
-    `ModelError` if it is another one than said.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    if not path.is_file():
-        raise MissingRequirement(f"{path} does not exist: put {what}", code=f"no-{code}")
-    blob = path.read_bytes()
-    found = hashlib.sha256(blob).hexdigest()
-    if found != digest.lower():
-        said = digest or "one, and none was given"
-        raise ModelError(f"{path.name} has the SHA-256 {found}, expected {said}", code=f"bad-{code}")
-    try:
-        return load(blob)
-    except SafetensorError as error:
-        raise ModelError(
-            f"{path.name} is no safetensors file ({error}): convert it first", code=f"bad-{code}"
-        ) from error
 
 
 def _sides(shape: Sequence[int]) -> str:

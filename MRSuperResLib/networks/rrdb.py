@@ -10,12 +10,9 @@ the output; `feedback` adds a share of one back-projection.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -258,30 +255,3 @@ def _named_as_ours(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif FIRST_TRUNK.fullmatch(f"{layer}.{kind}"):
             found[f"conv_body.{kind}"] = weight
     return found
-
-
-def read_esrgan(path: str | os.PathLike[str], digest: str | None = None) -> tuple[dict[str, Tensor], str]:
-    """The weights in a user's ESRGAN file (safetensors) and its SHA-256, hex.
-
-    Published files are pickles (.pth), which can run code when they are read: the message says how to convert one. digest: the
-    SHA-256 the file must have, if known. Raises `ModelError`: it cannot be read, is another file, or holds no weights.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    path = Path(path)
-    try:
-        blob = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}", code="bad-esrgan") from error
-    found = hashlib.sha256(blob).hexdigest()
-    if digest is not None and found != digest.lower():
-        raise ModelError(f"{path.name} has the SHA-256 {found}, expected {digest}", code="bad-esrgan")
-    try:
-        return load(blob), found
-    except SafetensorError as error:
-        raise ModelError(
-            f"{path.name} is no safetensors file ({error}); convert a .pth file with "
-            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'esrgan.safetensors')",
-            code="bad-esrgan",
-        ) from error

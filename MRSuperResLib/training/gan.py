@@ -24,9 +24,9 @@ from ..documents import BadDocument
 from ..errors import UsageError
 from ..losses.adversarial import FAKE, REAL, judged, kl_divergence
 from ..losses.perceptual import PerceptualLoss, read_vgg19
-from ..models import ModelEntry
+from ..models import ModelEntry, read_weights
 from ..networks.patchgan import MultiScaleDiscriminator
-from ..networks.rrdb import load_esrgan, read_esrgan
+from ..networks.rrdb import load_esrgan
 from ..networks.translation import CONTRASTS, LATENT, LatentEncoder, Translator
 from . import loop
 from .contrasts import ContrastPairs, DisturbanceSpec
@@ -378,7 +378,8 @@ def train(
     game: Game = game_of(plan, fabric, loop.held_out(run.data, run.out, report) if run.is_first else None)
     generator = game.network["generator"]
     if plan.adversarial.esrgan:
-        weights, digest = read_esrgan(plan.adversarial.esrgan, plan.adversarial.esrgan_digest or None)
+        path, wanted = Path(plan.adversarial.esrgan), plan.adversarial.esrgan_digest or None
+        weights, digest = read_weights(path, wanted, "ESRGAN's weights there, as safetensors", "esrgan")
         run.report(f"{load_esrgan(generator, weights)}, SHA-256 {digest}")  # type: ignore[arg-type]
         run.card_fields = loop.with_note(run.card_fields, f"started from ESRGAN weights, SHA-256 {digest}")
     if init:
