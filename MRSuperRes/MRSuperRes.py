@@ -189,7 +189,7 @@ class MRSuperResParameterNode:
     referenceVolume: vtkMRMLScalarVolumeNode
     register: bool = True
     target: str = ""
-    samples: Annotated[int, WithinRange(1, 100)] = 5
+    samples: Annotated[int, WithinRange(1, 100)] = 8
     keepSamples: bool = True
     seed: Annotated[int, WithinRange(0, 999999)] = 0
     firstModel: str = ""

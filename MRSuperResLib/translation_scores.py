@@ -348,11 +348,11 @@ def _answers(
     """The model's answers by name, the samples that Appendix C compares, and the voxel-wise deviation, slices first."""
     spread, drawn = Spread(), []
     sampled = entry.card.requirements.latent > 0
-    for number, z in enumerate(latents(entry.card, max(made.samples, PAPER_SAMPLES if sampled else 1), seed)):
+    for number, z in enumerate(latents(entry.card, max(made.samples, 2 * PAPER_SAMPLES - 1 if sampled else 1), seed)):
         sample = np.moveaxis(translator.answer(z, part=part), translator.axis, 0)
         if number < made.samples:
             spread.add(sample)
-        if number < PAPER_SAMPLES:
+        if number % 2 == 0 and len(drawn) < PAPER_SAMPLES:  # independent ones: the others mirror them
             drawn.append(sample)
     answers = {MEAN: spread.mean}
     if sampled:

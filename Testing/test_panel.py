@@ -307,7 +307,7 @@ def test_translation_offers_other_contrasts_samples_and_a_seed(panel: Any, modul
     assert panel._parameterNode.target == "FLAIR"
     assert not hidden(panel.ui.samplesRow) and hidden(panel.ui.sizeRow) and hidden(panel.ui.consistencyMapCheckBox)
     request = panel._request()
-    assert (request.task, request.target, request.samples, request.uncertaintyMap) == ("translate", "FLAIR", 5, True)
+    assert (request.task, request.target, request.samples, request.uncertaintyMap) == ("translate", "FLAIR", 8, True)
     assert request.factor is None and request.plane is None and request.consistencyMap is None
     panel._parameterNode.samples = 3
     assert panel._manyOptions()["samples"] == 3

@@ -27,6 +27,7 @@ from MRSuperResLib.inference.translation import (
     Translator,
     check_view,
     guess_contrast,
+    latents,
     scale_above_air,
 )
 from MRSuperResLib.intensity import IntensityScale
@@ -397,6 +398,15 @@ def test_air_that_was_enlarged_is_refused_as_air_is(how: str, size: int) -> None
     assert refused.value.code == "no-head"
 
 
+def test_samples_come_in_mirrored_pairs_that_do_not_depend_on_their_number() -> None:
+    drawn = list(latents(card(), 5, 3))
+    np.testing.assert_array_equal(drawn[1], -drawn[0])
+    np.testing.assert_array_equal(drawn[3], -drawn[2])
+    assert len({abs(float(z[0])) for z in drawn}) == 3 and 0.5 < np.std(list(latents(card(), 200, 0))) < 1.5
+    for one, other in zip(latents(card(), 9, 3), drawn, strict=False):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_undershoot_of_an_interpolation_does_not_raise_the_air_that_the_network_sees() -> None:
     scan = head(size=(44, 52, 6))
     array = scan.array.copy()
@@ -679,7 +689,7 @@ def test_a_truth_of_other_units_and_on_another_grid_scores_alike(
     monkeypatch.setattr(models, "load_network", lambda model: Known())
     made = head()
     truth = saved(dataclasses.replace(made, array=3 * made.array + 100), tmp_path / "truth.nii.gz")
-    scored = dataclasses.replace(job, truth=str(truth), error_map=str(tmp_path / "out" / "e.nii.gz"))
+    scored = dataclasses.replace(job, truth=str(truth), error_map=str(tmp_path / "out" / "e.nii.gz"), samples=3)
     result = events_of(scored)[-1]
     shift = read_volume(job.output).array - made.array  # what z = 0.1 z_0 adds, in the scan's units
     np.testing.assert_allclose(read_volume(scored.error_map or "").array, 3 * np.abs(shift), atol=0.1)

@@ -84,7 +84,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
 def scored() -> Evaluation:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "load_network", lambda entry, device="cpu": Negative())
-        return evaluate(*pair(), entry(), regressor=entry("plain", 0), samples=6, options=CPU)
+        return evaluate(*pair(), entry(), regressor=entry("plain", 0), samples=12, options=CPU)
 
 
 # what is scored
@@ -99,14 +99,14 @@ def test_a_right_translation_beats_copying_and_matching_and_a_plain_regressor_is
     assert found["mean"]["psnr"] > found["one sample"]["psnr"], "a mean of samples is nearer the truth than one of them"
     assert found["mean"]["nmse"] < found["input"]["nmse"] and found["mean"]["ssim"] > found["input"]["ssim"]
     assert (scored.scan, scored.source, scored.target) == ("a_T2w", "T1w", "T2w"), "read from the names"
-    assert scored.slices == 8 and scored.samples == 6
+    assert scored.slices == 8 and scored.samples == 12
 
 
 def test_scores_do_not_depend_on_the_units_of_either_scan(known: None, scored: Evaluation) -> None:
     source, truth = pair()
     source = dataclasses.replace(source, array=7 * source.array + 300)
     truth = dataclasses.replace(truth, array=truth.array / 20 - 4)
-    again = evaluate(source, truth, entry(), samples=6, options=CPU)
+    again = evaluate(source, truth, entry(), samples=12, options=CPU)
     for one, other in zip(again.rows, scored.rows, strict=False):
         assert one.metrics["psnr"] == pytest.approx(other.metrics["psnr"], abs=0.01), one.answer
 
@@ -381,7 +381,7 @@ def test_a_wrong_or_missing_lpips_file_is_one_line(lpips_file: tuple[Path, str],
 
 
 def test_the_table_and_the_json_tell_every_answer_and_the_pooled_calibration(known: None, scored: Evaluation) -> None:
-    second = evaluate(*pair("b", 1), entry(), regressor=entry("plain", 0), samples=6, options=CPU)
+    second = evaluate(*pair("b", 1), entry(), regressor=entry("plain", 0), samples=12, options=CPU)
     text = translation_scores.table([scored, second])
     assert "mean over 2 scans" in text and text.count("matched input") == 4 and "T1w to T2w" in text
     gains = [found.rows[0].metrics["psnr"] - found.rows[3].metrics["psnr"] for found in (scored, second)]

@@ -251,12 +251,17 @@ class Spread:
 
 
 def latents(card: ModelCard, count: int, seed: int) -> Iterable[np.ndarray]:
-    """`count` draws of z ~ N(0, I), (latent,) each; the n-th depends on `seed` (0 or more) and n alone."""
+    """`count` draws of z ~ N(0, I), (latent,) each; the n-th depends on `seed` (0 or more) and n alone.
+
+    They come in pairs, z and -z (antithetic sampling, Hammersley and Morton 1956): the mean of few answers is then nearer to the
+    mean of all, the more so where training held the mean of such pairs near the truth.
+    """
     if seed < 0:
         raise UsageError(f"seed is {seed}, expected 0 or more")
     for number in range(count):
-        generator = np.random.default_rng((seed, number))
-        yield generator.standard_normal(card.requirements.latent).astype(np.float32)
+        pair, second = divmod(number, 2)
+        z = np.random.default_rng((seed, pair)).standard_normal(card.requirements.latent).astype(np.float32)
+        yield -z if second else z
 
 
 def guess_contrast(text: str) -> str | None:
