@@ -153,7 +153,7 @@ def test_any_size_and_any_factor_per_axis() -> None:
 
 
 @pytest.mark.parametrize("factors", [(4, 4), (4, 1), (1, 4), (3, 3)])
-@pytest.mark.parametrize("rows", [5, 16, 17, 40, 67])
+@pytest.mark.parametrize("rows", [5, 40, 67, 130])
 def test_inference_by_bands_gives_the_same_as_at_once(factors: tuple[int, int], rows: int) -> None:
     torch.manual_seed(0)
     network, x = small(blocks=1, factors=factors).double(), torch.rand(2, 1, rows, 6).double()

@@ -26,7 +26,7 @@ from .rdst import upsampling_steps
 SCALING = 0.2  # of residuals, ESRGAN section 3.1
 SLOPE = 0.2  # of the leaky ReLUs
 SMALLER_INITIALISATION = 0.1  # of the dense blocks' weights, ESRGAN section 3.1 and its supplement
-BAND = 64  # rows before the last enlargement that are finished at a time
+BAND = 128  # rows before the last enlargement that are finished at a time
 
 # Key layouts of public ESRGAN files: as first published, its later code, BasicSR and Real-ESRGAN.
 DENSE = re.compile(r"(?:model\.1\.sub|RRDB_trunk|body)\.(\d+)\.(?:RDB|rdb)([123])\.conv([1-5])(?:\.0)?\.(weight|bias)")
@@ -170,7 +170,7 @@ def enlarged(x: Tensor, factors: tuple[int, int], convolution: nn.Conv2d) -> Ten
 def few_channels(x: Tensor, convolution: nn.Conv2d) -> Tensor:
     """`convolution` (3x3) of `x`, fast where it answers few channels: one product for each tap, then shifted and added."""
     weight = convolution.weight.flip(2, 3).flatten(2).transpose(1, 2)  # (D, 9, C), as `fold` counts
-    taps = weight.flatten(0, 1) @ x.flatten(2)  # (B, D*9, H*W)
+    taps = functional.conv2d(x, weight.flatten(0, 1)[..., None, None]).flatten(2)  # (B, D*9, H*W)
     taps = taps.to(torch.promote_types(taps.dtype, torch.float32))  # nine are added
     answer = functional.fold(taps, x.shape[-2:], 3, padding=1)
     return answer if convolution.bias is None else answer + convolution.bias[:, None, None]
