@@ -346,7 +346,8 @@ def _answers(
     translator: Translator, entry: ModelEntry, made: TranslationPlan, seed: int, part: slice
 ) -> tuple[dict[str, np.ndarray], list[np.ndarray], np.ndarray]:
     """The model's answers by name, the samples that Appendix C compares, and the voxel-wise deviation, slices first."""
-    spread, drawn = Spread(), []
+    drawn: list[np.ndarray] = []
+    spread = Spread()
     sampled = entry.card.requirements.latent > 0
     for number, z in enumerate(latents(entry.card, max(made.samples, 2 * PAPER_SAMPLES - 1 if sampled else 1), seed)):
         sample = np.moveaxis(translator.answer(z, part=part), translator.axis, 0)
