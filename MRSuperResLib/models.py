@@ -434,9 +434,7 @@ def coverage(
     contrast: of the scan, None if not known. factors: the enlargement asked for, one number or one per axis.
     slice_axis: 0..2, None for the one that the model would take.
     """
-    reasons = []
-    if contrast and "any" not in card.contrasts and contrast not in card.contrasts:
-        reasons.append(f"trained on {_listed(card.contrasts)}, this scan is {contrast}")
+    reasons = contrast_coverage(card, contrast)
     plane = "in-plane" if card.task == "translate" else card.plane
     axis = grid.slice_axis_for(plane) if slice_axis is None else slice_axis
     if card.spacing is not None:
@@ -451,6 +449,13 @@ def coverage(
     if smallest < card.requirements.smallest:
         reasons.append(f"needs at least {card.requirements.smallest} voxels a side, this scan has {smallest}")
     return reasons
+
+
+def contrast_coverage(card: ModelCard, contrast: str | None) -> list[str]:
+    """The reasons of `coverage` that a scan's contrast gives, whatever its voxels."""
+    if contrast and "any" not in card.contrasts and contrast not in card.contrasts:
+        return [f"trained on {_listed(card.contrasts)}, this scan is {contrast}"]
+    return []
 
 
 def reference_coverage(card: ModelCard, contrast: str | None, reference_contrast: str | None) -> list[str]:

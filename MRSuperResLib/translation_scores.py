@@ -350,10 +350,13 @@ def _answers(
     spread = Spread()
     sampled = entry.card.requirements.latent > 0
     for number, z in enumerate(latents(entry.card, max(made.samples, 2 * PAPER_SAMPLES - 1 if sampled else 1), seed)):
+        independent = number % 2 == 0 and len(drawn) < PAPER_SAMPLES  # the others mirror them
+        if number >= made.samples and not independent:
+            continue
         sample = np.moveaxis(translator.answer(z, part=part), translator.axis, 0)
         if number < made.samples:
             spread.add(sample)
-        if number % 2 == 0 and len(drawn) < PAPER_SAMPLES:  # independent ones: the others mirror them
+        if independent:
             drawn.append(sample)
     answers = {MEAN: spread.mean}
     if sampled:

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import math
 import shutil
 import tempfile
 import time
@@ -41,7 +40,6 @@ except ImportError:  # a script without Qt: runs are then pumped by whoever wait
     qt = None
 
 POLL_MILLISECONDS = 50
-BYTES_OF_A_VOXEL = 4  # float32
 MAPS = {"errorMap": "error_map", "consistencyMap": "consistency_map", "uncertaintyMap": "uncertainty_map"}
 MAP_NAMES = {"errorMap": "error", "consistencyMap": "consistency", "uncertaintyMap": "uncertainty"}
 TASKS = {  # what the panel calls a task -> the cards' task, and plane
@@ -161,13 +159,14 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
 
     def _unsuitable(self, card, grid, contrast, referenceNode):
         """Why the card's model is not offered: its contrasts, and the voxels it was made for."""
-        reasons = models.coverage(card, grid, contrast or None) if grid is not None else []
-        if card.task == "translate":
-            if grid is not None:  # another model may make the voxels finer first: `warnings` tells of them
-                voxels = models.coverage(card, grid)
-                reasons = [reason for reason in reasons if reason not in voxels]
-            if not [target for target in card.target_contrasts if target != contrast]:
-                reasons.append(f"makes {', '.join(card.target_contrasts)} only, which this scan is")
+        if grid is None:
+            reasons = []
+        elif card.task == "translate":  # another model may make the voxels finer first: `warnings` tells of them
+            reasons = models.contrast_coverage(card, contrast or None)
+        else:
+            reasons = models.coverage(card, grid, contrast or None)
+        if card.task == "translate" and not [target for target in card.target_contrasts if target != contrast]:
+            reasons.append(f"makes {', '.join(card.target_contrasts)} only, which this scan is")
         return reasons + self._unlikeReference(card, referenceNode)
 
     def _unlikeReference(self, card, referenceNode):
@@ -226,12 +225,10 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         grid = scene.volumeOf(node).grid if scene.refusal(node) else scene.gridOf(node)
         size = {"factor": factor, "spacing": spacing, "plane": plane}
         if not firstModel:
-            made, before = estimate_grid(grid, self.model(modelId), **size), 0
-        else:
-            first = estimate_grid(grid, self.model(firstModel), **size)
-            made, before = estimate_grid(first.grid, self.model(modelId)), first.memory
-        samples = BYTES_OF_A_VOXEL * math.prod(made.grid.size) * keptSamples
-        return replace(made, memory=max(before, made.memory + samples))
+            return estimate_grid(grid, self.model(modelId), **size, kept_samples=keptSamples)
+        first = estimate_grid(grid, self.model(firstModel), **size)
+        made = estimate_grid(first.grid, self.model(modelId), kept_samples=keptSamples)
+        return replace(made, memory=max(first.memory, made.memory))
 
     def warnings(
         self, node, modelId, contrast="", *, factor=None, spacing=None, referenceNode=None, firstModel="", plane=None
@@ -245,7 +242,7 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         if not firstModel:
             return models.coverage(card, grid, contrast or None, factors) + self._unlikeReference(card, referenceNode)
         first = self.model(firstModel)
-        finer = self.estimate(node, firstModel, factor=factor, spacing=spacing, plane=plane).grid
+        finer = estimate_grid(grid, first, factor=factor, spacing=spacing, plane=plane).grid
         found = models.coverage(first.card, grid, contrast or None, factors)
         return found + [reason for reason in models.coverage(card, finer, contrast or None) if reason not in found]
 
