@@ -11,8 +11,8 @@ import numpy as np
 import slicer
 import vtk
 
+from MRSuperResLib.contrasts import guess_contrast, spelt
 from MRSuperResLib.errors import BadVolume
-from MRSuperResLib.inference.translation import guess_contrast, spelt
 from MRSuperResLib.volume import Grid, Volume, check_volume, write_volume
 
 from .words import _

@@ -5,7 +5,6 @@ One latent vector z serves all the slices of one answer, so that the slices of a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,6 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import models
+from ..contrasts import CONTRASTS as CONTRASTS
+from ..contrasts import guess_contrast as guess_contrast
+from ..contrasts import same_contrast
+from ..contrasts import spelt as spelt
 from ..errors import DeviceError, ModelError, UnsuitableVolume, UsageError
 from ..intensity import IntensityScale
 from ..models import ModelCard, ModelEntry
@@ -30,15 +33,6 @@ if TYPE_CHECKING:
 STAGE = "translating"
 DEFAULT_SAMPLES = 8
 MOST_SAMPLES = 100  # the mean of so many is settled to a tenth of their spread; more is time for nothing
-CONTRASTS = ("T1w", "T2w", "FLAIR", "PDw")
-NAMED = {  # what says so in a name or a DICOM description, in lower case and with blanks between its words
-    "FLAIR": r"flair",
-    "T1w": r"\bt1w?\b|t1 ?(weighted|w|mprage|ce|gd|post)|mp ?rage|spgr|fspgr|bravo|tfe",
-    "T2w": r"\bt2w?\b|t2 ?(weighted|w|tse|fse)|haste",
-    "PDw": r"\bpdw?\b|proton",
-}
-ELSEWHERE = r"space-[a-z0-9]+|(registered|aligned)[ _-]to[ _-][a-z0-9]+"  # another scan, in whose place this one lies
-NO_IMAGE = r"t2\*|\b(star|map|dti|dwi|swi|gre)\b"  # "T1 map" is no T1w image, nor is "T2*" a T2w one
 LEAST_CONTRAST = 1e-3  # of a scan's largest value: a robust range below that is no image
 LEAST_BRIGHT = 0.005  # of the voxels brighter than a tenth of the range
 MOST_ROUGH = 0.8  # mean squared step over twice the variance: 1 for white noise, 0.5 at most across real heads
@@ -264,17 +258,6 @@ def latents(card: ModelCard, count: int, seed: int) -> Iterable[np.ndarray]:
         yield -z if second else z
 
 
-def guess_contrast(text: str) -> str | None:
-    """The contrast that a file's name or a DICOM description tells ("sub-01_T1w", "Ax FLAIR"); None if none, or several."""
-    words = re.sub(r"[^a-z0-9*]+", " ", re.sub(ELSEWHERE, "", text.lower()))
-    if re.search(NO_IMAGE, words):
-        return None
-    found = {contrast for contrast, pattern in NAMED.items() if re.search(pattern, words)}
-    if "FLAIR" in found:  # most are T2-weighted, and often called so too
-        found.discard("T2w")
-    return found.pop() if len(found) == 1 else None
-
-
 def check_view(volume: Volume, slice_axis: int, warn: Warn = log_warning) -> None:
     """Raise `UnsuitableVolume` (code "no-head") when there is nothing to translate.
 
@@ -360,7 +343,7 @@ def _no_head(volume: Volume, why: str) -> UnsuitableVolume:
 def _target(card: ModelCard, target: str | None, contrast: str | None) -> str:
     """The contrast to make, spelt as the card does."""
     offered = card.target_contrasts
-    left = [name for name in offered if not _same(name, contrast)]
+    left = [name for name in offered if not same_contrast(name, contrast)]
     if target is None:
         if len(left) == 1:
             return left[0]
@@ -369,7 +352,7 @@ def _target(card: ModelCard, target: str | None, contrast: str | None) -> str:
     found = spelt(target, offered)
     if found not in offered:
         raise UsageError(f"'{card.id}' makes {', '.join(offered)}, not '{target}'", code="unknown-target")
-    if _same(found, contrast):
+    if same_contrast(found, contrast):
         other = f"; it can be translated to {', '.join(left)}" if left else ""
         raise UsageError(f"the scan is {found} already, nothing to translate{other}", code="same-contrast")
     return found
@@ -378,14 +361,14 @@ def _target(card: ModelCard, target: str | None, contrast: str | None) -> str:
 def _source(card: ModelCard, contrast: str | None, target: str, notes: list[tuple[str, str]]) -> str:
     """Which of the card's contrasts the scan is translated as."""
     known = [name for name in card.contrasts if name != target]
-    found = next((name for name in known if _same(name, contrast)), None)
+    found = next((name for name in known if same_contrast(name, contrast)), None)
     if found is not None:
         return found
     if not known or "any" in known:
         return contrast or "any"
     if contrast is not None:
         others = ", ".join(known)
-        if not any(_same(name, contrast) for name in CONTRASTS):
+        if not any(same_contrast(name, contrast) for name in CONTRASTS):
             raise UsageError(f"'{card.id}' translates {others}, not '{contrast}'", code="unknown-contrast")
         why = f"'{card.id}' translates {others}, the scan is {contrast}: it is translated as if it were {known[0]}"
         notes.append(("outside-training", why))
@@ -410,16 +393,6 @@ def sample_count(card: ModelCard, samples: int | None) -> int:
     if samples is not None and samples > 1:
         raise UsageError(f"'{card.id}' gives one answer only: ask for 1 sample, not {samples}", code="one-answer")
     return 1
-
-
-def spelt(name: str, known: Iterable[str] = CONTRASTS) -> str:
-    """`name` as `known` spells that contrast (T1 and t1w are T1w); unchanged if it is none of them."""
-    return next((contrast for contrast in known if _same(contrast, name)), name)
-
-
-def _same(name: str, other: str | None) -> bool:
-    """Whether both name one contrast: T1w, T1 and t1w do."""
-    return other is not None and name.lower().removesuffix("w") == other.strip().lower().removesuffix("w")
 
 
 def _uncertainty_scale(entry: ModelEntry, made: TranslationPlan, warn: Warn) -> float:
