@@ -1,411 +1,32 @@
-"""A job from its JSON to its files: the worker process, its events, its records, cancelling, and all outputs or none."""
+"""A job from its JSON to its files: what is refused, what is dispatched, what is recorded."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from small import REPOSITORY, left_in, run
+from small import save_scan as save_scan  # moved
+from small import save_tiny as save_tiny  # moved
 
-from MRSuperResLib import jobs, models, networks
+from MRSuperResLib import jobs, models
 from MRSuperResLib.errors import Cancelled, ModelError, OutputError, UsageError
 from MRSuperResLib.inference import Aligned, Translation
-from MRSuperResLib.jobs import Cancellation, Job
-from MRSuperResLib.models import ModelCard, Requirements
+from MRSuperResLib.jobs import Job
+from MRSuperResLib.jobs.privacy import without_names
+from MRSuperResLib.models import Requirements
 from MRSuperResLib.provenance import digest_of, sidecar_path
-from MRSuperResLib.staging import Staging
 from MRSuperResLib.volume import Grid, Volume, read_volume, write_volume
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-TINY = {"blocks": 1, "factors": [2, 1], "width": 8, "heads": 2, "growth": 4, "window": 4}
-
-
-def save_tiny(folder: Path, name: str = "tiny-through-x2", **changes: Any) -> Path:
-    """A package of random weights, small enough to run in a blink."""
-    import torch
-
-    torch.manual_seed(1)
-    fields: dict[str, Any] = {
-        "id": name,
-        "title": "Tiny",
-        "version": "1.0",
-        "architecture": "rdst",
-        "hyperparameters": TINY,
-        "task": "super-resolve",
-        "plane": "through-plane",
-        "factors": (2, 1),
-        "contrasts": ("any",),
-        "spacing": None,
-        "licence": "Apache-2.0",
-        "intended_use": "Tests",
-        "requirements": Requirements(smallest=4, multiple_of=4),
-    } | changes
-    path = folder / f"{name}.safetensors"
-    network = networks.build("rdst", {**TINY, "skip": "bicubic"} if not changes else TINY)
-    models.save_model(
-        path, ModelCard(**{**fields, "hyperparameters": {**TINY, "skip": "bicubic"}}), network.state_dict()
-    )
-    return path
-
-
-def save_scan(path: Path, size: tuple[int, int, int] = (16, 18, 6), seed: int = 0) -> Path:
-    """An oblique scan of 3 mm slices with a bright block in the middle."""
-    direction = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
-    grid = Grid(size=size, spacing=(1.0, 1.0, 3.0), origin=(10.0, -20.0, 5.0), direction=direction)
-    array = np.random.default_rng(seed).normal(100, 5, grid.shape).astype(np.float32)
-    array[1:-1, 4:-4, 4:-4] += 400
-    write_volume(Volume(array, grid), path)
-    return path
-
-
-@pytest.fixture(autouse=True)
-def _no_models_of_this_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MRSUPERRES_MODELS", str(tmp_path_factory.mktemp("empty")))
-
-
-@pytest.fixture
-def scan(tmp_path: Path) -> Path:
-    return save_scan(tmp_path / "DOE^JANE.nii.gz")
-
-
-@pytest.fixture
-def job(tmp_path: Path, scan: Path) -> Job:
-    """The tiny model on that scan, every result asked for."""
-    (tmp_path / "models").mkdir()
-    save_tiny(tmp_path / "models")
-    (tmp_path / "out").mkdir()
-    truth = tmp_path / "truth.nii.gz"
-    fine = read_volume(scan)
-    on = fine.grid.refine((1.0, 1.0, 2.0))
-    write_volume(Volume(np.repeat(fine.array, 2, axis=0), on), truth)
-    out = tmp_path / "out"
-    return Job(
-        input=str(scan),
-        output=str(out / "sr.nii.gz"),
-        model="tiny-through-x2",
-        truth=str(truth),
-        error_map=str(out / "error.nrrd"),
-        consistency_map=str(out / "consistency.nii.gz"),
-        device="cpu",
-        threads=1,
-        model_folders=(str(tmp_path / "models"),),
-    )
-
-
-def run(job: Job, cancel: Any = lambda: False) -> list[dict[str, Any]]:
-    """All the events of a job run here, an error being one."""
-    events: list[dict[str, Any]] = []
-    jobs.execute(job, events.append, cancel)
-    return events
-
-
-def worker(job: Job, folder: Path) -> subprocess.Popen[str]:
-    """The real worker process."""
-    path = folder / "job.json"
-    path.write_text(job.to_json())
-    return subprocess.Popen(
-        [sys.executable, "-m", "MRSuperResLib", "worker", str(path)],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def left_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-# the worker
-
-
-def test_a_worker_process_turns_a_job_into_files_and_tells_every_step(job: Job, tmp_path: Path) -> None:
-    process = worker(job, tmp_path)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    events = [json.loads(line) for line in output.splitlines()]
-    kinds = [event["event"] for event in events]
-    assert kinds.count("started") == 1 and kinds[-1] == "result" and "error" not in kinds
-    started = next(event for event in events if event["event"] == "started")
-    assert started["model"] == "tiny-through-x2" and started["device"] == "cpu" and started["precision"] == "fp32"
-    assert started["output_size"] == [16, 18, 12] and started["output_spacing"] == pytest.approx([1.0, 1.0, 1.5])
-    stages = [event["stage"] for event in events if event["event"] == "progress"]
-    assert list(dict.fromkeys(stages)) == ["reading", "super-resolving", "scoring", "writing"]
-    slices = [event for event in events if event["event"] == "progress" and event["stage"] == "super-resolving"]
-    assert slices[-1]["done"] == slices[-1]["total"] == 16 + 18
-
-    result = events[-1]
-    assert set(result["metrics"]) >= {"psnr", "ssim", "nmse"}
-    outputs = result["outputs"]
-    assert left_in(tmp_path / "out") == ["consistency.nii.gz", "error.nrrd", "sr.json", "sr.nii.gz"]
-    source, answer, error = (read_volume(path) for path in (job.input, outputs["output"], outputs["error_map"]))
-    assert answer.grid.same_as(source.grid.refine((1.0, 1.0, 2.0)))
-    assert error.grid.same_as(answer.grid) and error.array.min() >= 0
-    truth = read_volume(job.truth or "")
-    np.testing.assert_allclose(error.array, np.abs(answer.array - truth.array), atol=1e-2)
-    assert read_volume(outputs["consistency_map"]).grid.same_as(source.grid)
-    assert 400 < answer.array[6, 9, 8] < 600
-
-
-def test_the_sidecar_records_how_to_repeat_it_and_never_who_the_patient_is(job: Job) -> None:
-    holed = read_volume(job.input)
-    holed.array[0, 0, 0] = np.nan
-    write_volume(holed, job.input)
-    result = run(job)[-1]
-    text = Path(result["outputs"]["sidecar"]).read_text()
-    record = json.loads(text)
-    assert record == result["provenance"]
-    entry = models.find_model(job.model, job.model_folders)
-    assert record["model"]["digest"] == entry.digest and record["model"]["id"] == entry.card.id
-    assert record["inputs"]["input"]["sha256"] == hashlib.sha256(Path(job.input).read_bytes()).hexdigest()
-    assert record["versions"]["MRSuperRes"] and record["versions"]["torch"]
-    assert record["threads"] == 1, "the last digits depend on it"
-    assert record["chosen"] == {"plane": "through-plane", "slice_axis": 2, "passes": 1}
-    assert record["timings"]["super-resolving"] > 0 and record["output"]["size"] == [16, 18, 12]
-    assert "DOE" not in text and "JANE" not in text
-    assert record["warnings"][0]["message"].startswith("1 NaN or infinite voxels of the input were replaced")
-
-
-@pytest.mark.parametrize(
-    ("changes", "told", "recorded"),
-    [
-        ({"input": "in/DOE_JANE.nrrd"}, "2 voxels of DOE_JANE were", "2 voxels of the input were"),
-        ({"input": "in/DOE_JANE/"}, "in/DOE_JANE: slices in DOE_JANE", "the input: slices in the input"),
-        ({"reference": "DOE_JANE_T1.mgz"}, "the reference DOE_JANE_T1 was moved", "the reference was moved"),
-        (
-            {"input": "DOE.nii", "reference": "DOE-JANE.nii", "truth": "DOE-JANE-HR.nii"},
-            "DOE, DOE-JANE and DOE-JANE-HR differ",
-            "the input, the reference and the truth differ",
-        ),
-        ({"input": "scan.nii", "truth": "truth.nii"}, "the ground truth, this scan", "the ground truth, this scan"),
-        (
-            {"input": "T1w.nii", "reference": "a.nii"},
-            "trained on T2w, this scan is T1w",
-            "trained on T2w, this scan is T1w",
-        ),
-        (
-            {"input": "sr.nii", "output": "x/DOE.nii"},
-            "x/DOE.nii by mtsr-sr-s: sra",
-            "the output by mtsr-the input-s: sra",
-        ),
-    ],
-)
-def test_a_recorded_warning_calls_files_by_what_they_are(
-    job: Job, changes: dict[str, str], told: str, recorded: str
-) -> None:
-    fresh = dataclasses.replace(job, **{"input": "i.nii", "truth": None, **changes})
-    assert jobs._without_names(told, fresh) == recorded
-
-
-def test_a_nrrd_carries_its_origin_in_its_header(job: Job) -> None:
-    import SimpleITK as sitk
-
-    run(dataclasses.replace(job, output=job.output.replace(".nii.gz", ".nrrd")))
-    image = sitk.ReadImage(job.output.replace(".nii.gz", ".nrrd"))
-    fields = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
-    assert fields["MRSuperRes_model"] == "tiny-through-x2 1.0"
-    assert fields["MRSuperRes_digest"] == models.find_model(job.model, job.model_folders).digest
-    assert "DOE" not in "".join(fields.values())
-
-
-def test_a_job_read_from_standard_input_runs_alike(job: Job) -> None:
-    simple = dataclasses.replace(job, model="linear", factor=2.0, truth=None, error_map=None, consistency_map=None)
-    process = subprocess.run(
-        [sys.executable, "-m", "MRSuperResLib", "worker", "-"],
-        cwd=REPOSITORY, input=simple.to_json(), capture_output=True, text=True,
-    )  # fmt: skip
-    assert process.returncode == 0, process.stderr
-    assert json.loads(process.stdout.splitlines()[-1])["event"] == "result"
-    assert process.stderr == ""
-
-
-def test_the_same_job_gives_the_same_voxels(job: Job) -> None:
-    run(job)
-    first = read_volume(job.output).array
-    run(dataclasses.replace(job, batch=3))
-    np.testing.assert_allclose(read_volume(job.output).array, first, atol=1e-2)
-
-
-# cancelling
-
-SLOW = """
-import sys, time
-import MRSuperResLib.networks.rdst as rdst
-forward = rdst.RDST.forward
-def slow(self, x):
-    time.sleep(0.1)
-    return forward(self, x)
-rdst.RDST.forward = slow
-from MRSuperResLib.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.fixture
-def slow_worker(job: Job, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A worker that would take seconds, caught in its third batch."""
-    path = tmp_path / "job.json"
-    path.write_text(dataclasses.replace(job, batch=1).to_json())
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, "worker", str(path)],
-        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    for line in process.stdout:
-        event = json.loads(line)
-        if event["event"] == "progress" and event["stage"] == "super-resolving" and event["done"] >= 3:
-            break
-    yield process
-    process.kill()
-    process.communicate()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM handlers; the cancel file serves there")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_the_worker_at_once_and_leaves_nothing(
-    slow_worker: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
-) -> None:
-    start = time.monotonic()
-    slow_worker.send_signal(number)
-    output, errors = slow_worker.communicate(timeout=60)
-    assert time.monotonic() - start < 10.0, "2 s on a machine that is not busy with other things"
-    assert slow_worker.returncode == 130
-    last = json.loads(output.splitlines()[-1])
-    assert last["event"] == "error" and last["code"] == "cancelled" and last["exit_code"] == 130
-    assert left_in(tmp_path / "out") == [] and errors == ""
-
-
-def test_a_cancel_file_stops_the_worker_where_signals_cannot(
-    slow_worker: subprocess.Popen[str], tmp_path: Path
-) -> None:
-    (tmp_path / "job.json.cancel").touch()
-    output, _ = slow_worker.communicate(timeout=60)
-    assert slow_worker.returncode == 130
-    assert json.loads(output.splitlines()[-1])["code"] == "cancelled"
-    assert left_in(tmp_path / "out") == []
-
-
-def test_a_worker_whose_listener_is_gone_stops(slow_worker: subprocess.Popen[str], tmp_path: Path) -> None:
-    """Slicer crashed: nobody reads the events, so nobody wants the result."""
-    assert slow_worker.stdout is not None
-    slow_worker.stdout.close()
-    assert slow_worker.wait(timeout=60) == 130
-    assert left_in(tmp_path / "out") == []
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_a_worker_held_by_a_library_ends_itself_without_leftovers(job: Job, tmp_path: Path) -> None:
-    """A call that does not return to Python's loop cannot be asked to stop: the worker waits a moment, cleans up and goes."""
-    path = tmp_path / "job.json"
-    path.write_text(job.to_json())
-    code = SLOW.replace(
-        "time.sleep(0.1)", "print('held', file=sys.stderr, flush=True); [time.sleep(0.05) for _ in range(400)]"
-    )
-    code = code.replace(
-        "import sys, time", "import sys, time\nfrom MRSuperResLib import jobs\njobs.GRACE_SECONDS = 0.5"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "worker", str(path)],
-        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stderr is not None and process.stderr.readline() == "held\n"
-    process.terminate()
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130 and json.loads(output.splitlines()[-1])["code"] == "cancelled"
-    assert left_in(tmp_path / "out") == []
-
-
-def test_cancelling_while_results_are_written_leaves_none_of_them(job: Job, tmp_path: Path) -> None:
-    events: list[dict[str, Any]] = []
-
-    def cancel() -> bool:
-        return any(event.get("stage") == "writing" and event["done"] == 1 for event in events)
-
-    assert jobs.execute(job, events.append, cancel) == 130
-    assert events[-1]["code"] == "cancelled" and left_in(tmp_path / "out") == []
-
-
-def test_pulling_cancels_and_signals_are_given_back() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    pulled: list[int] = []
-    cancellation = Cancellation()
-    with cancellation.on_signals(lambda: pulled.append(1)):
-        assert not cancellation()
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-        assert cancellation() and pulled == [1]
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-# all or nothing
-
-
-def test_a_failure_while_writing_leaves_no_output_and_keeps_what_was_there(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The error map cannot be written: the volume, written just before, is withdrawn, and yesterday's stays."""
-    Path(job.output).write_text("yesterday's")
-
-    def fail(volume: Volume, path: Path, **options: Any) -> None:
-        if path.suffix == ".nrrd":
-            path.write_text("half")
-            raise OutputError("no space left on the disk: free some, or choose another folder")
-        write_volume(volume, path, **options)
-
-    monkeypatch.setattr("MRSuperResLib.volume.write_volume", fail)
-    events = run(job)
-    assert events[-1] == {
-        "event": "error", "code": "output", "exit_code": 5,
-        "message": "no space left on the disk: free some, or choose another folder",
-    }  # fmt: skip
-    assert left_in(tmp_path / "out") == ["sr.nii.gz"]
-    assert Path(job.output).read_text() == "yesterday's"
-
-
-def test_a_failed_rename_puts_everything_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
-    first.write_text("old a")
-    staging = Staging()
-    for path in (first, second):
-        staging.path(path).write_text("new")
-    replace = os.replace
-
-    def fail(source: Any, target: Any) -> None:
-        if Path(target) == second:
-            raise PermissionError(13, "Permission denied")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OutputError, match="Permission denied"), staging:
-        staging.commit()
-    assert left_in(tmp_path) == ["a.txt"] and first.read_text() == "old a"
-
-
-def test_committed_files_replace_old_ones_and_stay(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("old")
-    with Staging() as staging:
-        staging.path(tmp_path / "a.txt").write_text("new")
-        (staging.folder(tmp_path / "samples") / "x").touch()
-        staging.commit()
-    assert left_in(tmp_path) == ["a.txt", "samples"] and (tmp_path / "a.txt").read_text() == "new"
-
-
-def test_a_folder_made_for_results_goes_with_them(tmp_path: Path) -> None:
-    with Staging() as staging:
-        staging.folder(tmp_path / "samples")
-        staging.path(tmp_path / "samples" / "x.nii").touch()
-    assert left_in(tmp_path) == []
+pytestmark = pytest.mark.usefixtures("no_models_of_this_machine")
 
 
 # errors
@@ -417,7 +38,7 @@ def test_an_unforeseen_error_is_one_line_and_its_traceback_goes_to_the_log(
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("division\nby zero")
 
-    monkeypatch.setattr(jobs, "super_resolve", broken)
+    monkeypatch.setattr(jobs.run, "super_resolve", broken)
     last = run(job)[-1]
     assert last["code"] == "internal" and last["exit_code"] == 1
     assert last["message"] == "ZeroDivisionError: division by zero (a bug in MRSuperRes: please report it)"
@@ -428,7 +49,7 @@ def test_host_memory_running_out_is_a_device_error(job: Job, monkeypatch: pytest
     def full(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(jobs, "super_resolve", full)
+    monkeypatch.setattr(jobs.run, "super_resolve", full)
     assert run(job)[-1]["exit_code"] == 6
 
 
@@ -606,7 +227,7 @@ def test_a_reference_is_registered_recorded_and_used(job: Job, tmp_path: Path, m
         grid = volume.grid.refine((1.0, 1.0, 1.5))
         return Volume(np.ones(grid.shape, np.float32), grid)
 
-    monkeypatch.setattr(jobs, "super_resolve", super_resolve)
+    monkeypatch.setattr(jobs.run, "super_resolve", super_resolve)
     save_tiny(tmp_path / "models", "guided", task="reference-guided", reference_contrasts=("T1w",))
     guided = dataclasses.replace(
         job, model="guided", task="reference-guided", reference=job.truth, register=False, factor=1.5, truth=None,
@@ -635,7 +256,7 @@ def test_a_translation_writes_its_mean_its_uncertainty_and_its_samples(
         report = {"robust_range": [0.0, 1.0], "target": options["target"]}
         return Translation(drawn[0], drawn[-1] if len(drawn) > 1 else None, drawn, report)
 
-    monkeypatch.setattr(jobs, "translate", translate)
+    monkeypatch.setattr(jobs.run, "translate", translate)
     fields = {"task": "translate", "target_contrasts": ("T2w",), "plane": "in-plane", "factors": (1, 1)}
     save_tiny(tmp_path / "models", "translator", **fields, requirements=Requirements(latent=8))
     save_tiny(tmp_path / "models", "regressor", **fields)
@@ -662,6 +283,67 @@ def test_a_translation_writes_its_mean_its_uncertainty_and_its_samples(
 
 
 # estimates and records
+
+
+def test_the_sidecar_records_how_to_repeat_it_and_never_who_the_patient_is(job: Job) -> None:
+    holed = read_volume(job.input)
+    holed.array[0, 0, 0] = np.nan
+    write_volume(holed, job.input)
+    result = run(job)[-1]
+    text = Path(result["outputs"]["sidecar"]).read_text()
+    record = json.loads(text)
+    assert record == result["provenance"]
+    entry = models.find_model(job.model, job.model_folders)
+    assert record["model"]["digest"] == entry.digest and record["model"]["id"] == entry.card.id
+    assert record["inputs"]["input"]["sha256"] == hashlib.sha256(Path(job.input).read_bytes()).hexdigest()
+    assert record["versions"]["MRSuperRes"] and record["versions"]["torch"]
+    assert record["threads"] == 1, "the last digits depend on it"
+    assert record["chosen"] == {"plane": "through-plane", "slice_axis": 2, "passes": 1}
+    assert record["timings"]["super-resolving"] > 0 and record["output"]["size"] == [16, 18, 12]
+    assert "DOE" not in text and "JANE" not in text
+    assert record["warnings"][0]["message"].startswith("1 NaN or infinite voxels of the input were replaced")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told", "recorded"),
+    [
+        ({"input": "in/DOE_JANE.nrrd"}, "2 voxels of DOE_JANE were", "2 voxels of the input were"),
+        ({"input": "in/DOE_JANE/"}, "in/DOE_JANE: slices in DOE_JANE", "the input: slices in the input"),
+        ({"reference": "DOE_JANE_T1.mgz"}, "the reference DOE_JANE_T1 was moved", "the reference was moved"),
+        (
+            {"input": "DOE.nii", "reference": "DOE-JANE.nii", "truth": "DOE-JANE-HR.nii"},
+            "DOE, DOE-JANE and DOE-JANE-HR differ",
+            "the input, the reference and the truth differ",
+        ),
+        ({"input": "scan.nii", "truth": "truth.nii"}, "the ground truth, this scan", "the ground truth, this scan"),
+        (
+            {"input": "T1w.nii", "reference": "a.nii"},
+            "trained on T2w, this scan is T1w",
+            "trained on T2w, this scan is T1w",
+        ),
+        (
+            {"input": "sr.nii", "output": "x/DOE.nii"},
+            "x/DOE.nii by mtsr-sr-s: sra",
+            "the output by mtsr-the input-s: sra",
+        ),
+    ],
+)
+def test_a_recorded_warning_calls_files_by_what_they_are(
+    job: Job, changes: dict[str, str], told: str, recorded: str
+) -> None:
+    fresh = dataclasses.replace(job, **{"input": "i.nii", "truth": None, **changes})
+    assert without_names(told, fresh) == recorded
+
+
+def test_a_nrrd_carries_its_origin_in_its_header(job: Job) -> None:
+    import SimpleITK as sitk
+
+    run(dataclasses.replace(job, output=job.output.replace(".nii.gz", ".nrrd")))
+    image = sitk.ReadImage(job.output.replace(".nii.gz", ".nrrd"))
+    fields = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    assert fields["MRSuperRes_model"] == "tiny-through-x2 1.0"
+    assert fields["MRSuperRes_digest"] == models.find_model(job.model, job.model_folders).digest
+    assert "DOE" not in "".join(fields.values())
 
 
 def test_an_estimate_of_a_job_needs_no_torch(job: Job, tmp_path: Path) -> None:

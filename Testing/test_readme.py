@@ -23,7 +23,7 @@ def test_there_are_commands_to_check() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_line_is_understood(command: str) -> None:
     """Options and sub-commands exist; nothing is run."""
-    cli._parser().parse_args(shlex.split(command)[1:])
+    cli.parser().parse_args(shlex.split(command)[1:])
 
 
 @pytest.mark.parametrize("target", [line.split()[1] for line in CODE if line.startswith("make ")])

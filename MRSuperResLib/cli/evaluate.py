@@ -1,0 +1,201 @@
+"""`mrsuperres evaluate` and `evaluate-translation`: score models against the truth."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .. import models
+from ..errors import MissingRequirement, UsageError
+from ..inference.translation import check_task
+from .arguments import add_command, add_model_folder, checked_folder, plane
+from .output import say, tell
+
+
+def add_evaluate(commands: Any) -> None:
+    parser = add_command(
+        commands, "evaluate", _evaluate, "degrade sharp volumes, super-resolve them, score against the truth"
+    )
+    parser.add_argument("truth", nargs="+", metavar="HR", help="sharp volumes")
+    parser.add_argument(
+        "-m", "--model", required=True, metavar="ID[,ID...]", help="models, scored beside the baselines"
+    )
+    parser.add_argument("--plane", required=True, type=plane, metavar="PLANE", help="in-plane or through-plane")
+    parser.add_argument("--factor", required=True, type=float, metavar="F", help="how much coarser the input is made")
+    parser.add_argument(
+        "--profile", metavar="NAME", help="gaussian, box, sinc, kspace, bicubic, bicubic-noise or second-order"
+    )
+    parser.add_argument(
+        "--reference", nargs="+", metavar="REF", help="for reference-guided models, one for each volume"
+    )
+    parser.add_argument(
+        "--slice-axis", type=int, metavar="A", help="0, 1 or 2 (i, j, k); by default the coarsest, or axial"
+    )
+    parser.add_argument("--slices", type=int, metavar="N", help="only that many in the middle of the head, to be quick")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the noise (0)")
+    parser.add_argument(
+        "--figure", default="evaluation.png", metavar="PNG", help="to draw (evaluation.png); '' for none"
+    )
+    parser.add_argument(
+        "--publish", metavar="DIR", help="write the models there with these scores printed in their cards"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:n or mps")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU")
+    parser.add_argument("--json", action="store_true", help="print scores as JSON")
+    add_model_folder(parser)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from .. import evaluation
+    from ..acquisition import PRESETS
+    from ..inference import Options
+    from ..models import BASELINES, find_model
+    from ..volume import read_volume
+
+    if options.reference and len(options.reference) != len(options.truth):
+        raise UsageError(
+            f"{len(options.truth)} volumes and {len(options.reference)} references: give one for each, in order"
+        )
+    folder = checked_folder(options.publish) if options.publish else None
+    profile = f"through-{options.profile}" if f"through-{options.profile}" in PRESETS else options.profile
+    how = Options(device=options.device, threads=options.threads, model_folders=tuple(options.models))
+    asked = [name for name in options.model.split(",") if name]
+    names = evaluation.with_baselines([*asked])
+    figure = _figure(options.figure)
+    rows: list[evaluation.Row] = []
+    try:
+        for number, scan in enumerate(evaluation.scan_names(options.truth)):
+            truth = replace(read_volume(options.truth[number], warn=tell), name=scan)
+            reference = read_volume(options.reference[number], warn=tell) if options.reference else None
+            trial = evaluation.make_trial(
+                truth,
+                options.plane,
+                options.factor,
+                profile,
+                seed=options.seed,
+                slices=options.slices,
+                slice_axis=options.slice_axis,
+            )
+            found, answers = evaluation.evaluate(trial, names, reference=reference, options=how, report=say)
+            rows += found
+            if figure:
+                several = len(options.truth) > 1
+                shown = {name: answer for name, answer in answers.items() if name not in ("linear", "lanczos")}
+                evaluation.figure(figure.with_stem(f"{figure.stem}-{scan}") if several else figure, trial, shown)
+    finally:  # what was scored is told even if the next scan, or a picture, fails
+        if rows:
+            print(evaluation.to_json(rows) if options.json else evaluation.table(rows), flush=True)
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in asked:
+            if name not in BASELINES:
+                entry = find_model(name, options.models)
+                evaluation.publish(rows, entry, folder / f"{entry.card.id}.safetensors")
+    return 0
+
+
+def _figure(path: str) -> Path | None:
+    """The figure to draw, found fit before any work; None if none is wanted or, which is told, none can be drawn."""
+    from .. import evaluation
+
+    if not path:
+        return None
+    try:
+        evaluation.check_figure(path)
+    except MissingRequirement as missing:
+        tell(missing.code, f"no figure: {missing.message}")
+        return None
+    return Path(path)
+
+
+def add_scores(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "evaluate-translation",
+        _evaluate_translation,
+        "translate scans and score against the real other contrast",
+    )
+    parser.add_argument(
+        "volumes", nargs="+", metavar="SOURCE TRUTH", help="a scan and the same head in the target contrast; more pairs"
+    )
+    parser.add_argument("-m", "--model", required=True, metavar="ID[,ID...]", help="translation models")
+    parser.add_argument(
+        "--from", "--contrast", dest="contrast", metavar="CONTRAST", help="of the scans; by default what names say"
+    )
+    parser.add_argument("--to", dest="target", metavar="CONTRAST", help="of the truths; by default what names say")
+    parser.add_argument("--regressor", metavar="ID", help="a model of one answer, to compare with")
+    parser.add_argument("--samples", type=int, metavar="N", help="whose mean is scored")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the samples (0)")
+    parser.add_argument("--slices", type=int, metavar="N", help="only that many in the middle of the head, to be quick")
+    parser.add_argument(
+        "--slice-axis", type=int, metavar="A", help="0, 1 or 2 (i, j, k); by default the acquired, or axial"
+    )
+    parser.add_argument(
+        "--lpips", metavar="FILE", help="LPIPS' weights (safetensors): measure realism and diversity by it too"
+    )
+    parser.add_argument("--lpips-digest", default="", metavar="SHA256", help="of that file")
+    parser.add_argument(
+        "--publish", metavar="DIR", help="write the models there with these scores and the calibration in their cards"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:n or mps")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU")
+    parser.add_argument("--json", action="store_true", help="print scores as JSON")
+    add_model_folder(parser)
+
+
+def _evaluate_translation(options: argparse.Namespace) -> int:
+    from .. import translation_scores
+    from ..inference import Options
+    from ..volume import read_volume
+
+    if len(options.volumes) % 2:
+        raise UsageError(f"{len(options.volumes)} volumes are given: give pairs, a scan and its truth, in order")
+    entries = [_translator(name, options.models) for name in options.model.split(",") if name]
+    regressor = _translator(options.regressor, options.models) if options.regressor else None
+    folder = checked_folder(options.publish) if options.publish else None
+    how = Options(
+        device=options.device,
+        threads=options.threads,
+        slice_axis=options.slice_axis,
+        model_folders=tuple(options.models),
+    )
+    distances = translation_scores.feature_distances(options.lpips, options.lpips_digest, options.device, report=say)
+    found: list[translation_scores.Evaluation] = []
+    try:
+        for source_path, truth_path in zip(options.volumes[::2], options.volumes[1::2], strict=True):
+            source, truth = read_volume(source_path, warn=tell), read_volume(truth_path, warn=tell)
+            for entry in entries:
+                found.append(
+                    translation_scores.evaluate(
+                        source,
+                        truth,
+                        entry,
+                        contrast=options.contrast,
+                        target=options.target,
+                        regressor=regressor,
+                        samples=options.samples,
+                        slices=options.slices,
+                        seed=options.seed,
+                        distances=distances,
+                        options=how,
+                        report=say,
+                    )
+                )
+    finally:  # what was scored is told even if the next scan or model fails
+        if found:
+            print(translation_scores.to_json(found) if options.json else translation_scores.table(found), flush=True)
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        for entry in entries:
+            translation_scores.publish(found, entry, folder / f"{entry.card.id}.safetensors")
+    return 0
+
+
+def _translator(name: str, folders: Sequence[str]) -> models.ModelEntry:
+    """The model `name`, which must translate."""
+    entry = models.find_model(name, folders)
+    check_task(entry.card)
+    return entry

@@ -1,0 +1,55 @@
+"""`mrsuperres train` and `data pack`: train a model by a recipe, and prepare data for it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+from typing import Any
+
+from .arguments import add_command
+
+
+def add_train(commands: Any) -> None:
+    parser = add_command(commands, "train", _train, "train a model by a recipe")
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name, or a TOML file")
+    parser.add_argument("--data", required=True, metavar="DIR", help="with train/ and val/, or packs of them")
+    parser.add_argument("--out", required=True, metavar="DIR", help="for checkpoints, curves, pictures and the model")
+    parser.add_argument("--minutes", required=True, type=float, metavar="N", help="of wall time")
+    parser.add_argument("--resume", action="store_true", help="go on from DIR's last checkpoint")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (all of them) or cuda:n")
+    parser.add_argument("--init", metavar="ID", help="start from the weights of this model where they fit")
+
+
+def _train(options: argparse.Namespace) -> int:
+    from ..training.recipes import loop_of
+
+    loop = importlib.import_module(f"MRSuperResLib.training.{loop_of(options.recipe)}")
+    entry = loop.train(
+        options.recipe,
+        options.data,
+        options.out,
+        minutes=options.minutes,
+        resume=options.resume,
+        device=options.device,
+        init=options.init,
+    )
+    print(entry.path)
+    return 0
+
+
+def add_data(commands: Any) -> None:
+    data = commands.add_parser("data", help="prepare data for training", description="Prepare data for training.")
+    parser = add_command(
+        data.add_subparsers(metavar="COMMAND", required=True), "pack", _pack, "pack a folder of volumes into one file"
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="of volumes, searched recursively")
+    parser.add_argument("out", metavar="OUT", help="the pack to write")
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from ..training.pack import pack
+
+    packed = pack(Path(options.folder), Path(options.out))
+    print(f"{options.out}: {len(packed.entries)} volumes")
+    return 0

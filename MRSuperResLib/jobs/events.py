@@ -1,0 +1,99 @@
+"""What a running job tells: events, warnings, progress, time; and how it hears that it should stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ..inference.options import stop_if
+from ..staging import Staging
+from .job import Job
+
+CANCEL_FILE_SECONDS = 0.2  # how often the cancel file is looked for
+Emit = Callable[[dict[str, Any]], None]
+
+
+class Cancellation:
+    """Whether the user wants to stop: `pull` it, or create its file. Calling it asks."""
+
+    def __init__(self, file: str | os.PathLike[str] | None = None) -> None:
+        self._pulled = threading.Event()
+        self._file = Path(file) if file is not None else None
+        self._looked = 0.0
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if self._file is not None and now - self._looked > CANCEL_FILE_SECONDS:
+            self._looked = now
+            if self._file.exists():
+                self.pull()
+        return self._pulled.is_set()
+
+    def pull(self) -> None:
+        """Stop at the next opportunity."""
+        self._pulled.set()
+
+    @contextlib.contextmanager
+    def on_signals(self, then: Callable[[], None] | None = None) -> Iterator[Cancellation]:
+        """While inside, SIGINT, SIGTERM (and Windows' SIGBREAK) pull; `then` is called after the first of them."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            first = not self._pulled.is_set()
+            self.pull()
+            if first and then is not None:
+                then()
+
+        names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+        before = {name: signal.signal(getattr(signal, name), stop) for name in names}
+        try:
+            yield self
+        finally:
+            for name, handler in before.items():
+                signal.signal(getattr(signal, name), handler)
+
+
+class Run:
+    """One job being run: its events, its clock, its warnings, its temporary files."""
+
+    def __init__(self, job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging) -> None:
+        self.job, self.emit, self.cancel, self.staging = job, emit, cancel, staging
+        self.started = time.monotonic()
+        self.timings: dict[str, float] = {}
+        self.warnings: list[dict[str, str]] = []
+
+    def warn(self, code: str, message: str) -> None:
+        """Tell of something the user should know, once."""
+        if {"code": code, "message": message} in self.warnings:
+            return
+        self.warnings.append({"code": code, "message": message})
+        self.emit({"event": "warning", "code": code, "message": message})
+
+    def progress(self, stage: str, done: int, total: int, seconds_left: float | None = None) -> None:
+        """Tell how far a stage is."""
+        left = None if seconds_left is None else round(seconds_left, 1)
+        self.emit({"event": "progress", "stage": stage, "done": done, "total": total, "seconds_left": left})
+
+    @contextlib.contextmanager
+    def stage(self, name: str, announce: bool = True) -> Iterator[None]:
+        """Time a stage, announce it, and stop before and after it if the user wants to."""
+        stop_if(self.cancel)
+        if announce:
+            self.progress(name, 0, 1)
+        start = time.monotonic()
+        yield
+        self.timings[name] = self.timings.get(name, 0.0) + time.monotonic() - start
+        if announce:
+            self.progress(name, 1, 1, 0.0)
+        stop_if(self.cancel)
+
+
+def failed(emit: Emit, code: str, message: str, exit_code: int) -> int:
+    emit({"event": "error", "code": code, "message": " ".join(message.split()), "exit_code": exit_code})
+    return exit_code

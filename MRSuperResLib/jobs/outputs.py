@@ -1,0 +1,134 @@
+"""What a job makes: the volumes, their scores, and the names of the files they are written to."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import provenance
+from ..errors import OutputError, UsageError
+from ..intensity import IntensityScale
+from ..models import ModelEntry
+from ..staging import Staging
+from .chosen import kept_samples
+from .job import FORMATS, Job
+
+if TYPE_CHECKING:
+    from ..volume import Volume
+
+
+@dataclass
+class JobOutputs:
+    """What a job has made so far."""
+
+    job: Job
+    result: Volume
+    consistency: Volume | None = None
+    uncertainty: Volume | None = None
+    samples: tuple[Volume, ...] = ()
+    error: Volume | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    registration: Mapping[str, Any] | None = None
+    translation: Mapping[str, Any] | None = None
+
+    def score(self, truth: Volume, warn: Callable[[str, str], None]) -> None:
+        """Metrics and error map against `truth`, first brought onto the result's grid if it lies on another.
+
+        A translation, whose intensities have no unit, is first put on the truth's: robust range onto robust range.
+        """
+        from .. import metrics
+        from ..volume import Volume, resample
+
+        if not truth.grid.same_as(self.result.grid):
+            warn("truth-resampled", "the ground truth lies on another grid than the result: it was resampled (linear)")
+            truth = resample(truth, self.result.grid, "linear")
+        array = self.result.array
+        if self.translation is not None:
+            unit = IntensityScale(*self.translation["robust_range"]).to_unit(array)
+            array = np.asarray(IntensityScale.of(truth.array).from_unit(unit), dtype=np.float32)
+        scores = metrics.summary(array, truth.array)
+        self.metrics = {name: value if math.isfinite(value) else None for name, value in scores.items()}
+        difference = np.abs(array - truth.array)
+        self.error = Volume(difference, self.result.grid, f"{self.result.name} error")
+
+    def write(self, places: Mapping[str, Path], fields: Mapping[str, str]) -> None:
+        """Every volume to its temporary place."""
+        from ..volume import write_volume
+
+        write_volume(self.result, places["output"], fields=fields)
+        for name, volume in (
+            ("error_map", self.error),
+            ("consistency_map", self.consistency),
+            ("uncertainty_map", self.uncertainty),
+        ):
+            if name in places and volume is not None:
+                write_volume(volume, places[name], fields=fields)
+        for number, sample in enumerate(self.samples):
+            write_volume(sample, places[f"sample {number}"], fields=fields)
+
+
+def places_of(job: Job, files: Staging, entry: ModelEntry) -> dict[str, Path]:
+    """A temporary name for every file the job will make; wrong formats, folders and clashes are refused here."""
+    taken = {os.path.realpath(path) for path in (job.input, job.reference, job.truth) if path}
+    places: dict[str, Path] = {}
+    finals = _finals(job, kept_samples(job, entry))
+    if job.samples_folder:
+        samples = [Path(path).name for name, path in finals.items() if name.startswith("sample ")]
+        _check_samples_folder(files.folder(job.samples_folder), samples)
+    for name, path in finals.items():
+        if name != "sidecar" and not path.lower().endswith(FORMATS):
+            raise UsageError(f"{path}: results are written as {', '.join(FORMATS)}, not as '{Path(path).suffix}'")
+        if os.path.realpath(path) in taken:
+            raise UsageError(f"{path} is an input of this job: give the {name.replace('_', ' ')} another name")
+        if name == "sidecar" and not provenance.is_ours(path):
+            raise OutputError(
+                f"{path}, where the record of the result goes, holds something else: give the output another name",
+                code="sidecar-taken",
+            )
+        places[name] = files.path(path)
+    return places
+
+
+def _check_samples_folder(folder: Path, names: Sequence[str]) -> None:
+    """Raise `OutputError` if samples of another job would stay in `folder` beside those called `names`."""
+    start = names[0].rpartition("01")[0]
+    left = sorted(path.name for path in folder.iterdir() if path.name.startswith(start) and path.name not in names)
+    if left:
+        raise OutputError(
+            f"{folder} holds samples that this job would not overwrite, {left[0]} for one: remove them, or choose another "
+            "folder",
+            code="samples-there",
+        )
+
+
+def _finals(job: Job, samples: int) -> dict[str, str]:
+    """Where every result will be, by its name."""
+    maps = ("error_map", "consistency_map", "uncertainty_map")
+    finals = {"output": job.output, "sidecar": str(provenance.sidecar_path(job.output))}
+    finals |= {name: getattr(job, name) for name in maps if getattr(job, name)}
+    if job.samples_folder:
+        suffix = next((ending for ending in FORMATS if job.output.lower().endswith(ending)), "")
+        stem = Path(job.output).name[: len(Path(job.output).name) - len(suffix)]
+        for number in range(samples):
+            finals[f"sample {number}"] = str(Path(job.samples_folder) / f"{stem}_sample-{number + 1:02d}{suffix}")
+    return finals
+
+
+def outputs_of(job: Job, samples: int) -> dict[str, Any]:
+    finals = _finals(job, samples)
+    names = ("output", "error_map", "consistency_map", "uncertainty_map", "sidecar")
+    drawn = [path for name, path in finals.items() if name.startswith("sample ")]
+    return {**{name: finals.get(name) for name in names}, "samples": drawn}
+
+
+def write_text(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path.name} cannot be written: {error.strerror}") from error

@@ -1,0 +1,344 @@
+"""Run a job in this process: read, compute, score, record, write all results or none."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import models, provenance
+from ..documents import encode
+from ..errors import (
+    BadVolume,
+    Cancelled,
+    DeviceError,
+    MRSuperResError,
+    OutputError,
+    UnsuitableVolume,
+    UsageError,
+)
+from ..inference import (
+    Estimate,
+    estimate,
+    plan_translation,
+    planning,
+    super_resolution,
+    super_resolve,
+    translate,
+)
+from ..inference.translation import check_memory, check_view, guess_contrast
+from ..models import ModelEntry
+from ..staging import Staging
+from .chosen import first_model_of, kept_samples, model_of, recorded_parameters
+from .events import Emit, Run, failed
+from .job import Job
+from .outputs import JobOutputs, outputs_of, places_of, write_text
+from .privacy import without_names
+
+if TYPE_CHECKING:
+    from ..inference import Aligned
+    from ..inference.translation import TranslationPlan
+    from ..volume import Grid, Volume
+
+
+def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging | None = None) -> dict[str, Any]:
+    """Run `job` in this process, telling `emit` all events but an error, and return the result event.
+
+    Either every output is written or none. Raises `MRSuperResError`; `Cancelled` once `cancel()` is true.
+    """
+    job.check()
+    with staging or Staging() as files:
+        run = Run(job, emit, cancel, files)
+        entry = model_of(job, run.warn)
+        places = places_of(job, files, entry)
+        _use_threads(job.threads)
+        with run.stage("reading"):
+            volume = _read(job.input, "input", run.warn)
+            truth = _read(job.truth, "ground truth", run.warn) if job.truth else None
+            reference = _read(job.reference, "reference", run.warn) if job.reference else None
+        expected = estimate_job(job, volume.grid)
+        planned = _planned(run, entry, volume, expected.grid) if job.task == "translate" else None
+        device, precision = _device(job, entry)  # loads torch
+        if truth is not None:
+            _check_place(truth.grid, expected.grid)
+        run.emit(
+            {
+                "event": "started",
+                "input": job.input,
+                "model": entry.card.id,
+                "digest": entry.digest,
+                "device": device,
+                "precision": precision,
+                "output_size": list(expected.grid.size),
+                "output_spacing": list(expected.grid.spacing),
+            }
+        )
+        made = (
+            _translated(run, entry, volume, planned)
+            if planned
+            else _super_resolved(run, entry, volume, reference, expected)
+        )
+        if truth is not None:
+            with run.stage("scoring"):
+                made.score(truth, run.warn)
+        with run.stage("writing"):
+            chosen = {"plane": expected.plane, "slice_axis": expected.slice_axis, "passes": expected.passes}
+            how = {"device": device, "precision": precision, "threads": _threads(entry), "chosen": chosen}
+            record = _record(run, entry, made, **how)
+            try:
+                made.write(places, provenance.header_fields(entry, recorded_parameters(job)))
+                write_text(places["sidecar"], json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+            except OutputError as error:
+                raise OutputError(files.in_final_names(error.message), code=error.code) from error
+        files.commit()
+    result = {
+        "event": "result",
+        "outputs": outputs_of(job, len(made.samples)),
+        "metrics": made.metrics,
+        "provenance": record,
+        "seconds": round(time.monotonic() - run.started, 3),
+    }
+    emit(result)
+    return result
+
+
+def execute(
+    job: Job | Callable[[], Job], emit: Emit, cancel: Callable[[], bool], staging: Staging | None = None
+) -> int:
+    """Run `job` (or what the callable reads), tell `emit` everything, an error as the last event, and return the exit
+    code.
+
+    What nobody foresaw becomes the error "internal", with its traceback on standard error. Raises `BrokenPipeError`
+    alone: nobody listens to `emit` any more.
+    """
+    try:
+        run_job(job if isinstance(job, Job) else job(), emit, cancel, staging)
+    except MRSuperResError as error:
+        return failed(emit, error.code, error.message, error.exit_code)
+    except MemoryError:
+        text = "this machine's memory ran out: close other programs, or crop the scan"
+        return failed(emit, "memory", text, DeviceError.exit_code)
+    except KeyboardInterrupt:
+        return failed(emit, Cancelled.code, "cancelled; nothing was written", Cancelled.exit_code)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        what = " ".join(str(error).split())[:200]
+        return failed(emit, "internal", f"{type(error).__name__}: {what} (a bug in MRSuperRes: please report it)", 1)
+    return 0
+
+
+def estimate_job(job: Job, grid: Grid | None = None) -> Estimate:
+    """What `job` will make and need; `grid` of its input, if known already, spares reading it. Loads no torch."""
+    entry = model_of(job)
+    if grid is None:
+        grid = _read(job.input, "input", lambda code, message: None).grid
+    wanted = {"factor": job.factor, "spacing": job.spacing, "plane": job.plane, "slice_axis": job.slice_axis}
+    if job.task != "translate":
+        return estimate(grid, entry, **wanted, contrast=job.contrast, device=job.device)  # type: ignore[arg-type]
+    first = first_model_of(job)
+    if first:
+        grid = estimate(grid, first, **wanted, device=job.device).grid  # type: ignore[arg-type]
+    return estimate(
+        grid,
+        entry,
+        slice_axis=job.slice_axis,
+        contrast=job.contrast,
+        device=job.device,
+        kept_samples=kept_samples(job, entry),
+    )
+
+
+def _super_resolved(
+    run: Run, entry: ModelEntry, volume: Volume, reference: Volume | None, expected: Estimate
+) -> JobOutputs:
+    job = run.job
+    if job.project or job.consistency_map:  # here already, so that what cannot be compared is refused before long work
+        from .. import fidelity
+
+        acquisition = fidelity.acquisition_between(volume.grid, expected.grid, expected.slice_axis, job.profile)
+    aligned = _registered(run, entry, volume, reference) if reference is not None else None
+    with run.stage("super-resolving", announce=False):
+        result = super_resolve(
+            volume,
+            entry,
+            factor=job.factor,
+            spacing=job.spacing,
+            plane=job.plane,
+            reference=aligned,
+            options=job.options,
+            progress=run.progress,
+            warn=run.warn,
+            cancel=run.cancel,
+        )
+    made = JobOutputs(job, result)
+    if aligned is not None:
+        alone = super_resolution.answering(entry, aligned, job.options)
+        made.registration = aligned.report if alone is entry else {**aligned.report, "answered_by": alone.card.id}
+    if job.consistency_map:
+        made.consistency = fidelity.consistency_map(result, volume, acquisition)
+    return made
+
+
+def _registered(run: Run, entry: ModelEntry, volume: Volume, reference: Volume) -> Aligned:
+    job = run.job
+    super_resolution.check_task(entry, reference)
+    made = planning.plan(
+        volume.grid,
+        entry.card,
+        factor=job.factor,
+        spacing=job.spacing,
+        plane=job.plane,
+        slice_axis=job.slice_axis,
+        contrast=job.contrast,
+    )
+    contrast = job.contrast or guess_contrast(volume.name)
+    of_reference = job.reference_contrast or guess_contrast(reference.name)
+    for why in models.reference_coverage(entry.card, contrast, of_reference):
+        run.warn("outside-training", f"'{entry.card.id}': {why}")
+    with run.stage("registering", announce=False):
+        return super_resolution.align_reference(
+            reference, volume, made, job.options, run.warn, run.progress, run.cancel
+        )
+
+
+def _planned(run: Run, entry: ModelEntry, volume: Volume, grid: Grid) -> TranslationPlan:
+    """How the volume will be translated, on `grid`: refusals and warnings come before torch is loaded and any long work."""
+    job = run.job
+    made = plan_translation(
+        grid,
+        entry.card,
+        target=job.target,
+        contrast=job.contrast,
+        samples=job.samples,
+        slice_axis=job.slice_axis,
+        name=volume.name,
+    )
+    if job.uncertainty_map and made.samples < 2:
+        raise UsageError(f"'{entry.card.id}' gives one answer only, so no uncertainty map: leave it out")
+    for code, message in made.notes:
+        run.warn(code, message)
+    check_memory(grid, kept_samples(job, entry))
+    return made
+
+
+def _translated(run: Run, entry: ModelEntry, volume: Volume, planned: TranslationPlan) -> JobOutputs:
+    job = run.job
+    first = first_model_of(job, run.warn)
+    if first:
+        from ..volume import check_volume
+
+        volume = check_volume(volume, run.warn)
+        axis = planning.translation_axis(volume.grid, job.slice_axis)
+        check_view(volume, axis, run.warn)  # of noise, super-resolution would make something smooth
+        with run.stage("super-resolving", announce=False):
+            volume = super_resolve(
+                volume,
+                first,
+                factor=job.factor,
+                spacing=job.spacing,
+                plane=job.plane,
+                options=replace(job.options, contrast=job.contrast or guess_contrast(volume.name)),
+                progress=run.progress,
+                warn=run.warn,
+                cancel=run.cancel,
+            )
+    with run.stage("translating", announce=False):
+        answer = translate(
+            volume,
+            entry,
+            target=planned.target,
+            samples=planned.samples,
+            seed=job.seed,
+            keep_samples=job.samples_folder is not None,
+            options=job.options,
+            progress=run.progress,
+            warn=run.warn,
+            cancel=run.cancel,
+        )
+    uncertainty = answer.uncertainty if job.uncertainty_map else None
+    return JobOutputs(job, answer.mean, uncertainty=uncertainty, samples=answer.samples, translation=answer.report)
+
+
+def _record(run: Run, entry: ModelEntry, made: JobOutputs, **how: Any) -> dict[str, Any]:
+    """The sidecar. how: device, precision, threads, and what was chosen where the job left it open."""
+    job = run.job
+    inputs = {"input": job.input, "reference": job.reference, "truth": job.truth}
+    digests = {role: provenance.digest_of(path) for role, path in inputs.items() if path}
+    more: dict[str, Any] = {"registration": encode(dict(made.registration))} if made.registration is not None else {}
+    if made.translation is not None:
+        more["translation"] = encode(dict(made.translation))
+    first = first_model_of(job)
+    if first:
+        more["super_resolved_with"] = provenance.model_record(first)
+    timings = {**run.timings, "total": time.monotonic() - run.started}
+    grid = made.result.grid
+    return provenance.record(
+        entry,
+        parameters=recorded_parameters(job),
+        inputs=digests,
+        timings=timings,
+        output={"size": list(grid.size), "spacing": list(grid.spacing)},
+        metrics=made.metrics,
+        warnings=[{**warning, "message": without_names(warning["message"], job)} for warning in run.warnings],
+        **how,
+        **more,
+    )
+
+
+def _device(job: Job, entry: ModelEntry) -> tuple[str, str]:
+    """The device and precision that will be used, in words; interpolation needs neither and loads no torch."""
+    if entry.card.is_baseline:
+        return "cpu", "fp32"
+    from ..inference import device
+
+    chosen = device.choose_device(job.device)
+    return str(chosen), device.choose_precision(job.precision, chosen)
+
+
+def _threads(entry: ModelEntry) -> int | None:
+    """How many threads of the CPU the network took, which its last digits depend on; None for interpolation."""
+    if entry.card.is_baseline:
+        return None
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _use_threads(threads: int | None) -> None:
+    """Limit SimpleITK as torch is limited."""
+    if threads is not None:
+        import SimpleITK as sitk
+
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+
+
+def _read(path: str, role: str, warn: Callable[[str, str], None]) -> Volume:
+    from ..volume import read_volume
+
+    try:
+        return read_volume(path, warn=warn)
+    except MRSuperResError as error:
+        if role == "input":
+            raise
+        raise BadVolume(f"{role}: {error.message}", code=error.code) from error
+
+
+def _check_place(truth: Grid, result: Grid) -> None:
+    """Raise `UnsuitableVolume` unless a corner or the centre of either box lies inside the other."""
+    inside = [
+        a.contains(np.vstack((b.corners(), b.corners().mean(axis=0)))).any()
+        for a, b in ((truth, result), (result, truth))
+    ]
+    if not any(inside):
+        raise UnsuitableVolume(
+            "the ground truth does not lie where the scan lies: is it of the same patient and session?",
+            code="truth-elsewhere",
+        )
