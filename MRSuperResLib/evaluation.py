@@ -327,7 +327,6 @@ def _middle(volume: Volume, axis: int, count: int) -> Volume:
 
 def publish(rows: Sequence[Row], model: str | ModelEntry, out: str | Path) -> ModelEntry:
     """Write `model` to the file `out` with its scores in `rows`, beside the baselines', printed in its card."""
-    import torch
 
     from .models import load_network, save_model
 
@@ -351,5 +350,5 @@ def publish(rows: Sequence[Row], model: str | ModelEntry, out: str | Path) -> Mo
     )
     if not scores:
         raise UsageError(f"'{entry.card.id}' was not scored: nothing to print in its card")
-    weights = load_network(entry, torch.device("cpu")).state_dict()
+    weights = load_network(entry, for_inference=False).state_dict()
     return save_model(out, replace(entry.card, metrics=scores), weights)

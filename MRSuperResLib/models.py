@@ -366,8 +366,16 @@ def save_model(path: str | os.PathLike[str], card: ModelCard, state_dict: Mappin
     return read_entry(path)
 
 
-def load_network(entry: ModelEntry, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
+def load_network(
+    entry: ModelEntry,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    *,
+    for_inference: bool = True,
+) -> nn.Module:
     """The network of `entry` on `device`, in evaluation mode, `dtype` float32 unless said; its digest is checked first.
+
+    for_inference: let a network that has a method of that name make itself faster; False keeps the weights as the file has them.
 
     Raises `ModelError` saying what is wrong with the file.
     """
@@ -389,6 +397,8 @@ def load_network(entry: ModelEntry, device: torch.device | str = "cpu", dtype: t
             f"{entry.path.name}: the weights do not fit its card's network: {reason}", code="bad-weights"
         ) from error
     network = network.to(device=device, dtype=dtype or torch.float32).eval().requires_grad_(False)
+    if for_inference and hasattr(network, "for_inference"):
+        network = network.for_inference()
     return network.to(memory_format=torch.channels_last) if _convolutional(network) else network  # type: ignore[call-overload]
 
 

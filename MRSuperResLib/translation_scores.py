@@ -336,7 +336,7 @@ def publish(evaluations: Sequence[Evaluation], model: ModelEntry | str, out: str
         metrics=tuple(_score(case) for case in own),
         requirements=replace(entry.card.requirements, uncertainty_scale=scale),
     )
-    return save_model(out, card, load_network(entry, "cpu").state_dict())
+    return save_model(out, card, load_network(entry, for_inference=False).state_dict())
 
 
 _NOTHING = Voxels(np.zeros(0), np.zeros(0), np.zeros(0, bool))

@@ -88,6 +88,19 @@ def test_a_saved_model_answers_as_before_it_was_saved(package: Path) -> None:
     assert difference < 1e-3
 
 
+def test_batch_normalisation_is_folded_when_a_model_is_loaded_to_be_used(tmp_path: Path) -> None:
+    """And is there when its weights are: training goes on from them."""
+    small = {"blocks": 1, "factors": [4, 1], "width": 4}
+    network = networks.build("srresnet", small)
+    tiny = card("folded", architecture="srresnet", hyperparameters=small)
+    entry = models.save_model(tmp_path / "folded.safetensors", tiny, network.state_dict())
+    kept, used = models.load_network(entry, for_inference=False), models.load_network(entry)
+    assert kept.state_dict().keys() == network.state_dict().keys()
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in used.modules())
+    image = torch.rand(1, 1, 8, 8)
+    torch.testing.assert_close(used(image), kept(image), atol=1e-5, rtol=0)
+
+
 def test_a_model_dropped_into_a_folder_appears_in_the_list_beside_the_baselines(package: Path) -> None:
     entries = {entry.card.id: entry for entry in models.list_models([package.parent])}
     assert list(entries)[:3] == ["linear", "bspline", "lanczos"]

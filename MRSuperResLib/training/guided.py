@@ -349,7 +349,7 @@ def train(
         origin = find_model(init).card.id
     run.card_fields = loop.with_note(run.card_fields, f"texture extractor from {origin}")
     if guidance.base:
-        network.base.load_state_dict(load_network(find_model(guidance.base)).state_dict())  # type: ignore[union-attr]
+        network.base.load_state_dict(load_network(find_model(guidance.base), for_inference=False).state_dict())  # type: ignore[union-attr]
     network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
     losses = GuidedLoss(plan.loss, feature_network).to(fabric.device)
     optimiser = torch.optim.Adam(parameter_groups(network, guidance.rest_rate), lr=plan.optimisation.learning_rate)

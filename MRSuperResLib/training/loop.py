@@ -309,7 +309,7 @@ def machine_name(fabric: Fabric) -> str:
 
 def initialise(network: nn.Module, model: str) -> str:
     """Start `network` from those weights of `model` whose names and shapes fit; says how many did."""
-    fitting = take_fitting(network, load_network(find_model(model), torch.device("cpu")).state_dict())
+    fitting = take_fitting(network, load_network(find_model(model), for_inference=False).state_dict())
     if not fitting:
         raise ModelError(f"no weight of '{model}' fits this recipe's network; start without --init", code="bad-init")
     return f"{fitting} of {len(network.state_dict())} weights start from '{model}'"
