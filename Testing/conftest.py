@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -88,3 +89,58 @@ def job(tmp_path: Path, scan: Path) -> Job:
         threads=1,
         model_folders=(str(tmp_path / "models"),),
     )
+
+
+# The module's panel, without Slicer's application: see `panel`.
+
+
+@pytest.fixture
+def slicerApp(tmp_path: Path) -> Any:
+    """What stands in for the application, with an empty scene."""
+    pytest.importorskip("slicer", reason="the panel needs slicer-core")
+    pytest.importorskip("PySide6.QtUiTools", reason="the panel needs PySide6-Essentials")
+    from panel import application
+
+    return application.start(tmp_path)
+
+
+@pytest.fixture
+def module(slicerApp: Any) -> Any:
+    """The module's own file."""
+    from panel import application
+
+    return application.load()
+
+
+@pytest.fixture
+def panel(module: Any) -> Iterator[Any]:
+    """The panel in an empty scene; a run that a test left is ended."""
+    from panel import application
+
+    widget = module.MRSuperResWidget()
+    widget.setup()
+    yield widget
+    run = widget.work.run
+    widget.cleanup()
+    for box in widget.parent.findChildren(application.widgets.qMRMLNodeComboBox):
+        box.setMRMLScene(None)
+    if run is not None:
+        application.until(lambda: not run.isRunning, 10, "the end of the run")
+
+
+@pytest.fixture
+def translating(panel: Any, module: Any, monkeypatch: Any) -> Any:
+    """The panel set to translate the scan to FLAIR, and `Translates` for the worker."""
+    from MRSuperResSupport import requirements
+    from panel.kit import Translates, chosen, pick, translator
+
+    from MRSuperResLib.models import Requirements
+
+    Translates.jobs = []
+    monkeypatch.setattr(panel.logic, "_process", Translates)
+    monkeypatch.setattr(requirements, "ensure", lambda entry: None)
+    shipped = panel.logic.models()
+    monkeypatch.setattr(panel.logic, "models", lambda: [*shipped, translator(requirements=Requirements(latent=8))])
+    chosen(panel, module, task=module.Task.TRANSLATE, model="mt-test", seed=11, samples=3)
+    pick(panel.ui.targetSelector, "FLAIR")
+    return panel

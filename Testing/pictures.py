@@ -81,7 +81,7 @@ def applied(module: Any, demo: Path) -> Any:
     parameters.truthVolume = scan(demo / "truth.nii.gz", "T1w, 1 mm")
     parameters.task, parameters.model = module.Task.THROUGH_PLANE, MODEL
     panel.ui.applyButton.click()
-    application.until(lambda: panel._run is None, 60, "the end of the run")
+    application.until(lambda: panel.work.run is None, 60, "the end of the run")
     assert parameters.outputVolume is not None, panel.ui.statusLabel.property("text")
     return panel
 

@@ -130,7 +130,7 @@ def test_result_is_named_shown_placed_and_recorded_like_its_source(logic: Any) -
 
 
 def test_chosen_nodes_are_filled_and_maps_and_scores_come_back(logic: Any) -> None:
-    from MRSuperResSupport.logic import RunRequest, wait
+    from MRSuperResSupport.run import RunRequest, wait
 
     node, truth = volume(), volume("truth", size=(14, 12, 16))
     finer = vtk.vtkMatrix4x4()
@@ -288,7 +288,8 @@ def test_a_worker_that_dies_leaves_slicer_up_and_says_why(app: Any) -> None:
 
 
 def test_cancel_ends_the_whole_tree_within_two_seconds_and_leaves_nothing(app: Any, tmp_path: Path) -> None:
-    from MRSuperResSupport.logic import MRSuperResLogic, RunRequest, wait
+    from MRSuperResSupport.logic import MRSuperResLogic
+    from MRSuperResSupport.run import RunRequest, wait
 
     marker = tmp_path / "child"
     code = (

@@ -77,6 +77,14 @@ def test_the_top_list_adds_module_and_library_and_asks_for_pytorch(repository: P
         assert (repository / url).is_file(), url
 
 
+def test_the_project_has_languages(repository: Path) -> None:
+    """With `LANGUAGES NONE`, Slicer's configuration fails at its bitness check (no CMAKE_SIZEOF_VOID_P) and in FindThreads."""
+    text = (repository / "CMakeLists.txt").read_text(encoding="utf-8")
+    (arguments,) = re.findall(r"^project\(([^)]*)\)", text, re.MULTILINE)
+    assert arguments.split() == ["MRSuperRes"], "without LANGUAGES, CMake enables C and C++"
+    assert text.index("project(") < text.index("find_package(Slicer")
+
+
 def test_every_test_for_a_real_slicer_is_registered(repository: Path) -> None:
     """What ctest runs in a build of the extension: the module's self-test, and each file of Testing/Slicer."""
     folder = repository / "Testing" / "Slicer"

@@ -13,6 +13,7 @@ import vtk
 
 from MRSuperResLib.contrasts import guess_contrast, spelt
 from MRSuperResLib.errors import BadVolume
+from MRSuperResLib.inference.planning import slice_axis_for
 from MRSuperResLib.volume import Grid, Volume, check_volume, write_volume
 
 from .words import _
@@ -79,6 +80,13 @@ def gridOf(node):
         origin=tuple(matrix[:3, 3].tolist()),
         direction=tuple(direction.ravel().tolist()),
     )
+
+
+def refinedSpacing(node, plane, length):
+    """mm along i, j, k of a result: `length` along the axes that `plane` refines, the node's own along the others."""
+    grid = gridOf(node)
+    sliced, through = slice_axis_for(grid, plane=plane), plane == "through-plane"
+    return tuple(float(length) if (axis == sliced) == through else own for axis, own in enumerate(grid.spacing))
 
 
 def volumeOf(node):

@@ -24,6 +24,7 @@ KEPT: list[Any] = []  # Qt and VTK objects with cycles between them are not for 
 NONES = [None] * 10**6
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(NONES))
 COLOURS = 256
+TRUE_PROPERTY = 2  # the bit of that feature of PySide6
 MODULE = Path(__file__).resolve().parents[2] / "MRSuperRes"
 
 
@@ -287,7 +288,10 @@ def load(name: str = "MRSuperRes") -> types.ModuleType:
     module = types.ModuleType(name)
     module.__file__ = str(path)
     sys.modules[name] = module
-    for plain in ("MRSuperResSupport.logic", "MRSuperResSupport.compare", "slicer.util", __name__):
+    for plain in ("MRSuperResSupport.run", "MRSuperResSupport.compare", "slicer.util", __name__):
         pyside_feature_dict[plain] = 0  # they set Qt's properties by functions, which PythonQt has too
+    for file in (MODULE / "MRSuperResSupport").glob("*.py"):
+        if file.stem == "part" or file.stem.endswith("_view"):
+            pyside_feature_dict[f"MRSuperResSupport.{file.stem}"] = TRUE_PROPERTY
     exec(compile(ast.fix_missing_locations(tree), str(path), "exec"), vars(module))
     return module

@@ -1,0 +1,319 @@
+"""Upper part of the panel: the scan, the task, the model that suits them, and what a run would make of it."""
+
+import slicer
+from slicer.i18n import tr as _
+
+from MRSuperResLib.errors import MRSuperResError
+
+from . import scene
+from .parameters import Contrast, SizeMode, Task
+from .part import Part, fill
+
+LEAST_OVERLAP = 0.5  # share of the scan a reference should cover
+
+
+class InputsView(Part):
+    """Scan, contrast, task, model, size, reference and target; what the cards say about them."""
+
+    def __init__(self, panel):
+        Part.__init__(self, panel)
+        self.offered = []
+        self.firstModels = []
+        self._targets = []
+        ui = self.ui
+        ui.modelSelector.currentIndexChanged.connect(self._onModel)
+        ui.firstModelSelector.currentIndexChanged.connect(self._onFirstModel)
+        ui.targetSelector.currentIndexChanged.connect(self._onTarget)
+        ui.overlapButton.clicked.connect(self.onOverlapButton)
+
+    def guessContrast(self):
+        parameters = self._parameterNode
+        volume = self._live(parameters.inputVolume)
+        if volume is parameters.guessedFor:
+            return
+        parameters.guessedFor = volume
+        if volume is None:
+            return
+        guess = self.logic.guessContrast(volume)
+        parameters.contrast = next((c for c in Contrast if c.value == guess), Contrast.UNKNOWN)
+
+    def showRows(self):
+        """Only the rows that the task needs."""
+        ui, task = self.ui, self._parameterNode.task
+        guided, translate_ = task is Task.GUIDED, task is Task.TRANSLATE
+        enlarges = not translate_ or bool(self._parameterNode.firstModel)
+        byFactor = self._parameterNode.sizeMode is SizeMode.FACTOR
+        rows = (
+            (guided, (ui.referenceLabel, ui.referenceRow, ui.registerCheckBox)),
+            (
+                translate_,
+                (
+                    ui.targetLabel,
+                    ui.targetSelector,
+                    ui.samplesLabel,
+                    ui.samplesRow,
+                    ui.firstLabel,
+                    ui.firstModelSelector,
+                )
+                + (ui.uncertaintyMapCheckBox, ui.uncertaintyMapSelector, ui.keepSamplesCheckBox),
+            ),
+            (enlarges, (ui.sizeLabel, ui.sizeRow)),
+            (enlarges and byFactor, (ui.factorSpinBox,)),
+            (enlarges and not byFactor, (ui.spacingSpinBox,)),
+            (not translate_, (ui.consistencyMapCheckBox, ui.consistencyMapSelector, ui.projectCheckBox)),
+            (guided and bool(ui.overlapLabel.text), (ui.overlapLabel,)),
+        )
+        for visible, widgets in rows:
+            for widget in widgets:
+                widget.visible = visible
+        hasTruth = self._live(self._parameterNode.truthVolume) is not None
+        ui.errorMapCheckBox.enabled = hasTruth
+        ui.errorMapSelector.enabled = hasTruth and self._parameterNode.makeErrorMap
+        ui.consistencyMapSelector.enabled = self._parameterNode.makeConsistencyMap
+        ui.uncertaintyMapSelector.enabled = self._parameterNode.makeUncertaintyMap
+        refusal = self.refusal()
+        ui.refusalLabel.text = refusal
+        ui.refusalLabel.visible = bool(refusal)
+
+    def refusal(self):
+        volume = self._live(self._parameterNode.inputVolume)
+        return self.logic.refusal(volume) if volume else ""
+
+    def fillModels(self):
+        """Offer the models whose cards suit; returns lines that say why the others are hidden."""
+        parameters, ui = self._parameterNode, self.ui
+        offered, hidden = [], []
+        volume = self._live(parameters.inputVolume)
+        if volume is not None and not self.refusal():
+            offered, hidden = self.logic.suitable(
+                volume, parameters.task.value, parameters.contrast.value, self._live(parameters.referenceVolume)
+            )
+        self.offered = offered + [entry for entry, _reason in hidden] if parameters.offerAll else offered
+        offered = self.offered
+        if parameters.model not in [entry.card.id for entry in offered] and offered:
+            parameters.model = _preferred(offered).card.id
+        fill(ui.modelSelector, [entry.card.title for entry in offered], self.index(offered, parameters.model))
+        ui.modelSelector.enabled = bool(offered)
+        entry = self.entry()
+        ui.cardLabel.text = self.logic.describe(entry) if entry else ""
+        ui.cardLabel.visible = entry is not None
+        return _reasons(hidden)
+
+    def showHidden(self, lines):
+        """Which models are not offered and why, and how to have them."""
+        self.ui.hiddenModelsLabel.text = "\n".join([_("Not made for this scan:"), *lines])
+        for widget in (self.ui.hiddenModelsLabel, self.ui.offerAllCheckBox):
+            widget.visible = bool(lines)
+
+    @staticmethod
+    def index(entries, identity):
+        return next((number for number, entry in enumerate(entries) if entry.card.id == identity), -1)
+
+    def entry(self):
+        """The chosen model, None if there is none."""
+        number = self.index(self.offered, self._parameterNode.model)
+        return self.offered[number] if number >= 0 else None
+
+    def fillTranslation(self):
+        """Target contrasts of the card, and models that may enlarge the scan first; returns a line on those hidden."""
+        parameters, ui = self._parameterNode, self.ui
+        entry = self.entry()
+        if parameters.task is not Task.TRANSLATE or entry is None:
+            self._targets, self.firstModels = [], []
+            fill(ui.targetSelector, [], -1)
+            fill(ui.firstModelSelector, [], -1)
+            return []
+        self._targets = [target for target in entry.card.target_contrasts if target != parameters.contrast.value]
+        if parameters.target not in self._targets:
+            parameters.target = self._targets[0] if self._targets else ""
+        current = self._targets.index(parameters.target) if parameters.target in self._targets else -1
+        fill(ui.targetSelector, self._targets, current)
+        volume = self._live(parameters.inputVolume)
+        self.firstModels, hidden = [], []
+        for task in (Task.IN_PLANE, Task.THROUGH_PLANE):
+            suiting, others = self.logic.suitable(volume, task.value, parameters.contrast.value)
+            self.firstModels += [e for e in suiting if e not in self.firstModels]
+            hidden += [other for other in others if other not in hidden]
+        if parameters.offerAll:
+            self.firstModels += [entry for entry, _reason in hidden]
+        if self.index(self.firstModels, parameters.firstModel) < 0:
+            parameters.firstModel = ""
+        titles = [_("No"), *(entry.card.title for entry in self.firstModels)]
+        fill(ui.firstModelSelector, titles, self.index(self.firstModels, parameters.firstModel) + 1)
+        for widget in (ui.samplesSpinBox, ui.seedSpinBox):
+            widget.enabled = self.draws()
+        several = self.draws() and parameters.samples > 1
+        ui.uncertaintyMapCheckBox.enabled = ui.keepSamplesCheckBox.enabled = several
+        ui.uncertaintyMapSelector.enabled = several and parameters.makeUncertaintyMap
+        tip = _("A model that enlarges the scan before it is translated.")
+        ui.firstModelSelector.toolTip = tip
+        if not hidden:
+            return []
+        ui.firstModelSelector.toolTip = "\n".join([tip, _("Not made for this scan:"), *_reasons(hidden)])
+        return [
+            _("{count} models to super-resolve it first.").format(count=len(hidden))
+        ]  # their list's tooltip says why
+
+    def draws(self):
+        """Whether the chosen model can give several answers."""
+        entry = self.entry()
+        return entry is not None and entry.card.task == "translate" and entry.card.requirements.latent > 0
+
+    def size(self):
+        """The size asked for, as the logic takes it: a factor, or mm along i, j, k."""
+        parameters = self._parameterNode
+        if parameters.task is Task.TRANSLATE and not parameters.firstModel:
+            return {"factor": None, "spacing": None}
+        if parameters.sizeMode is SizeMode.FACTOR:
+            return {"factor": parameters.factor, "spacing": None}
+        volume = self._live(parameters.inputVolume)
+        return {"factor": None, "spacing": scene.refinedSpacing(volume, self.plane(), parameters.spacing)}
+
+    def plane(self):
+        """The plane that will be refined, as far as it is known before the model decides."""
+        parameters = self._parameterNode
+        if parameters.task.plane:
+            return parameters.task.plane
+        if parameters.task is Task.TRANSLATE:
+            number = self.index(self.firstModels, parameters.firstModel)
+            entry = self.firstModels[number] if number >= 0 else None
+        else:
+            entry = self.entry()
+        return entry.card.plane if entry and entry.card.plane != "any" else None
+
+    def estimate(self):
+        """What the run would make, None if that is not known; and what stands in its way, "" if nothing does."""
+        parameters = self._parameterNode
+        volume, entry = self._live(parameters.inputVolume), self.entry()
+        if volume is None or entry is None or self.refusal():
+            return None, ""
+        more = {"plane": self.plane()}
+        if parameters.task is Task.TRANSLATE:
+            kept = parameters.samples if self.draws() and parameters.samples > 1 and parameters.keepSamples else 0
+            more |= {"firstModel": parameters.firstModel, "keptSamples": kept}
+        try:
+            return self.logic.estimate(volume, entry.card.id, **self.size(), **more), ""
+        except MRSuperResError as error:
+            return None, error.message
+
+    def showEstimate(self, estimate):
+        text = "–"
+        if estimate is not None:
+            size = " × ".join(str(count) for count in estimate.grid.size)
+            spacing = " × ".join(f"{length:.3g}" for length in estimate.grid.spacing)
+            text = _("{size} voxels of {spacing} mm\nNeeds about {memory} of memory").format(
+                size=size, spacing=spacing, memory=_bytes(estimate.memory)
+            )
+            if estimate.device_memory:
+                text += _(" and {memory} on the GPU").format(memory=_bytes(estimate.device_memory))
+        self.ui.estimateLabel.text = text
+
+    def warnings(self):
+        """What the card does not cover, in plain words."""
+        parameters, entry = self._parameterNode, self.entry()
+        volume = self._live(parameters.inputVolume)
+        if volume is None or entry is None or self.refusal():
+            return []
+        more = {"plane": self.plane(), "referenceNode": self._live(parameters.referenceVolume)}
+        if parameters.task is Task.TRANSLATE:
+            more["firstModel"] = parameters.firstModel
+        try:
+            return self.logic.warnings(volume, entry.card.id, parameters.contrast.value, **self.size(), **more)
+        except MRSuperResError:  # a size that cannot be: Apply says so
+            return []
+
+    def showWarnings(self):
+        warnings = self.warnings()
+        self.ui.warningLabel.text = "\n".join(warnings)
+        self.ui.warningLabel.visible = bool(warnings)
+
+    def missing(self, problem):
+        """What keeps Apply from being pressed, in one line; "" if nothing does."""
+        parameters = self._parameterNode
+        volume, reference = self._live(parameters.inputVolume), self._live(parameters.referenceVolume)
+        truth, output = self._live(parameters.truthVolume), self._live(parameters.outputVolume)
+        if volume is None:
+            return _("Select the volume to work on.")
+        if self.refusal():
+            return self.refusal()
+        if parameters.task.value not in self.logic.tasks():
+            return _("There is no model for this task here: choose another task, or install a model.")
+        if self.entry() is None:
+            return _(
+                "No model was made for this scan: choose another task, correct the contrast, or offer the others too."
+            )
+        if parameters.task is Task.GUIDED:
+            if reference is None:
+                return _("Select the sharp reference scan of the same patient.")
+            if reference is volume:
+                return _("The reference must be another scan than the input.")
+            if self.logic.refusal(reference):
+                return _("Reference: {reason}").format(reason=self.logic.refusal(reference))
+        if parameters.task is Task.TRANSLATE and parameters.contrast is Contrast.UNKNOWN:
+            return _("Choose the scan's contrast.")
+        if parameters.task is Task.TRANSLATE and not parameters.target:
+            return _("This model makes no contrast other than the scan's own: choose another model.")
+        if truth is not None and self.logic.refusal(truth):
+            return _("Ground truth: {reason}").format(reason=self.logic.refusal(truth))
+        outputs = [output, *(self._live(node) for node, wanted in self.panel.outputs.maps().values() if wanted)]
+        outputs = [node for node in outputs if node is not None]
+        if any(node in (volume, reference, truth) for node in outputs):
+            return _("The outputs must be other volumes than the inputs.")
+        if len(outputs) != len({node.GetID() for node in outputs}):
+            return _("Each output needs a volume of its own.")
+        return problem
+
+    def onOverlapButton(self, checked=False):
+        """Say how much of the scan the reference covers."""
+        volume = self._live(self._parameterNode.inputVolume)
+        reference = self._live(self._parameterNode.referenceVolume)
+        if volume is None or reference is None:
+            text = _("Select the volume and the reference first.")
+        else:
+            try:
+                share = self.logic.overlap(volume, reference)
+            except MRSuperResError as error:
+                text = error.message
+            else:
+                text = _("The reference covers {share:.0%} of the scan.").format(share=share)
+                if share < LEAST_OVERLAP:
+                    text += " " + _("Is it of the same patient and body part?")
+                layers = {"background": volume, "foreground": reference, "foregroundOpacity": 0.5}
+                slicer.util.setSliceViewerLayers(fit=True, **layers)
+                self.panel.results.overlaid = True
+        self.ui.overlapLabel.text = text
+        self.panel.refresh()
+
+    def _onModel(self, _entry=None):
+        number = self.ui.modelSelector.currentIndex
+        if not self._refreshing and self._parameterNode is not None and 0 <= number < len(self.offered):
+            self._parameterNode.model = self.offered[number].card.id
+
+    def _onFirstModel(self, _entry=None):
+        number = self.ui.firstModelSelector.currentIndex
+        if self._refreshing or self._parameterNode is None or number < 0:
+            return
+        card = self.firstModels[number - 1].card if number > 0 else None
+        with slicer.util.NodeModify(self._parameterNode.parameterNode):
+            self._parameterNode.firstModel = card.id if card else ""
+            if card and card.factor:
+                self._parameterNode.factor = float(card.factor)
+
+    def _onTarget(self, _entry=None):
+        number = self.ui.targetSelector.currentIndex
+        if not self._refreshing and self._parameterNode is not None and 0 <= number < len(self._targets):
+            self._parameterNode.target = self._targets[number]
+
+
+def _reasons(hidden):
+    """A line for each (model, why it is not offered)."""
+    return [f"{entry.card.title}: {reason}." for entry, reason in hidden]
+
+
+def _preferred(entries):
+    """The first model with weights, else the first."""
+    return next((entry for entry in entries if not entry.card.is_baseline), entries[0])
+
+
+def _bytes(count):
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(1, round(count / 2**20))} MiB"

@@ -1,0 +1,256 @@
+"""Many runs, one after another: nodes, files, folders of the subject hierarchy, frames of sequences."""
+
+import hashlib
+import json
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+from MRSuperResLib import models
+from MRSuperResLib.documents import encode
+from MRSuperResLib.errors import Cancelled, MRSuperResError, UsageError
+from MRSuperResLib.provenance import sidecar_path
+
+from . import scene
+from .run import MAP_NAMES, MAPS, Run, RunRequest, jobOf, mapFile, temporaryPath
+
+
+@dataclass
+class ManyResult:
+    """One volume of many. output: a node, or the file it was written to; error: None if all went well.
+
+    skipped: the result was there already. warnings: what the model was not made for, and what was wrong with the scan.
+    """
+
+    name: str
+    output: Any = None
+    error: MRSuperResError | None = None
+    skipped: bool = False
+    warnings: list = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class ManyRun:
+    """Many runs, one after another."""
+
+    def __init__(self, logic, items, model, folder, resume, onProgress, onFinished, otherContrast, options):
+        self.results, self.error, self.isRunning = [], None, False
+        self._logic, self._items, self._model, self._folder, self._resume = logic, items, model, folder, resume
+        self._onProgress, self._onFinished, self._otherContrast = onProgress, onFinished, otherContrast
+        self._options = {"keepSamples": False, **options}
+        self._current, self._cancelled, self._sequences, self._taken = None, False, {}, set()
+
+    def begin(self):
+        """Start with the first."""
+        self.isRunning = True
+        self._next()
+
+    def cancel(self):
+        """Stop the one that is running and leave out the rest; what is done stays."""
+        self._cancelled = True
+        if self._current is not None:
+            self._current.cancel()
+
+    def end(self):
+        """Cancel, and wait for the end without giving the application a turn: it is closing."""
+        self.cancel()
+        while self._current is not None:
+            self._current.end()
+
+    def pump(self):
+        """Take in what the worker has said."""
+        if self._current is not None:
+            self._current.pump()
+
+    def _next(self):
+        """Start the next volume that has something to be done; finish after the last."""
+        while len(self.results) < len(self._items):
+            item = self._items[len(self.results)]
+            self._tell(item.name)
+            if self._cancelled:
+                self.results.append(ManyResult(item.name, error=Cancelled("cancelled before it was begun")))
+                continue
+            try:
+                if self._begun(item):
+                    return
+            except MRSuperResError as error:
+                item.release()
+                self.results.append(ManyResult(item.name, error=error))
+        if not self.isRunning:
+            return
+        self.isRunning = False
+        for (source, _what), made in self._sequences.items():
+            scene.playAlong(made, slicer.mrmlScene.GetNodeByID(source))
+        self._tell("")
+        if self._onFinished is not None:
+            self._onFinished(self.results)
+
+    def _tell(self, what):
+        if self._onProgress is not None:
+            self._onProgress(len(self.results), len(self._items), what)
+
+    def _begun(self, item):
+        """Start `item` and return True, or settle it at once and return False."""
+        node = item.node()
+        contrast = self._options.get("contrast") or scene.guessContrast(node) or self._otherContrast
+        options = {**self._options, "contrast": contrast}
+        if item.sequence is not None:  # whose frames cannot hold them
+            options["keepSamples"] = False
+        if isinstance(options.get("spacing"), (int, float)) and not scene.refusal(node):
+            options["spacing"] = scene.refinedSpacing(node, options.get("plane"), options["spacing"])
+        request = RunRequest(input=node, model=self._model, **options)
+        target = None
+        if self._folder is not None:
+            target = self._folder / f"{self._unique(item.name)}.nrrd"
+            if self._resume and _isDone(target, request):
+                item.release()
+                self.results.append(ManyResult(item.name, str(target), skipped=True))
+                return False
+        started = time.monotonic()
+
+        def progress(stage, done, total, secondsLeft):
+            self._tell(f"{item.name}, {stage} {done} of {total}" if total > 1 else f"{item.name}, {stage}")
+
+        def finished(run):
+            self._current = None
+            output = None if run.error else run.result.output
+            if output is not None and item.sequence is not None and self._folder is None:
+                for name, what in MAP_NAMES.items():
+                    if getattr(run.result, name) is not None:
+                        self._intoSequence(item, getattr(run.result, name), what)
+                output = self._intoSequence(item, output)
+            item.release()
+            seconds = time.monotonic() - started
+            self.results.append(ManyResult(item.name, output, run.error, warnings=run.warnings, seconds=seconds))
+            self._next()
+
+        run = Run(request, self._logic._process(), onProgress=progress, onFinished=finished, outputFile=target)
+        self._current = run  # before it begins: it may end while it does
+        try:
+            run.begin()
+        except MRSuperResError:
+            self._current = None
+            raise
+        return True
+
+    def _unique(self, name):
+        stem = scene.fileName(self._named(scene.stemOf(name)))
+        number, unique = 1, stem
+        while unique in self._taken:
+            number += 1
+            unique = f"{stem}_{number}"
+        self._taken.add(unique)
+        return unique
+
+    def _named(self, name):
+        options = self._options
+        return scene.resultName(
+            name, self._model, target=options.get("target") or "", firstModel=options.get("superResolveWith") or ""
+        )
+
+    def _intoSequence(self, item, node, what=""):
+        """Move a frame's result, or its map `what`, into the sequence of those, which has the source's index."""
+        source, index = item.sequence
+        made = self._sequences.get((source.GetID(), what))
+        if made is None:
+            name = f"{self._named(source.GetName())} {what}".strip()
+            made = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", slicer.mrmlScene.GenerateUniqueName(name))
+            made.SetIndexName(source.GetIndexName())
+            made.SetIndexUnit(source.GetIndexUnit())
+            self._sequences[source.GetID(), what] = made
+            scene.placeBeside(made, source)
+        made.SetDataNodeAtValue(node, source.GetNthIndexValue(index))
+        slicer.mrmlScene.RemoveNode(node)
+        return made
+
+
+@dataclass
+class Item:
+    """One volume of many: a node, a file, or a frame of a sequence (the sequence node and its number)."""
+
+    name: str
+    source: Any = None
+    path: Path | None = None
+    sequence: tuple | None = None
+    temporary: list = field(default_factory=list)
+
+    def node(self):
+        """The volume node to run on; for files and frames a temporary one, which `release` removes."""
+        if self.path is not None:
+            from MRSuperResLib.volume import read_volume
+
+            volume = read_volume(self.path)
+            node = self._temporaryNode()
+            scene.fill(node, volume.array, volume.grid)
+            return node
+        if self.sequence is not None:
+            sequence, index = self.sequence
+            frame = sequence.GetNthDataNode(index)
+            node = self._temporaryNode()
+            node.Copy(frame)
+            node.SetName(self.name)
+            return node
+        return self.source
+
+    def release(self):
+        """Remove what `node` made."""
+        for node in self.temporary:
+            if slicer.mrmlScene.IsNodePresent(node):  # closing the scene has removed it already
+                slicer.mrmlScene.RemoveNode(node)
+        self.temporary.clear()
+
+    def _temporaryNode(self):
+        node = slicer.mrmlScene.CreateNodeByClass(scene.VOLUME_CLASS)
+        node.UnRegister(None)
+        node.SetName(self.name)
+        node.SetHideFromEditors(True)
+        slicer.mrmlScene.AddNode(node)
+        self.temporary.append(node)
+        return node
+
+
+def expanded(items):
+    """Every volume that `items` (one or many) stand for."""
+    if isinstance(items, (str, Path, int)) or hasattr(items, "IsA"):
+        items = [items]
+    found = []
+    for item in items:
+        if isinstance(item, (str, Path)):
+            found.append(Item(Path(item).name, path=Path(item)))
+        elif isinstance(item, int):
+            nodes = scene.itemsOf(item)
+            if not nodes:
+                raise UsageError(f"subject-hierarchy item {item} has no volumes below it")
+            found += [Item(node.GetName(), source=node) for node in nodes]
+        elif item is not None and item.IsA("vtkMRMLSequenceNode"):
+            count = item.GetNumberOfDataNodes()
+            found += [Item(f"{item.GetName()} {index + 1}", sequence=(item, index)) for index in range(count)]
+        else:
+            found.append(Item(item.GetName() if item is not None else "nothing", source=item))
+    if not found:
+        raise UsageError("there is no volume to work on")
+    return found
+
+
+def _isDone(target, request):
+    """Whether `target` was made from the same voxels, where they lie, by the same model in the same way, maps included."""
+    sidecar = Path(sidecar_path(str(target)))
+    maps = [mapFile(target, name) for name in MAPS if getattr(request, name)]
+    if not all(path.is_file() for path in (target, sidecar, *maps)):
+        return False
+    with tempfile.TemporaryDirectory(dir=temporaryPath()) as folder:
+        job = jobOf(request, Path(folder), target)
+        try:
+            record = json.loads(sidecar.read_text(encoding="utf-8"))
+            made = record["inputs"]["input"]["sha256"]
+            same = record["model"]["digest"] == models.find_model(request.model).digest
+            if not same or record["parameters"] != encode(job.parameters):
+                return False
+        except (OSError, ValueError, KeyError, TypeError):  # not a record of ours: make it anew
+            return False
+        scene.export(request.input, job.input)
+        return made == hashlib.sha256(Path(job.input).read_bytes()).hexdigest()

@@ -1,0 +1,149 @@
+"""What a run made: scores, maps, samples, and input and result side by side."""
+
+import json
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from . import compare, scene
+from .parameters import RESULT_ROLE
+from .part import Part, fill
+from .run import MAPS
+
+
+class ResultsView(Part):
+    """Scores, comparison, map and samples of the last result."""
+
+    def __init__(self, panel):
+        Part.__init__(self, panel)
+        self._resultMaps = []  # that the comparison can show
+        self.overlaid = False  # the reference lies over the slice views, to show the overlap
+        self.comparison = compare.Comparison()
+        self.flicker = qt.QTimer()
+        self.flicker.interval = compare.FLICKER_MILLISECONDS
+        self.flicker.timeout.connect(self.onFlicker)
+        ui = self.ui
+        ui.compareButton.clicked.connect(self.onCompareButton)
+        ui.restoreLayoutButton.clicked.connect(self.onRestoreLayoutButton)
+        ui.blendSlider.valueChanged.connect(self._onBlend)
+        ui.flickerButton.toggled.connect(self._onFlickerButton)
+        ui.mapSelector.currentIndexChanged.connect(self._onMap)
+        ui.sampleSlider.valueChanged.connect(self.onSample)
+
+    def result(self):
+        """The node the last run on this input made, None if there is none any more."""
+        return self._live(self._parameterNode.parameterNode.GetNodeReference(RESULT_ROLE))
+
+    def present(self, node):
+        """Show `node` in the slice views, without the reference that may lie over them."""
+        layers = {"foreground": None} if self.overlaid else {}
+        slicer.util.setSliceViewerLayers(background=node, **layers)
+        self.overlaid = False
+
+    def showMetrics(self):
+        """The scores of the last run, kept with the scene."""
+        table, text = self.ui.metricsTable, self._parameterNode.metrics
+        scores = json.loads(text) if text else {}
+        rows = [(name, key, form) for name, key, form in _scores() if scores.get(key) is not None]
+        table.rowCount = len(rows)
+        for number, (name, key, form) in enumerate(rows):
+            whole = scores.get(f"{key}_whole")
+            cells = (name, form.format(scores[key]), "" if whole is None else form.format(whole))
+            for column, cell in enumerate(cells):
+                table.setItem(number, column, qt.QTableWidgetItem(cell))
+        table.visible = bool(rows)
+
+    def samples(self):
+        """The samples of the last translation that still are in the scene."""
+        result = self.result()
+        return scene.attached(result, "sample") if result is not None else []
+
+    def shownMap(self):
+        """The map chosen to be compared, None if there is none."""
+        number = self.ui.mapSelector.currentIndex
+        return self._resultMaps[number] if 0 <= number < len(self._resultMaps) else None
+
+    def showCompare(self):
+        ui, parameters = self.ui, self._parameterNode
+        volume, result = self._live(parameters.inputVolume), self.result()
+        ready = volume is not None and result is not None
+        ui.compareButton.enabled = ready
+        ui.compareButton.toolTip = (
+            _("Input, result and map in linked views with the same window, zoom and cross-hair.")
+            if ready
+            else _("There is no result to compare yet.")
+        )
+        shown = self.comparison.isShown
+        ui.restoreLayoutButton.enabled = shown
+        for widget in (ui.blendSlider, ui.blendLabel, ui.flickerButton):
+            widget.enabled = shown
+        samples = self.samples()
+        for widget in (ui.sampleLabel, ui.sampleRow):
+            widget.visible = bool(samples)
+        ui.sampleSlider.maximum = float(len(samples))
+        self._resultMaps = [node for name in MAPS for node in scene.attached(result, name)] if ready else []
+        current = min(max(0, ui.mapSelector.currentIndex), len(self._resultMaps) - 1)
+        fill(ui.mapSelector, [node.GetName() for node in self._resultMaps], current)
+        for widget in (ui.mapLabel, ui.mapSelector):
+            widget.visible = len(self._resultMaps) > 1
+        ui.legendLabel.text = self.comparison.caption if shown else ""
+        ui.legendLabel.visible = shown and bool(self.comparison.caption)
+
+    def onCompareButton(self, checked=False):
+        """Input | result (| map), side by side."""
+        parameters = self._parameterNode
+        volume, result = self._live(parameters.inputVolume), self.result()
+        if volume is None or result is None:
+            return
+        self.ui.sampleSlider.value = 0.0
+        self.comparison.show(volume, result, self.shownMap(), through=self.panel.inputs.plane() == "through-plane")
+        self.comparison.setBlend(self.ui.blendSlider.value)
+        self.panel.refresh()
+
+    def onRestoreLayoutButton(self, checked=False):
+        """The layout the user had."""
+        self.ui.flickerButton.checked = False
+        self.comparison.restore()
+        self.panel.refresh()
+
+    def _onBlend(self, value):
+        self.comparison.setBlend(value)
+
+    def _onFlickerButton(self, on):
+        if on:
+            self.flicker.start()
+        else:
+            self.flicker.stop()
+            self.comparison.setBlend(self.ui.blendSlider.value)
+
+    def onFlicker(self):
+        self.comparison.swap()
+
+    def _onMap(self, _entry=None):
+        if not self._refreshing and self.comparison.isShown and self.shownMap() is not None:
+            self.comparison.showMap(self.shownMap())
+            self.panel.refresh()
+
+    def onSample(self, value):
+        """Show the mean (0) or a sample (1 and up)."""
+        if self._parameterNode is None or self._refreshing:
+            return
+        samples, number = self.samples(), round(value)
+        node = samples[number - 1] if 1 <= number <= len(samples) else self.result()
+        if node is None:
+            return
+        if self.comparison.isShown:
+            self.comparison.showResult(node)
+        else:
+            self.present(node)
+        self.panel.work.say(node.GetName())
+
+
+def _scores():
+    """(what people call it, key, format) of the scores the table shows."""
+    return (
+        (_("PSNR (dB, higher is better)"), "psnr", "{:.2f}"),
+        (_("SSIM (1 is best)"), "ssim", "{:.4f}"),
+        (_("NMSE (lower is better)"), "nmse", "{:.4f}"),
+    )

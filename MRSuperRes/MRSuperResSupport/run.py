@@ -1,0 +1,315 @@
+"""One run: the volume is exported, a child process computes, the result comes into the scene."""
+
+import contextlib
+import itertools
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+from MRSuperResLib.errors import Cancelled, MRSuperResError
+from MRSuperResLib.jobs import Job
+from MRSuperResLib.staging import PREFIX as STAGED
+
+from . import scene
+
+try:
+    import qt
+except ImportError:  # a script without Qt: runs are then pumped by whoever waits for them
+    qt = None
+
+POLL_MILLISECONDS = 50
+MAPS = {"errorMap": "error_map", "consistencyMap": "consistency_map", "uncertaintyMap": "uncertainty_map"}
+MAP_NAMES = {"errorMap": "error", "consistencyMap": "consistency", "uncertaintyMap": "uncertainty"}
+
+
+@dataclass
+class RunRequest:
+    """One volume, one model, and what to make of them.
+
+    input, reference, truth: volume nodes. output, errorMap, consistencyMap, uncertaintyMap: a node to fill, True to make one;
+    for a map, None not to. spacing: mm along i, j, k. samples: of a translation. keepSamples: each of them becomes a node.
+    """
+
+    input: Any
+    model: str
+    task: str = "super-resolve"
+    plane: str | None = None
+    factor: float | None = None
+    spacing: Any = None
+    contrast: str = ""
+    reference: Any = None
+    register: bool = True
+    truth: Any = None
+    target: str = ""
+    samples: int | None = None
+    keepSamples: bool = True
+    seed: int = 0
+    output: Any = None
+    errorMap: Any = None
+    consistencyMap: Any = None
+    uncertaintyMap: Any = None
+    project: bool = False
+    device: str = "auto"
+    precision: str = "auto"
+    superResolveWith: str | None = None
+
+
+@dataclass
+class RunResult:
+    """What a run made. metrics: against the ground truth, if there was one. `scene.attached` finds maps and samples again."""
+
+    output: Any
+    errorMap: Any = None
+    consistencyMap: Any = None
+    uncertaintyMap: Any = None
+    samples: list = field(default_factory=list)
+    metrics: dict = field(default_factory=dict)
+    provenance: dict = field(default_factory=dict)
+    warnings: list = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class Run:
+    """One run: exported, computed in a child process, imported."""
+
+    def __init__(self, request, process, onProgress=None, onWarning=None, onLog=None, onFinished=None, outputFile=None):
+        self.request, self.error, self.result, self.warnings = request, None, None, []
+        self._process, self._outputFile = process, outputFile
+        self._onProgress, self._onWarning, self._onLog, self._onFinished = onProgress, onWarning, onLog, onFinished
+        self._folder = self._answer = self._failure = None
+        self._lastErrors, self._cancelled, self.isRunning = [], False, False
+
+    def begin(self):
+        """Export and start; raises `MRSuperResError`, leaving nothing behind."""
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="MRSuperRes-", dir=temporaryPath()))
+            job = jobOf(self.request, self._folder, self._outputFile)
+            for role in ("input", "reference", "truth"):
+                if getattr(job, role):
+                    scene.export(getattr(self.request, role), getattr(job, role))
+            path = self._folder / "job.json"
+            path.write_text(job.to_json(), encoding="utf-8")
+            self._process.start(path, self._line, self._end)
+        except OSError as error:
+            self._clean()
+            raise MRSuperResError(f"the worker could not be started: {error}", code="no-worker") from error
+        except MRSuperResError:
+            self._clean()
+            raise
+        self.isRunning = True
+        self._poll()
+
+    def _poll(self):
+        """Keep pumping as long as it runs. Single shots, because a timer must not be deleted in its own call."""
+        self.pump()
+        if self.isRunning and qt is not None:
+            qt.QTimer.singleShot(POLL_MILLISECONDS, self._poll)
+
+    def cancel(self):
+        """End the run: within two seconds nothing of it computes, and nothing of it stays in the scene or on disk."""
+        self._cancelled = True
+        if self.isRunning:
+            self._process.cancel()
+
+    def end(self):
+        """Cancel, and wait for the end without giving the application a turn: it is closing."""
+        self.cancel()
+        while self.isRunning:
+            self.pump()
+            time.sleep(0.01)
+
+    def pump(self):
+        """Take in what the worker has said; the timer calls it, and whoever blocks."""
+        if self.isRunning:
+            self._process.pump()
+
+    def _line(self, line, isError):
+        if isError:
+            self._lastErrors = [*self._lastErrors, line][-40:]
+            self._tell(self._onLog, line)
+            return
+        try:
+            event = json.loads(line)
+            kind = event["event"]
+        except (ValueError, KeyError, TypeError):  # something else that a library printed
+            self._tell(self._onLog, line)
+            return
+        if kind == "progress":
+            self._tell(self._onProgress, event["stage"], event["done"], event["total"], event.get("seconds_left"))
+        elif kind == "warning":
+            self.warnings.append(event["message"])
+            self._tell(self._onWarning, event["code"], event["message"])
+        elif kind == "result":
+            self._answer = event
+        elif kind == "error":
+            self._failure = event
+        elif kind == "started":
+            self._tell(self._onLog, f"{event['model']} on {event['device']} ({event['precision']})")
+
+    def _tell(self, callback, *values):
+        if callback is not None and not self._cancelled:
+            callback(*values)
+
+    def _end(self, code):
+        try:
+            self.error = self._errorOf(code)
+            if self.error is None:
+                self.result = self._imported()
+        except MRSuperResError as error:
+            self.error = error
+        except (RuntimeError, OSError, ValueError) as error:  # what the worker wrote cannot be read back
+            self.error = MRSuperResError(f"the result could not be brought into the scene: {error}", code="import")
+        finally:
+            self._clean()
+        if self._onFinished is not None:
+            self._onFinished(self)
+
+    def _errorOf(self, code):
+        if self._cancelled or (self._failure or {}).get("code") == "cancelled":
+            return Cancelled("cancelled; nothing was changed")
+        if self._failure is not None:
+            return MRSuperResError(self._failure["message"], code=self._failure["code"])
+        if self._answer is None or code != 0:
+            last = next((line for line in reversed(self._lastErrors) if line.strip()), "it said nothing")
+            ended = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+            hint = " (out of memory?)" if code in (-9, 137) else ""
+            return MRSuperResError(f"the worker {ended}{hint}: {last}", code="crash")
+        if self._outputFile is None and not slicer.mrmlScene.IsNodePresent(self.request.input):
+            return Cancelled("the volume left the scene meanwhile; its result was dropped")
+        return None
+
+    def _imported(self):
+        request, answer = self.request, self._answer
+        provenance, outputs = answer["provenance"], answer["outputs"]
+        result = RunResult(
+            None, metrics=answer["metrics"], provenance=provenance, warnings=self.warnings, seconds=answer["seconds"]
+        )
+        if self._outputFile is not None:
+            result.output = str(self._outputFile)
+            return result
+        source = request.input
+        loaded = scene.load(outputs["output"])
+        before = scene.gridOf(source).spacing
+        factor = max(old / new for old, new in zip(before, loaded[1].spacing, strict=True))
+        name = scene.resultName(source.GetName(), request.model, factor, request.target, request.superResolveWith)
+        with _batch():
+            former = self._former()
+            result.output = self._node(request.output, name, loaded, source, provenance, like=not request.target)
+            for attribute, key in MAPS.items():
+                if outputs.get(key):
+                    mapName = f"{name} {MAP_NAMES[attribute]}"
+                    place = self._place(getattr(request, attribute), former[attribute])
+                    made = self._node(place, mapName, scene.load(outputs[key]), source, provenance, like=False)
+                    scene.colourMap(made, signed=attribute == "consistencyMap")
+                    setattr(result, attribute, made)
+                scene.attach(result.output, attribute, filter(None, [getattr(result, attribute)]))
+            for number, path in enumerate(outputs.get("samples") or [], start=1):
+                place = self._place(True, former["sample"])
+                made = self._node(place, f"{name} sample {number}", scene.load(path), source, provenance, like=False)
+                scene.show(made, result.output)  # one window for all: they differ by what they show
+                result.samples.append(made)
+            scene.attach(result.output, "sample", result.samples)
+            for node in itertools.chain(*former.values()):
+                slicer.mrmlScene.RemoveNode(node)
+        return result
+
+    def _former(self):
+        """By role, the samples and maps that came with what the output holds until now, but for those this run is given."""
+        request, roles = self.request, ("sample", *MAPS)
+        given = [getattr(request, role) for role in ("input", "reference", "truth", *MAPS)]
+        known = {role: scene.attached(request.output, role) if _isLive(request.output) else [] for role in roles}
+        return {role: [node for node in nodes if node not in given] for role, nodes in known.items()}
+
+    @staticmethod
+    def _place(wanted, former):
+        """The node asked for, else one of the `former`, which it takes out of there, else True for a new one."""
+        return wanted if _isLive(wanted) or not former else former.pop(0)
+
+    def _node(self, wanted, name, loaded, source, provenance, like):
+        node = wanted if _isLive(wanted) else scene.create(name)
+        scene.fill(node, *loaded)
+        scene.show(node, source if like else None)
+        scene.placeBeside(node, source)
+        kept = ("model", "parameters", "versions", "created", "statement")
+        scene.record(node, {key: provenance[key] for key in kept if key in provenance}, source)
+        return node
+
+    def _clean(self):
+        self.isRunning = False
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._outputFile is not None and self.error is not None:  # a worker ended by force leaves half a file
+            for file in (self._outputFile, *(mapFile(self._outputFile, name) for name in MAPS)):
+                for leftover in file.parent.glob(f"*{STAGED}*-{file.stem}.*"):
+                    leftover.unlink(missing_ok=True)
+
+
+def wait(run):
+    """Keep the application alive until `run` has ended."""
+    application = getattr(slicer, "app", None)
+    while run.isRunning:
+        run.pump()
+        if application is not None:
+            application.processEvents()
+        time.sleep(0.01)
+
+
+def jobOf(request, folder, outputFile=None):
+    """The job of a request, whose files lie in `folder`. Raises `UsageError` for what contradicts itself."""
+    files = {"input": folder / "input.nrrd", "output": outputFile or folder / "output.nrrd"}
+    files |= {role: folder / f"{role}.nrrd" for role in ("reference", "truth") if getattr(request, role)}
+    for name, key in MAPS.items():
+        if getattr(request, name):
+            files[key] = mapFile(outputFile, name) if outputFile else folder / f"{key}.nrrd"
+    if request.keepSamples and request.samples and request.samples > 1 and outputFile is None:  # nodes, never files
+        files["samples_folder"] = folder / "samples"
+    return Job.from_json(
+        {
+            "model": request.model,
+            "task": request.task,
+            "plane": request.plane,
+            "factor": request.factor,
+            "spacing": list(request.spacing) if request.spacing else None,
+            "contrast": request.contrast or None,
+            "register": request.register,
+            "target": request.target or None,
+            "samples": request.samples,
+            "seed": request.seed,
+            "project": request.project,
+            "device": request.device,
+            "precision": request.precision,
+            "super_resolve_with": request.superResolveWith,
+            **{name: str(path) for name, path in files.items()},
+        }
+    )
+
+
+def mapFile(outputFile, name):
+    """Where the map of that name goes beside a result in a file."""
+    return outputFile.with_name(f"{outputFile.stem}_{MAP_NAMES[name]}.nrrd")
+
+
+def _isLive(node):
+    """Whether what a request holds for an output is a node of the scene, and not None or True."""
+    return node not in (None, True) and bool(slicer.mrmlScene.IsNodePresent(node))
+
+
+def temporaryPath():
+    application = getattr(slicer, "app", None)
+    return application.temporaryPath if application is not None else None
+
+
+@contextlib.contextmanager
+def _batch():
+    """One scene update for all that is made inside."""
+    slicer.mrmlScene.StartState(slicer.vtkMRMLScene.BatchProcessState)
+    try:
+        yield
+    finally:
+        slicer.mrmlScene.EndState(slicer.vtkMRMLScene.BatchProcessState)

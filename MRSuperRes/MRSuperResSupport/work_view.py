@@ -1,0 +1,214 @@
+"""Apply and Cancel, progress, status and log: what starts a run and tells how it goes."""
+
+import json
+
+import slicer
+from slicer.i18n import tr as _
+
+from MRSuperResLib.errors import MRSuperResError
+
+from .parameters import RESULT_ROLE, Task
+from .part import Part
+from .run import MAPS, RunRequest
+
+
+class WorkView(Part):
+    """The run in progress, of one volume or of many, and what is said about it."""
+
+    def __init__(self, panel):
+        Part.__init__(self, panel)
+        self.run = None
+        self.starting = False  # installing may let the user press Apply once more
+        self.ui.applyButton.clicked.connect(self.onApplyButton)
+
+    @property
+    def isRunning(self):
+        """Whether a run is in progress."""
+        return self.run is not None
+
+    def showApply(self, problem):
+        button = self.ui.applyButton
+        for section in (self.ui.inputsCollapsibleButton, self.ui.outputsCollapsibleButton):
+            section.enabled = not self.isRunning
+        self.ui.advancedCollapsibleButton.enabled = not self.isRunning
+        if self.isRunning:
+            button.text, button.enabled = _("Cancel"), True
+            button.toolTip = _("Stop. Nothing is changed; of many volumes, those that are done stay.")
+            self.ui.manyButton.enabled = False
+            return
+        missing = self.panel.inputs.missing(problem)
+        button.text, button.enabled = _("Apply"), not missing
+        button.toolTip = missing or _("Run the model. You can go on working meanwhile.")
+        self.panel.many.showMany(missing)
+
+    def onApplyButton(self, checked=False):
+        """Start; or, while running, cancel."""
+        if self.isRunning:
+            self.ui.applyButton.enabled = False
+            self.say(_("Cancelling…"))
+            self.run.cancel()
+            return
+        if self.starting or not self.confirmed(self.panel.inputs.warnings()):
+            return
+        self.begin()
+        try:
+            run = self.logic.start(
+                self.request(),
+                onProgress=self._onProgress,
+                onWarning=self._onWarning,
+                onLog=self.log,
+                onFinished=self._onFinished,
+            )
+        except MRSuperResError as error:
+            self.fail(error.message)
+        else:
+            self._follow(run)
+        finally:
+            self.starting = False
+        self.panel.refresh()
+
+    @staticmethod
+    def confirmed(warnings):
+        """Whether the user wants to run in spite of `warnings`."""
+        return not warnings or slicer.util.confirmOkCancelDisplay(
+            _("The model was not made for this scan:") + "\n\n" + "\n".join(warnings) + "\n\n" + _("Run it anyway?"),
+            windowTitle=_("Outside of what the model was trained on"),
+        )
+
+    def _follow(self, run):
+        """Make `run` the one in progress; it may have ended before it could be."""
+        self.run = run
+        if not run.isRunning:
+            self._onFinished(run)
+
+    def say(self, text, style=""):
+        """The line under the progress bar."""
+        self.ui.statusLabel.text = text
+        self.ui.statusLabel.styleSheet = style
+        self.ui.statusLabel.visible = bool(text)
+
+    def begin(self):
+        """Empty what tells of the last run."""
+        self.starting = True
+        self.ui.logText.clear()
+        self.say(_("Starting…"))
+        self.ui.progressBar.setRange(0, 0)
+        self.ui.progressBar.visible = True
+        self._parameterNode.metrics = ""
+
+    def request(self):
+        """The run the panel asks for."""
+        parameters = self._parameterNode
+        guided, translates = parameters.task is Task.GUIDED, parameters.task is Task.TRANSLATE
+        maps = {
+            name: (self._live(node) or True) if wanted else None
+            for name, (node, wanted) in self.panel.outputs.maps().items()
+        }
+        return RunRequest(
+            input=self._live(parameters.inputVolume),
+            model=parameters.model,
+            task=parameters.task.kind,
+            plane=parameters.task.plane,
+            contrast=parameters.contrast.value,
+            reference=self._live(parameters.referenceVolume) if guided else None,
+            register=parameters.register,
+            truth=self._live(parameters.truthVolume),
+            target=parameters.target if translates else "",
+            samples=parameters.samples if self.panel.inputs.draws() else None,
+            keepSamples=parameters.keepSamples,
+            seed=parameters.seed,
+            output=self._live(parameters.outputVolume),
+            project=parameters.project and not translates,
+            device=parameters.device.value,
+            precision=parameters.precision.value,
+            superResolveWith=parameters.firstModel or None if translates else None,
+            **self.panel.inputs.size(),
+            **maps,
+        )
+
+    def _onProgress(self, stage, done, total, secondsLeft=None):
+        self.ui.progressBar.setRange(0, max(0, int(total)))
+        self.ui.progressBar.value = int(done)
+        self.say(_progressText(stage, done, total, secondsLeft))
+
+    def _onWarning(self, code, message):
+        self.ui.logText.appendPlainText(_("Warning: {message}").format(message=message))
+
+    def log(self, line):
+        self.ui.logText.appendPlainText(str(line).rstrip())
+
+    def _onFinished(self, run):
+        """The run ended, one way or another."""
+        if run is not self.run or self._parameterNode is None:  # abandoned: the scene was closed meanwhile
+            return
+        self.run = None
+        self.ui.progressBar.visible = False
+        if run.error is not None:
+            self.fail(run.error.message, cancelled=run.error.code == "cancelled")
+        else:
+            self._show(run.result)
+        self.panel.refresh()
+
+    def fail(self, message, cancelled=False):
+        self.run = None
+        self.ui.progressBar.visible = False
+        if cancelled:
+            self.say(_("Cancelled. Nothing was changed."))
+            return
+        self.say(message, "QLabel { color: #c62828; font-weight: bold; }")
+        self.ui.logText.appendPlainText(_("Error: {message}").format(message=message))
+        slicer.util.errorDisplay(message, windowTitle=_("MRSuperRes"))
+
+    def abandon(self):
+        """Cancel a run nobody waits for any more."""
+        run, self.run = self.run, None
+        if run is not None:
+            run.cancel()
+            self.ui.progressBar.visible = False
+            self.say("")
+
+    def _show(self, result):
+        """Put the results into the panel, and on the screen."""
+        parameters = self._parameterNode
+        with slicer.util.NodeModify(parameters.parameterNode):
+            parameters.outputVolume = result.output
+            for name in MAPS:
+                node = getattr(result, name)
+                if node is not None:
+                    setattr(parameters, name, node)
+            parameters.metrics = json.dumps(result.metrics) if result.metrics else ""
+            parameters.madeFrom, parameters.madeFor = parameters.inputVolume, self.panel.outputs.subject()
+            parameters.parameterNode.SetNodeReferenceID(RESULT_ROLE, result.output.GetID())
+        self.ui.sampleSlider.value = 0.0
+        if self.panel.results.comparison.isShown:
+            self.panel.results.onCompareButton()
+        else:
+            self.panel.results.present(result.output)
+        text = _("Done in {seconds:.0f} s: {name}").format(seconds=result.seconds, name=result.output.GetName())
+        if result.warnings:
+            text += "\n" + _("Warning: {message}").format(message=result.warnings[0])
+            self.ui.logCollapsibleButton.collapsed = False
+        if len(result.warnings) > 1:
+            text += " " + _("({count} more in the log)").format(count=len(result.warnings) - 1)
+        self.say(text)
+
+
+def _progressText(stage, done, total, secondsLeft):
+    names = {
+        "reading": _("Reading"),
+        "super-resolving": _("Super-resolving"),
+        "registering": _("Aligning the reference"),
+        "translating": _("Translating"),
+        "scoring": _("Scoring"),
+        "writing": _("Writing"),
+    }
+    text = names.get(stage, str(stage))
+    if stage == "translating" and total > 1:  # counts the slices of all samples
+        text = _("{stage}: {share:.0%}").format(stage=text, share=done / total)
+    elif stage == "super-resolving" and total > 1:
+        text = _("{stage}: {done} of {total} slices").format(stage=text, done=done, total=total)
+    if secondsLeft is not None and done < total:
+        minutes, seconds = divmod(round(secondsLeft), 60)
+        left = _("{m} min {s} s").format(m=minutes, s=seconds) if minutes else _("{s} s").format(s=seconds)
+        text += _(", about {left} left").format(left=left)
+    return text
