@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def architectures() -> tuple[str, ...]:
     """Names of the modules in this package, the values a card's `architecture` may take."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "parts"))
 
 
 def build(architecture: str, hyperparameters: Mapping[str, Any]) -> nn.Module:
