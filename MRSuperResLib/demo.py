@@ -24,13 +24,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import metrics, models
+from . import models
 from .errors import MissingRequirement, OutputError, UnsuitableVolume, UsageError
+from .evaluation import metrics
 from .jobs import Job, run_job
 from .models import ModelEntry
 
 if TYPE_CHECKING:
-    from .volume import Grid, Volume
+    from .grid import Grid
+    from .volume import Volume
 
 FACTOR = 4
 DEGRADATION = "through-gaussian"
@@ -82,7 +84,8 @@ def run(
     what a job raises.
     """
     from .acquisition import acquire
-    from .volume import read_volume, write_volume
+    from .io.read import read_volume
+    from .io.write import write_volume
 
     started = time.monotonic()
     entry = choose_model(model, model_folders)
@@ -233,7 +236,7 @@ def _draw(
     path: Path, truth: Volume, coarse: Volume, answers: Sequence[Answer], axis: int, say: Callable[[str], None]
 ) -> Path | None:
     """The picture, or a line that says why there is none."""
-    from .volume import read_volume
+    from .io.read import read_volume
 
     shown = (COMPARED, answers[-1].model)
     try:

@@ -13,7 +13,8 @@ from .acquisition import KINDS, Acquisition, axis_operator
 from .errors import UsageError
 
 if TYPE_CHECKING:
-    from .volume import Grid, Volume
+    from .grid import Grid
+    from .volume import Volume
 
 IN_PLANE = "kspace"  # a coarse matrix is a cropped k-space, whatever the slice profile
 

@@ -262,7 +262,7 @@ def test_evaluate_without_matplotlib_scores_and_says_that_it_drew_nothing(
 ) -> None:
     from MRSuperResLib import evaluation
 
-    monkeypatch.setattr(evaluation.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(evaluation.figures.importlib.util, "find_spec", lambda name: None)
     monkeypatch.chdir(tmp_path)
     assert cli.main(["evaluate", str(sharp(tmp_path / "one.nii.gz")), *EVALUATE]) == 0
     output, errors = capsys.readouterr()

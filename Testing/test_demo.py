@@ -47,7 +47,7 @@ def tiny_model(tmp_path: Path) -> ModelEntry:
 @pytest.fixture
 def no_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine with no model but the baselines."""
-    monkeypatch.setattr(models, "default_folders", lambda: (tmp_path / "none",))
+    monkeypatch.setattr(models.registry, "default_folders", lambda: (tmp_path / "none",))
 
 
 def test_the_demo_ends_in_volumes_scores_and_a_picture(tmp_path: Path, tiny_model: ModelEntry) -> None:

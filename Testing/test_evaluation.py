@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MRSuperResLib import evaluation, metrics, networks
+from MRSuperResLib import evaluation, networks
 from MRSuperResLib.errors import MissingRequirement, OutputError, UnsuitableVolume, UsageError
+from MRSuperResLib.evaluation import metrics
 from MRSuperResLib.models import ModelCard, load_network, read_entry, save_model
 from MRSuperResLib.volume import Grid, Volume
 
@@ -93,7 +94,7 @@ def test_a_figure_that_cannot_be_drawn_is_refused_before_the_work(
     for path in (tmp_path / "missing" / "gain.png", tmp_path / "gain.docx", tmp_path / "gain", tmp_path):
         with pytest.raises(OutputError):
             evaluation.check_figure(path)
-    monkeypatch.setattr(evaluation.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(evaluation.figures.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingRequirement, match="matplotlib"):
         evaluation.check_figure(tmp_path / "gain.png")
     assert list(tmp_path.iterdir()) == []

@@ -17,10 +17,10 @@ from MRSuperResLib import cli, models, networks
 from MRSuperResLib.acquisition import acquire
 from MRSuperResLib.inference import Options, planning
 from MRSuperResLib.inference.options import Aligned
+from MRSuperResLib.inference.registration import moved
 from MRSuperResLib.inference.super_resolution import answering, super_resolve
 from MRSuperResLib.models import ModelCard, Requirements, Score, read_entry
 from MRSuperResLib.provenance import sidecar_path
-from MRSuperResLib.registration import moved
 from MRSuperResLib.volume import Grid, Volume, read_volume, resample, write_volume
 
 BASE = {"blocks": 1, "width": 8, "heads": 2, "growth": 4, "window": 4, "skip": "bicubic"}

@@ -11,10 +11,10 @@ from scipy import ndimage
 
 from MRSuperResLib import models
 from MRSuperResLib.acquisition import acquire, preset
+from MRSuperResLib.evaluation.metrics import psnr
 from MRSuperResLib.inference import Options, super_resolve
 from MRSuperResLib.inference.options import Aligned
 from MRSuperResLib.inference.runner import SliceRunner
-from MRSuperResLib.metrics import psnr
 from MRSuperResLib.volume import Grid, Volume, read_volume
 
 SHIPPED = {

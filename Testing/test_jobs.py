@@ -219,7 +219,7 @@ def test_a_reference_is_registered_recorded_and_used(job: Job, tmp_path: Path, m
         options["progress"]("registering", 1, 2, None)
         return Aligned(Volume(np.ones(grid.shape, np.float32), grid), np.ones(grid.shape, bool), {"cost": 0.25})
 
-    monkeypatch.setitem(sys.modules, "MRSuperResLib.registration", types.SimpleNamespace(align=align))
+    monkeypatch.setitem(sys.modules, "MRSuperResLib.inference.registration", types.SimpleNamespace(align=align))
     seen: dict[str, Any] = {}
 
     def super_resolve(volume: Volume, entry: Any, **options: Any) -> Volume:

@@ -10,8 +10,8 @@ import torch
 from monai.metrics import DiceMetric
 from skimage import metrics as skimage_metrics
 
-from MRSuperResLib import metrics
 from MRSuperResLib.errors import UnsuitableVolume
+from MRSuperResLib.evaluation import metrics
 
 
 @pytest.fixture

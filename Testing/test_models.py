@@ -63,7 +63,7 @@ def package(tmp_path: Path) -> Path:
 def _no_models_of_this_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the shipped models nor the user's."""
     monkeypatch.setenv("MRSUPERRES_MODELS", str(tmp_path_factory.mktemp("empty")))
-    monkeypatch.setattr(models, "default_folders", lambda: (models.user_folder(),))
+    monkeypatch.setattr(models.registry, "default_folders", lambda: (models.user_folder(),))
 
 
 def rewrite(path: Path, change: Callable[[dict], None]) -> None:
@@ -113,7 +113,7 @@ def test_models_are_looked_for_beside_the_library_inside_it_and_in_the_users_fol
 ) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("MRSUPERRES_MODELS", str(tmp_path))
-    library = Path(models.__file__).parent
+    library = Path(models.__file__).parents[1]
     assert models.default_folders() == (
         library.parent / "Resources" / "Models",
         library / "Resources" / "Models",
@@ -445,9 +445,9 @@ def test_an_in_plane_model_is_offered_for_a_coarse_matrix_of_thin_slices() -> No
 
 def test_convolutional_networks_are_laid_out_channels_last_and_transformers_are_not(tmp_path: Path) -> None:
     """Where it pays: 10 to 20 % for convolutions, a loss for RDST, whose weights are mostly linear layers."""
-    assert models._convolutional(torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.Conv2d(8, 8, 1)))
-    assert not models._convolutional(networks.build("rdst", {"blocks": 4, "factors": [4, 1]}))
-    assert not models._convolutional(torch.nn.Linear(3, 3))
+    assert models.package._convolutional(torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.Conv2d(8, 8, 1)))
+    assert not models.package._convolutional(networks.build("rdst", {"blocks": 4, "factors": [4, 1]}))
+    assert not models.package._convolutional(torch.nn.Linear(3, 3))
 
 
 def test_listing_models_loads_no_torch(package: Path) -> None:

@@ -13,7 +13,7 @@ from scipy import ndimage
 from MRSuperResLib.acquisition import acquire
 from MRSuperResLib.errors import BadVolume, Cancelled, UnsuitableVolume
 from MRSuperResLib.inference.options import Aligned
-from MRSuperResLib.registration import align, motion, moved, mutual_information, rotation_of
+from MRSuperResLib.inference.registration import align, motion, moved, mutual_information, rotation_of
 from MRSuperResLib.volume import Grid, Volume, read_volume, resample
 
 GRID = Grid((56, 64, 48), (2.0, 2.0, 2.0), (-55.0, -63.0, -47.0))

@@ -22,14 +22,9 @@ from torch import Tensor, nn
 from MRSuperResLib import cli, jobs, models, networks
 from MRSuperResLib.errors import BadVolume, Cancelled, DeviceError, ModelError, UnsuitableVolume, UsageError
 from MRSuperResLib.inference import Options, Translation, estimate, plan_translation, planning, translate
-from MRSuperResLib.inference.translation import (
-    MOST_SAMPLES,
-    Translator,
-    check_view,
-    guess_contrast,
-    latents,
-    scale_above_air,
-)
+from MRSuperResLib.inference.sampling import MOST_SAMPLES, latents
+from MRSuperResLib.inference.translation import Translator, guess_contrast
+from MRSuperResLib.inference.view_checks import check_view, scale_above_air
 from MRSuperResLib.intensity import IntensityScale
 from MRSuperResLib.jobs import Job
 from MRSuperResLib.models import ModelCard, ModelEntry, Requirements, SpacingRange

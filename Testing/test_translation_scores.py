@@ -20,20 +20,22 @@ from skimage.exposure import match_histograms
 from test_translation import TINY, card, head
 from torch import Tensor, nn
 
-from MRSuperResLib import cli, metrics, models, networks, translation_scores
+from MRSuperResLib import cli, models, networks, translation_scores
 from MRSuperResLib.errors import MissingRequirement, ModelError, UnsuitableVolume, UsageError
-from MRSuperResLib.feature_distances import CHANNELS, CONVOLUTIONS, LPIPS, feature_distance, read_lpips
-from MRSuperResLib.inference import Options
-from MRSuperResLib.models import ModelEntry, Requirements
-from MRSuperResLib.translation_scores import (
+from MRSuperResLib.evaluation import metrics
+from MRSuperResLib.evaluation.calibration import Voxels, calibrate
+from MRSuperResLib.evaluation.feature_distances import CHANNELS, CONVOLUTIONS, LPIPS, feature_distance, read_lpips
+from MRSuperResLib.evaluation.tables import translation_json, translation_table
+from MRSuperResLib.evaluation.translation import (
     COHERENCE_SMOOTHING,
     Evaluation,
-    Voxels,
-    calibrate,
     coherence,
     evaluate,
     histogram_matched,
+    publish,
 )
+from MRSuperResLib.inference import Options
+from MRSuperResLib.models import ModelEntry, Requirements
 from MRSuperResLib.volume import Volume, read_volume, write_volume
 
 CPU = Options(device="cpu")
@@ -382,11 +384,11 @@ def test_a_wrong_or_missing_lpips_file_is_one_line(lpips_file: tuple[Path, str],
 
 def test_the_table_and_the_json_tell_every_answer_and_the_pooled_calibration(known: None, scored: Evaluation) -> None:
     second = evaluate(*pair("b", 1), entry(), regressor=entry("plain", 0), samples=12, options=CPU)
-    text = translation_scores.table([scored, second])
+    text = translation_table([scored, second])
     assert "mean over 2 scans" in text and text.count("matched input") == 4 and "T1w to T2w" in text
     gains = [found.rows[0].metrics["psnr"] - found.rows[3].metrics["psnr"] for found in (scored, second)]
     assert f"{np.mean(gains):+.2f} dB over the input (least {min(gains):+.2f})" in text
-    document = json.loads(translation_scores.to_json([scored, second]))
+    document = json.loads(translation_json([scored, second]))
     assert [case["scan"] for case in document["evaluations"]] == ["a_T2w", "b_T2w"]
     assert "voxels" not in document["evaluations"][0]
     assert document["evaluations"][0]["rows"][0]["coherence_smooth"] == scored.rows[0].coherence_smooth
@@ -400,7 +402,7 @@ def test_the_table_and_the_json_tell_every_answer_and_the_pooled_calibration(kno
     assert lines[0].split()[-2:] == ["coherence", "smoothed"]
     row = scored.rows[0]
     assert lines[1].split()[-2:] == [f"{row.coherence:.3f}", f"{row.coherence_smooth:.3f}"]
-    assert translation_scores.table([]) == "nothing was scored"
+    assert translation_table([]) == "nothing was scored"
 
 
 @pytest.fixture
@@ -422,7 +424,7 @@ def test_a_published_card_holds_the_scores_and_the_calibration_that_the_map_then
     entry = models.read_entry(tiny)
     found = evaluate(*pair(), entry, samples=3, options=CPU)
     assert found.calibration is not None
-    made = translation_scores.publish([found], entry, tmp_path / "published.safetensors")
+    made = publish([found], entry, tmp_path / "published.safetensors")
     assert made.card.requirements.uncertainty_scale == pytest.approx(found.calibration.scale, abs=1e-4)
     score = made.card.metrics[0]
     assert (score.scan, score.degradation) == ("a_T2w", "T1w to T2w") and set(score.baseline) == {
@@ -432,10 +434,10 @@ def test_a_published_card_holds_the_scores_and_the_calibration_that_the_map_then
     assert score.psnr == pytest.approx(found.rows[0].metrics["psnr"], abs=1e-3)
     models.verify(made)
     single = evaluate(*pair(), made, samples=1, options=CPU)
-    again = translation_scores.publish([single], made, tmp_path / "again.safetensors")
+    again = publish([single], made, tmp_path / "again.safetensors")
     assert again.card.requirements == made.card.requirements, "one sample tells nothing of the uncertainty"
     with pytest.raises(UsageError, match="was not scored"):
-        translation_scores.publish([], entry, tmp_path / "none.safetensors")
+        publish([], entry, tmp_path / "none.safetensors")
 
 
 def test_the_command_scores_pairs_and_publishes(tiny: Path, tmp_path: Path, capsys: Any) -> None:
@@ -518,7 +520,7 @@ def test_a_folder_that_cannot_be_published_to_is_told_before_the_scoring(
 
 
 def test_the_module_loads_no_torch() -> None:
-    code = "import sys, MRSuperResLib.translation_scores; print('torch' in sys.modules)"
+    code = "import sys, MRSuperResLib.evaluation.translation; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1]
     )

@@ -18,7 +18,7 @@ from ..models import ModelCard, ModelEntry
 from .memory import available_memory, readable_bytes
 
 if TYPE_CHECKING:
-    from ..volume import Grid
+    from ..grid import Grid
 
 LARGEST_FACTOR = 16.0  # beyond it nothing of the result would be measured
 STRETCH = 1.1  # a request this little above what a pass gives is reached by interpolation, not by another pass

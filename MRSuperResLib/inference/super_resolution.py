@@ -19,7 +19,8 @@ from .planning import Plan, Stage
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..volume import Grid, Volume
+    from ..grid import Grid
+    from ..volume import Volume
     from .runner import SliceRunner
 
 STAGE = "super-resolving"
@@ -161,7 +162,7 @@ def _without_reference(entry: ModelEntry, alone: ModelEntry) -> str:
 
 
 def _interpolated(volume: Volume, target: Grid, interpolation: str, progress: Progress) -> Volume:
-    from ..volume import resample
+    from ..resample import resample
 
     progress(STAGE, 0, 1, None)
     result = resample(volume, target, interpolation)
@@ -180,7 +181,8 @@ def _refined(
     cancel: Cancel,
     network: nn.Module | None,
 ) -> Volume:
-    from ..volume import Volume, resample
+    from ..resample import resample
+    from ..volume import Volume
     from .device import require_torch
 
     require_torch()
@@ -230,7 +232,7 @@ def align_reference(
 
     Raises what `registration.align` and `planning.check_memory` raise.
     """
-    from ..registration import align
+    from .registration import align
 
     planning.check_memory(made)
     return align(
@@ -256,7 +258,8 @@ def _guides(guide: Aligned | None, stage: Stage) -> tuple[np.ndarray, ...]:
     """The reference on the networks' scale, and where it is valid (1), on the grid of `stage`; none if unguided."""
     if guide is None:
         return ()
-    from ..volume import Volume, resample
+    from ..resample import resample
+    from ..volume import Volume
 
     reference, valid = guide.volume, np.asarray(guide.valid, dtype=np.float32)
     if not reference.grid.same_as(stage.native):

@@ -5,7 +5,6 @@ One latent vector z serves all the slices of one answer, so that the slices of a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,31 +15,26 @@ from ..contrasts import CONTRASTS as CONTRASTS
 from ..contrasts import guess_contrast as guess_contrast
 from ..contrasts import same_contrast
 from ..contrasts import spelt as spelt
-from ..errors import DeviceError, ModelError, UnsuitableVolume, UsageError
-from ..intensity import IntensityScale
+from ..errors import DeviceError, ModelError, UsageError
 from ..models import ModelCard, ModelEntry
 from . import planning
 from .memory import available_memory, readable_bytes
 from .options import Cancel, Options, Progress, Translation, Warn, log_warning, never, silent, stop_if
+from .sampling import MOST_SAMPLES as MOST_SAMPLES  # moved
+from .sampling import Spread, latents
+from .sampling import sample_count as sample_count  # moved
 from .super_resolution import Clock
+from .view_checks import check_view as check_view
+from .view_checks import scale_above_air
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from ..volume import Grid, Volume
+    from ..grid import Grid
+    from ..volume import Volume
 
 STAGE = "translating"
-DEFAULT_SAMPLES = 8
-MOST_SAMPLES = 100  # the mean of so many is settled to a tenth of their spread; more is time for nothing
-LEAST_CONTRAST = 1e-3  # of a scan's largest value: a robust range below that is no image
-LEAST_BRIGHT = 0.005  # of the voxels brighter than a tenth of the range
-MOST_ROUGH = 0.8  # mean squared step over twice the variance: 1 for white noise, 0.5 at most across real heads
-FAR = 32  # a step of the 32nd part of an image is far enough for interpolated noise to look white
-ALIKE = 0.75  # of the middle's brightness: a border as bright as that is no air around a head
-TISSUE = 0.3  # of the robust range: what is brighter is tissue
-LEAST_STRUCTURE = 0.015  # standard deviation without the noise, on the unit scale: real heads have 0.04 at least
-REVERSED = 0.5  # of the robust range: air brighter than that, and than the middle, is no MR magnitude image
 
 
 @dataclass(frozen=True)
@@ -221,125 +215,6 @@ class Translator:
         return Volume(np.asarray(values, dtype=np.float32), self.volume.grid, self.volume.name, self.volume.metadata)
 
 
-class Spread:
-    """Mean and standard deviation of arrays that come one by one (Welford 1962): as much memory for 100 as for 2."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = np.zeros(0, dtype=np.float32)
-        self._squares = np.zeros(0, dtype=np.float32)
-
-    def add(self, values: np.ndarray) -> None:
-        """One more array, of the shape of those before."""
-        self.count += 1
-        if self.count == 1:
-            self.mean, self._squares = values.astype(np.float32), np.zeros(values.shape, dtype=np.float32)
-            return
-        before = values - self.mean
-        self.mean += before / np.float32(self.count)
-        self._squares += before * (values - self.mean)
-
-    def deviation(self) -> np.ndarray:
-        """Standard deviation with N - 1, so that it does not depend on how many were drawn; 0 for one array."""
-        return np.asarray(np.sqrt(self._squares / np.float32(max(1, self.count - 1))), dtype=np.float32)
-
-
-def latents(card: ModelCard, count: int, seed: int) -> Iterable[np.ndarray]:
-    """`count` draws of z ~ N(0, I), (latent,) each; the n-th depends on `seed` (0 or more) and n alone.
-
-    They come in pairs, z and -z (antithetic sampling, Hammersley and Morton 1956): the mean of few answers is then nearer to the
-    mean of all, the more so where training held the mean of such pairs near the truth.
-    """
-    if seed < 0:
-        raise UsageError(f"seed is {seed}, expected 0 or more")
-    for number in range(count):
-        pair, second = divmod(number, 2)
-        z = np.random.default_rng((seed, pair)).standard_normal(card.requirements.latent).astype(np.float32)
-        yield -z if second else z
-
-
-def check_view(volume: Volume, slice_axis: int, warn: Warn = log_warning) -> None:
-    """Raise `UnsuitableVolume` (code "no-head") when there is nothing to translate.
-
-    Warns of intensities that may be "reversed", and of a "doubtful-view": no air around, or one even brightness.
-    """
-    scale = IntensityScale.of(volume.array)
-    largest = float(np.max(np.abs(volume.array)))
-    if scale.high - scale.low < LEAST_CONTRAST * largest:
-        raise _no_head(volume, f"its values are all between {scale.low:.6g} and {scale.high:.6g}")
-    unit = np.moveaxis(scale.to_unit(volume.array), 2 - slice_axis, 0)  # (slices, rows, columns)
-    if float(np.mean(unit > 0.1)) < LEAST_BRIGHT:
-        raise _no_head(volume, f"only {100 * float(np.mean(unit > 0.1)):.2g} % of its voxels are bright")
-    inside = np.clip(unit, 0.0, 1.0)
-    everywhere = np.ones(inside.shape, dtype=bool)
-    border, middle = _border_and_middle(inside)
-    no_air = _no_air(border, middle)
-    far = max(1, min(inside.shape[1:]) // FAR)
-    if _roughness(inside, everywhere) > MOST_ROUGH or (no_air and _roughness(inside, everywhere, far) > MOST_ROUGH):
-        raise _no_head(volume, "it shows noise only")
-    tissue = inside > TISSUE
-    if border > max(REVERSED, middle):
-        warn(
-            "reversed",
-            "the scan's border is brighter than its middle: if its intensities are reversed, as in a negative, the "
-            "translation will be wrong",
-        )
-    elif no_air:
-        warn(
-            "doubtful-view", "no air surrounds what the scan shows: if it is not a head, its translation means nothing"
-        )
-    elif float(np.var(inside[tissue])) * (1 - _roughness(inside, tissue)) < LEAST_STRUCTURE**2:
-        warn(
-            "doubtful-view",
-            "what the scan shows is evenly bright, as in a phantom: if it is not a head, its translation means nothing",
-        )
-
-
-def scale_above_air(volume: Volume, slice_axis: int) -> IntensityScale:
-    """The scale of a scan, with the air around the head as its dark end where there is air.
-
-    The darkest voxels of a scan that was interpolated lie below its air, beside bright edges. The networks know no such scans.
-    """
-    scale = IntensityScale.of(volume.array)
-    unit = np.moveaxis(scale.to_unit(volume.array), 2 - slice_axis, 0)
-    air, middle = _border_and_middle(np.clip(unit, 0.0, 1.0))
-    return scale if _no_air(air, middle) else replace(scale, low=scale.low + air * (scale.high - scale.low))
-
-
-def _no_air(border: float, middle: float) -> bool:
-    """Whether slices with these medians of their borders and middles have no air around what they show."""
-    return border > max(0.1, ALIKE * middle)
-
-
-def _roughness(stack: np.ndarray, where: np.ndarray, lag: int = 1) -> float:
-    """Mean squared difference in slices, `lag` pixels apart, over twice the variance: the part of it that is noise.
-
-    where: the voxels that count. 1 where nothing varies.
-    """
-    variance = float(np.var(stack[where]))
-    steps = []
-    for axis in (1, 2):
-        ends = [np.moveaxis(each, axis, 0) for each in (stack, where)]
-        both = ends[1][lag:] & ends[1][:-lag]
-        if both.any():
-            steps.append(float(np.mean(np.square(ends[0][lag:] - ends[0][:-lag])[both])))
-    return float(np.mean(steps)) / (2 * variance) if steps and variance else 1.0
-
-
-def _border_and_middle(stack: np.ndarray) -> tuple[float, float]:
-    """The median of the outermost pixels of the slices, and that of the middle half of their rows and columns."""
-    rows, columns = stack.shape[1:]
-    frame = np.concatenate([stack[:, [0, -1]].ravel(), stack[:, :, [0, -1]].ravel()])
-    middle = stack[:, rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
-    return float(np.median(frame)), float(np.median(middle))
-
-
-def _no_head(volume: Volume, why: str) -> UnsuitableVolume:
-    return UnsuitableVolume(
-        f"no head is in view of {volume.name or 'the scan'}: {why}; is it the right volume?", code="no-head"
-    )
-
-
 def _target(card: ModelCard, target: str | None, contrast: str | None) -> str:
     """The contrast to make, spelt as the card does."""
     offered = card.target_contrasts
@@ -379,20 +254,6 @@ def _source(card: ModelCard, contrast: str | None, target: str, notes: list[tupl
         )
     notes.append(("contrast-guessed", f"the scan's contrast is not known: it is translated as {known[0]}"))
     return known[0]
-
-
-def sample_count(card: ModelCard, samples: int | None) -> int:
-    """How many answers `card` draws when `samples` are asked for; None: DEFAULT_SAMPLES, or 1 if it has one answer.
-
-    Raises `UsageError` for a number that cannot be served.
-    """
-    if samples is not None and not 1 <= samples <= MOST_SAMPLES:
-        raise UsageError(f"{samples} samples are asked for, expected 1 to {MOST_SAMPLES}", code="samples")
-    if card.requirements.latent:
-        return DEFAULT_SAMPLES if samples is None else samples
-    if samples is not None and samples > 1:
-        raise UsageError(f"'{card.id}' gives one answer only: ask for 1 sample, not {samples}", code="one-answer")
-    return 1
 
 
 def _uncertainty_scale(entry: ModelEntry, made: TranslationPlan, warn: Warn) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from ..models import read_weights
+from ..weights import read_weights
 
 # torchvision's features.N up to relu3_2: channels out and in of its 3x3 convolution
 VGG_CHANNELS = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128), 12: (256, 256)}

@@ -34,8 +34,8 @@ from MRSuperResLib import evaluation
 from MRSuperResLib.evaluation import Row, Trial
 from MRSuperResLib.inference import Options, super_resolve
 from MRSuperResLib.inference.options import Aligned
+from MRSuperResLib.inference.registration import align, moved
 from MRSuperResLib.models import ModelEntry, find_model, load_network
-from MRSuperResLib.registration import align, moved
 from MRSuperResLib.volume import Volume, read_volume, resample
 
 MILLIMETRES = (0.0, 1.0, 2.0, 4.0)

@@ -1,0 +1,25 @@
+"""How good results are: degrade and score super-resolution, score translations, tables and figures of both."""
+
+from __future__ import annotations
+
+from .degrade import Trial, acquired_axis, make_trial
+from .figures import check_figure, figure
+from .super_resolution import Row, evaluate, publish, scan_names, score, with_baselines
+from .tables import gains, table, to_json
+
+__all__ = [
+    "Row",
+    "Trial",
+    "acquired_axis",
+    "check_figure",
+    "evaluate",
+    "figure",
+    "gains",
+    "make_trial",
+    "publish",
+    "scan_names",
+    "score",
+    "table",
+    "to_json",
+    "with_baselines",
+]

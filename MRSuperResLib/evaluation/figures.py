@@ -1,0 +1,99 @@
+"""Pictures of evaluations: the truth, what was acquired, the answers and their errors on one colour scale."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import MissingRequirement, OutputError
+from ..grid import Grid
+from ..staging import Staging
+from ..volume import Volume
+from . import metrics
+from .degrade import Trial, scored_axis
+from .super_resolution import score
+
+FIGURES = (".png", ".pdf", ".svg", ".jpg")
+
+
+def check_figure(path: str | os.PathLike[str]) -> None:
+    """Raise what `figure` would raise after all the work: `MissingRequirement` without matplotlib, `OutputError`."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingRequirement("matplotlib draws the figure and is not installed (pip install matplotlib)")
+    if Path(path).suffix.lower() not in FIGURES:
+        raise OutputError(
+            f"{path}: a figure is drawn as {', '.join(FIGURES)}, not as '{Path(path).suffix}'", code="output-format"
+        )
+    Staging().path(path)
+
+
+def figure(path: str | os.PathLike[str], trial: Trial, answers: dict[str, Volume]) -> None:
+    """Truth, acquired and each answer through the middle of the head; below, absolute errors on one colour scale.
+
+    path: the picture, in one of the formats `FIGURES`. Raises what `check_figure` raises.
+    """
+    check_figure(path)
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    axis, spacing = scored_axis(trial), trial.truth.grid.spacing[::-1]
+    box = metrics.head_box(trial.truth.array)
+    middle = (
+        (box[axis].start + box[axis].stop) // 2 if box[axis].start is not None else trial.truth.array.shape[axis] // 2
+    )
+
+    def cut(array: np.ndarray) -> np.ndarray:
+        index = min(array.shape[axis] - 1, middle * array.shape[axis] // trial.truth.array.shape[axis])
+        image = np.take(array, index, axis=axis)
+        return image[::-1] if _upside_down(trial.truth.grid, axis) else image
+
+    rest = [a for a in range(3) if a != axis]
+    height, width = (trial.truth.array.shape[a] * spacing[a] for a in rest)
+    extent = (0.0, width, height, 0.0)
+    high = float(np.percentile(cut(trial.truth.array), 99.8))
+    low = float(np.percentile(trial.truth.array, 0.1))
+    worst = 0.0
+    for name in ("bspline", *answers):
+        if name in answers:
+            worst = float(np.percentile(np.abs(cut(answers[name].array) - cut(trial.truth.array)), 99.5)) or 1.0
+            break
+    columns = 2 + len(answers)
+    plot, axes = plt.subplots(2, columns, figsize=(2.6 * columns, 2 * 2.6 * height / width + 0.8), layout="constrained")
+    shown = [("truth", trial.truth), (f"acquired (x{trial.factor:g} coarser)", trial.low), *answers.items()]
+    colours = None
+    for column, (name, volume) in enumerate(shown):
+        axes[0, column].imshow(
+            cut(volume.array), cmap="gray", vmin=low, vmax=high, extent=extent, interpolation="nearest"
+        )
+        axes[0, column].set_title(name, fontsize=9)
+        axes[0, column].axis("off")
+        axes[1, column].axis("off")
+        if column >= 2:
+            error = np.abs(cut(volume.array) - cut(trial.truth.array))
+            colours = axes[1, column].imshow(
+                error, cmap="inferno", vmin=0, vmax=worst, extent=extent, interpolation="nearest"
+            )
+            found = score(trial, volume, name).metrics
+            axes[1, column].set_title(f"{found['psnr']:.2f} dB  SSIM {found['ssim']:.3f}", fontsize=9)
+    if colours is not None:
+        plot.colorbar(colours, ax=axes[1, :], location="right", shrink=0.8, label="absolute error, the scan's units")
+    try:
+        with Staging() as files:
+            plot.savefig(files.path(path), dpi=130)
+            files.commit()
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        plt.close(plot)
+
+
+def _upside_down(grid: Grid, array_axis: int) -> bool:
+    """Whether rows of a slice across `array_axis` run from foot to head, or from front to back reversed."""
+    rows = 2 - min(a for a in range(3) if a != array_axis)
+    column = grid.axes[:, rows]
+    return bool(column[2] > 0.5 or (abs(column[1]) > 0.5 and column[1] < 0))

@@ -1,0 +1,159 @@
+"""Scores as text and as JSON, of super-resolution and of translation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+
+from ..models import BASELINES
+from .calibration import Voxels, calibrate
+from .super_resolution import Row
+from .translation import COPY, MATCHED, MEAN, REGRESSOR, Evaluation, calibrations
+from .translation import Row as TranslationRow
+
+REFERENCE_BASELINES = ("bspline", "lanczos")  # gains are told over these
+COLUMNS = {  # of the table, and how many characters wide; the first four are text
+    "scan": 24,
+    "model": 16,
+    "direction": 14,
+    "answer": 14,
+    "PSNR dB": 8,
+    "SSIM": 7,
+    "NMSE": 8,
+    "PSNR/slice": 10,
+    "coherence": 9,
+    "smoothed": 8,
+}
+_NOTHING = Voxels(np.zeros(0), np.zeros(0), np.zeros(0, bool))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Scores as text: a line for each scan and model, then each model's mean, standard deviation and gain over the baselines."""
+    if not rows:
+        return "nothing was scored"
+    width = max(len(row.model) for row in rows)
+    scan_width = max(len("mean over 00 scans"), *(len(row.scan) for row in rows))
+    lines = [
+        f"{'scan':{scan_width}}  {'model':{width}}  {'PSNR dB':>15}  {'SSIM':>15}  {'NMSE':>8}  {'PSNR/slice':>10}  {'s':>6}"
+    ]
+    for row in rows:
+        m = row.metrics
+        lines.append(
+            f"{row.scan:{scan_width}}  {row.model:{width}}  {m['psnr']:15.2f}  {m['ssim']:15.4f}  {m['nmse']:8.5f}"
+            f"  {m['psnr_slices']:10.2f}  {row.seconds:6.1f}"
+        )
+    scans = len({row.scan for row in rows})
+    lines.append("")
+    for model in dict.fromkeys(row.model for row in rows):
+        own = [row.metrics for row in rows if row.model == model]
+        mean, deviation = ({name: float(f([m[name] for m in own])) for name in own[0]} for f in (np.mean, np.std))
+        lines.append(
+            f"{f'mean over {scans} scans':{scan_width}}  {model:{width}}  {mean['psnr']:7.2f} +- {deviation['psnr']:4.2f}"
+            f"  {mean['ssim']:7.4f}+-{deviation['ssim']:.4f}  {mean['nmse']:8.5f}  {mean['psnr_slices']:10.2f}{_gains(rows, model)}"
+        )
+    return "\n".join(lines)
+
+
+def gains(rows: Sequence[Row], model: str, baseline: str) -> dict[str, float]:
+    """PSNR of `model` above that of `baseline` by scan, dB."""
+    base = {row.scan: row.metrics["psnr"] for row in rows if row.model == baseline}
+    return {row.scan: row.metrics["psnr"] - base[row.scan] for row in rows if row.model == model and row.scan in base}
+
+
+def to_json(rows: Sequence[Row]) -> str:
+    """The rows as a JSON list."""
+    return json.dumps([asdict(row) for row in rows], indent=1)
+
+
+def translation_table(evaluations: Sequence[Evaluation]) -> str:
+    """The scores as text: each answer on each scan, means by direction, margins, calibration, realism and diversity."""
+    if not evaluations:
+        return "nothing was scored"
+    lines = [_line(tuple(COLUMNS))]
+    for found in evaluations:
+        lines += [_line(_cells(found.scan, found, row.answer, [row])) for row in found.rows]
+    for group in _groups(evaluations):
+        first = group[0]
+        lines.append("")
+        for answer in [row.answer for row in first.rows]:
+            rows = [row for row in (found.row(answer) for found in group) if row is not None]
+            lines.append(_line(_cells(f"mean over {len(group)} scans", first, answer, rows)))
+        lines += _conclusions(group)
+    return "\n".join(lines)
+
+
+def translation_json(evaluations: Sequence[Evaluation]) -> str:
+    """The evaluations, voxel arrays left out, and the calibration of each model over all of them."""
+    cases = [
+        {name: value for name, value in asdict(replace(found, voxels=_NOTHING)).items() if name != "voxels"}
+        for found in evaluations
+    ]
+    pooled = {model: asdict(made) for model, made in calibrations(evaluations).items()}
+    return json.dumps({"evaluations": cases, "calibration": pooled}, indent=1)
+
+
+def _gains(rows: Sequence[Row], model: str) -> str:
+    parts = []
+    for baseline in REFERENCE_BASELINES:
+        found = list(gains(rows, model, baseline).values())
+        if model not in BASELINES and found:
+            parts.append(f"{np.mean(found):+.2f} dB over {baseline} (least {min(found):+.2f})")
+    return "   " + ", ".join(parts) if parts else ""
+
+
+def _groups(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
+    """By model and direction."""
+    groups: dict[tuple[str, str, str], list[Evaluation]] = {}
+    for found in evaluations:
+        groups.setdefault((found.model, found.source, found.target), []).append(found)
+    return list(groups.values())
+
+
+def _line(cells: Sequence[str]) -> str:
+    widths = enumerate(zip(cells, COLUMNS.values(), strict=True))
+    return "  ".join(f"{cell:{'<' if n < 4 else '>'}{width}}" for n, (cell, width) in widths).rstrip()
+
+
+def _cells(scan: str, found: Evaluation, answer: str, rows: Sequence[TranslationRow]) -> tuple[str, ...]:
+    def mean(name: str) -> float:
+        return float(np.mean([row.metrics[name] for row in rows]))
+
+    return (
+        scan,
+        found.model,
+        f"{found.source} to {found.target}",
+        f"mean of {found.samples}" if answer == MEAN and found.samples > 1 else answer,
+        f"{mean('psnr'):.2f}",
+        f"{mean('ssim'):.4f}",
+        f"{mean('nmse'):.5f}",
+        f"{mean('psnr_slices'):.2f}",
+        f"{float(np.mean([row.coherence for row in rows])):.3f}",
+        f"{float(np.mean([row.coherence_smooth for row in rows])):.3f}",
+    )
+
+
+def _conclusions(group: Sequence[Evaluation]) -> list[str]:
+    """What the scores of one model and direction say."""
+    lines = []
+    for baseline in (COPY, MATCHED, REGRESSOR):
+        gains = [found.rows[0].metrics["psnr"] - row.metrics["psnr"] for found in group if (row := found.row(baseline))]
+        if gains:
+            lines.append(f"  {np.mean(gains):+.2f} dB over the {baseline} (least {min(gains):+.2f})")
+    if group[0].calibration is not None:
+        pooled = calibrate(found.voxels for found in group)
+        lines.append(
+            f"  uncertainty: Spearman {pooled.spearman:.3f} in the head, {pooled.spearman_box:.3f} in its box, "
+            f"scale {pooled.scale:.3f}, gap {100 * pooled.gap:.0f} %"
+        )
+        points = "  ".join(f"{said:.3f}/{was:.3f}" for said, was in pooled.curve)
+        lines.append(f"  calibrated deviation/error: {points}")
+    for name in group[0].realism:
+        realism = np.mean([found.realism[name] for found in group])
+        line = f"  {name}: realism {realism:.4f}"
+        if name in group[0].diversity:
+            line += f", diversity {np.mean([found.diversity[name] for found in group]):.4f}"
+        lines.append(line)
+    return lines

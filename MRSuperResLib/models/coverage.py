@@ -1,0 +1,73 @@
+"""Whether a model's card covers a scan: its contrast, voxel spacings, size and the factor asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .card import ModelCard
+
+if TYPE_CHECKING:
+    from ..grid import Grid
+
+TOLERANCE = 1.02  # of a spacing range's ends: headers print spacings rounded
+
+
+def coverage(
+    card: ModelCard,
+    grid: Grid,
+    contrast: str | None = None,
+    factors: float | Sequence[float] | None = None,
+    slice_axis: int | None = None,
+) -> list[str]:
+    """Plain-language reasons why `card` does not cover a scan on `grid`; empty when it does.
+
+    contrast: of the scan, None if not known. factors: the enlargement asked for, one number or one per axis.
+    slice_axis: 0..2, None for the one that the model would take.
+    """
+    reasons = contrast_coverage(card, contrast)
+    plane = "in-plane" if card.task == "translate" else card.plane
+    axis = grid.slice_axis_for(plane) if slice_axis is None else slice_axis
+    if card.spacing is not None:
+        within = [spacing for other, spacing in enumerate(grid.spacing) if other != axis]
+        reasons += _beyond("in-plane voxels", (min(within), max(within)), card.spacing.in_plane)
+        reasons += _beyond("slices", (grid.spacing[axis],) * 2, card.spacing.through_plane)
+    if factors is not None and card.factor is not None:
+        asked = max(factors) if isinstance(factors, Sequence) else factors
+        if asked > card.factor * TOLERANCE:
+            reasons.append(f"made for x{card.factor:g}, x{asked:g} is asked")
+    smallest = min(size for other, size in enumerate(grid.size) if other != axis)
+    if smallest < card.requirements.smallest:
+        reasons.append(f"needs at least {card.requirements.smallest} voxels a side, this scan has {smallest}")
+    return reasons
+
+
+def contrast_coverage(card: ModelCard, contrast: str | None) -> list[str]:
+    """The reasons of `coverage` that a scan's contrast gives, whatever its voxels."""
+    if contrast and "any" not in card.contrasts and contrast not in card.contrasts:
+        return [f"trained on {_listed(card.contrasts)}, this scan is {contrast}"]
+    return []
+
+
+def reference_coverage(card: ModelCard, contrast: str | None, reference_contrast: str | None) -> list[str]:
+    """As `coverage`, of a reference of `reference_contrast` beside a scan of `contrast`; None: not known."""
+    reasons = []
+    covered = card.reference_contrasts
+    if reference_contrast and covered and "any" not in covered and reference_contrast not in covered:
+        reasons.append(f"trained with references of {_listed(covered)}, this one is {reference_contrast}")
+    if reference_contrast and reference_contrast == contrast:
+        reasons.append(
+            f"trained with references of another contrast than the scan's: one of {contrast} too adds little but sharpness"
+        )
+    return reasons
+
+
+def _beyond(what: str, found: tuple[float, float], covered: tuple[float, float]) -> list[str]:
+    if found[0] * TOLERANCE >= covered[0] and found[1] <= covered[1] * TOLERANCE:
+        return []
+    size = f"{found[0]:.3g}" if found[1] - found[0] < 0.01 * found[1] else f"{found[0]:.3g} x {found[1]:.3g}"
+    return [f"trained on {what} of {covered[0]:g} to {covered[1]:g} mm, this scan has {size} mm"]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
