@@ -249,11 +249,14 @@ def _along(x: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-@functools.lru_cache(maxsize=64)
 def _interpolation(n_low: int, factor: int, device: torch.device) -> Tensor | None:
-    """U (n_low*factor, n_low) along one axis, float32 from float64; its columns have the squared norm `factor`."""
-    if factor == 1:
-        return None
+    """U (n_low*factor, n_low) along one axis, None for factor 1; to the compiler a constant."""
+    return None if factor == 1 else _matrix(n_low, factor, device)
+
+
+@functools.lru_cache(maxsize=64)
+def _matrix(n_low: int, factor: int, device: torch.device) -> Tensor:
+    """U, float32 from float64; its columns are orthogonal and have the squared norm `factor`."""
     with torch.inference_mode(False):  # a matrix made in inference mode could not serve training
         frequency = torch.arange(n_low, dtype=torch.float64)
 
