@@ -7,16 +7,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..documents import BadDocument, decode, encode
 from ..errors import ModelError
+from ..terms import ModelPlane as Plane
+from ..terms import Task
 
 SCHEMA = 1
 INTERPOLATION = "interpolation"  # the architecture of the baselines, which have no weights
 IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9._-]*")
-Task = Literal["super-resolve", "reference-guided", "translate"]
-Plane = Literal["in-plane", "through-plane", "any"]
 
 
 @dataclass(frozen=True)
