@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...acquisition import GAUSSIAN_SIGMA_PER_FWHM, SINC_LOBES
+from ...acquisition.operators import GAUSSIAN_SIGMA_PER_FWHM, SINC_LOBES
 from ...errors import UsageError
 
 KINDS = ("kspace", "gaussian", "box", "sinc", "bicubic")
