@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Task = Literal["super-resolve", "reference-guided", "translate"]
+ModelTask = Literal["super-resolve", "reference-guided", "translate", "prior"]  # a prior is another model's first stage
 Plane = Literal["in-plane", "through-plane"]
 ModelPlane = Literal["in-plane", "through-plane", "any"]
 Profile = Literal["gaussian", "box", "sinc", "kspace", "bicubic"]

@@ -69,7 +69,7 @@ def _entry_json(entry: models.ModelEntry) -> dict[str, Any]:
 
 def _row(entry: models.ModelEntry) -> tuple[str, ...]:
     card = entry.card
-    factor = "any" if card.factor is None else f"x{card.factor:g}"
+    factor = "-" if card.task == "prior" else "any" if card.factor is None else f"x{card.factor:g}"
     return (card.id, card.task, card.plane, factor, ",".join(card.contrasts), card.title)
 
 
@@ -86,7 +86,9 @@ def _card_text(entry: models.ModelEntry) -> str:
         lines.append(
             f"  trained on voxels of {low:g} to {high:g} mm in plane, slices of {thin:g} to {thick:g} mm; {card.anatomy}"
         )
-    if not card.is_baseline:
+    if card.task == "prior":
+        lines.append("  draws slices; the first stage of another model, which starts its training from it (--init)")
+    elif not card.is_baseline:
         guided = card.task == "reference-guided"
         lines.append(f"  takes a scan {'and a reference, of one channel each' if guided else 'of one channel'}")
     if card.requirements.latent:
