@@ -304,15 +304,17 @@ def test_train_and_data_pack_hand_their_options_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("lightning_fabric")
-    from MRSuperResLib.training import loop, pack
+    from MRSuperResLib.training import fit, pack
 
     asked: list[Any] = []
-    entry = models.find_model("linear")
-    monkeypatch.setattr(loop, "train", lambda *a, **k: asked.append((a, k)) or entry)
+    monkeypatch.setattr(fit, "fit", lambda *a, **k: asked.append((a, k)) or Path("o/model.safetensors"))
     command = "train rdst-e-through-x4 --data d --out o --minutes 2 --resume --device cpu --init linear"
     assert cli.main(command.split()) == 0
     assert asked[0][0] == ("rdst-e-through-x4", "d", "o")
-    assert asked[0][1] == {"minutes": 2.0, "resume": True, "device": "cpu", "init": "linear"}
+    assert asked[0][1] == {
+        "minutes": 2.0, "resume": True, "device": "cpu", "init": "linear", "workers": 0, "seed": 0, "validate": True,
+        "checkpoint_minutes": 2.0,
+    }  # fmt: skip
     (tmp_path / "data").mkdir()
     save_scan(tmp_path / "data" / "a_T1w.nii.gz")
     assert cli.main(["data", "pack", str(tmp_path / "data"), str(tmp_path / "a.pack")]) == 0

@@ -20,9 +20,11 @@ from MRSuperResLib.losses.tissue import (
     tissue_features,
 )
 from MRSuperResLib.networks.fasr import SIZES, TextureExtractor
-from MRSuperResLib.training import tissue
+from MRSuperResLib.training.data.crops import SourceSpec
+from MRSuperResLib.training.data.synthesis import TISSUES
+from MRSuperResLib.training.fit import fit
+from MRSuperResLib.training.methods import tissue
 from MRSuperResLib.training.pack import pack
-from MRSuperResLib.training.synthesis import TISSUES
 
 STRIDE = 7  # of the pixels looked at
 
@@ -46,8 +48,7 @@ def test_a_training_moves_the_weights_that_its_file_holds(
     labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str
 ) -> None:
     """Small images, and a loss that falls; the file fits where the weights are to go, without a head and in fp16."""
-    for name, value in {"PATCH": 32, "BATCH": 4, "HELD_OUT": 4}.items():
-        monkeypatch.setattr(tissue, name, value)
+    monkeypatch.setattr(tissue, "HELD_OUT", 4)
     losses: list[float] = []
     rule = monai.losses.DiceCELoss
 
@@ -57,8 +58,15 @@ def test_a_training_moves_the_weights_that_its_file_holds(
             return found
 
     monkeypatch.setattr(monai.losses, "DiceCELoss", Watched)
-    out = tmp_path / "found.safetensors"
-    assert set(tissue.train(labels, out, 0.1, "cpu", size)) == set(TISSUES)
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(
+        f'method = "tissue"\nnetwork = {{ size = "{size}" }}\ndata = {{ patch = 32 }}\n'
+        "optimisation = { batch = 4, learning_rate = 1e-3, steps = 12, ema = 0.0 }"
+    )
+    said: list[str] = []
+    out = fit(recipe, labels, tmp_path / "out", minutes=5, device="cpu", report=said.append)
+    (scores,) = [line for line in said if "held out" in line]
+    assert all(name in scores for name in TISSUES)
     assert len(losses) > 4 and np.mean(losses[-3:]) < losses[0]
     learned = load_file(out)
     assert {value.dtype for value in learned.values()} == {torch.float16}
@@ -84,7 +92,9 @@ def test_an_extractor_of_another_shape_has_none() -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_its_features_tell_tissues_of_an_unknown_head(size: str, data_folder: Path, tmp_path: Path) -> None:
     """Better than random weights: by ridge regression on the features of half of the images, for the pixels of the other half."""
-    images = tissue.TissueImages(pack(data_folder / "val", tmp_path / "val.pack"), seed=2)
+    images = tissue.TissueImages(
+        pack(data_folder / "val", tmp_path / "val.pack"), (SourceSpec("labels/*"),), 128, seed=2
+    )
     drawn = list(islice(images, 24))
     known = torch.stack([tissues.flatten()[::STRIDE] for _, tissues in drawn])
     right = {}

@@ -20,13 +20,18 @@ from MRSuperResLib import cli, networks
 from MRSuperResLib.acquisition import SecondOrder
 from MRSuperResLib.errors import DeviceError, ModelError, MRSuperResError, OutputError, UsageError
 from MRSuperResLib.models import ModelEntry, find_model, load_network
-from MRSuperResLib.training import gan, guided, loop
-from MRSuperResLib.training.data import AugmentationSpec, DataSpec, DegradationSpec, SlicePairs, SourceSpec, recoloured
+from MRSuperResLib.training import checkpoint
+from MRSuperResLib.training.card import checked_card
+from MRSuperResLib.training.data.coarsen import DegradationSpec
+from MRSuperResLib.training.data.crops import AugmentationSpec, SourceSpec, recoloured
+from MRSuperResLib.training.data.single import DataSpec, SlicePairs
+from MRSuperResLib.training.data.synthesis import synthesise
+from MRSuperResLib.training.fit import LAST, fit, make_fabric, part_pack
 from MRSuperResLib.training.pack import Pack, pack
 from MRSuperResLib.training.recipes import FOLDER, load_recipe, tomllib
-from MRSuperResLib.training.synthesis import synthesise
 
 RECIPE = """
+method = "supervised"
 architecture = "rdst"
 [network]
 blocks = 1
@@ -57,7 +62,7 @@ spacing = { in_plane = [0.5, 5.0], through_plane = [0.5, 5.0] }
 licence = "Apache-2.0"
 intended_use = "Tests. Research use only."
 """
-ADVERSARIAL = f"""{RECIPE}
+ADVERSARIAL = f"""{RECIPE.replace("supervised", "adversarial")}
 [loss]
 l1 = 1.0
 gan = 0.01
@@ -71,14 +76,15 @@ reference_contrasts = ["T2w"]
 missing = 0.7
 """
 for _old, _new in {
+    '"supervised"': '"guided"',
     '"rdst"': '"fasr"',
     "blocks = 1\nwidth = 12\ngrowth = 6": 'size = "s"\nwidths = [4, 4, 4]\nstages = 1\nembedding = 4',
     '{ match = "isotropic/*" }, ': "",
     '"super-resolve"': '"reference-guided"',
 }.items():
     GUIDED = GUIDED.replace(_old, _new)
-LOOPS = {"single": (loop, RECIPE), "adversarial": (gan, ADVERSARIAL), "guided": (guided, GUIDED)}
-every_loop = pytest.mark.parametrize("kind", LOOPS)
+RECIPES = {"supervised": RECIPE, "adversarial": ADVERSARIAL, "guided": GUIDED}
+every_method = pytest.mark.parametrize("kind", RECIPES)
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +224,7 @@ def test_shipped_recipes_are_sound(recipe: str) -> None:
     plan, _ = load_recipe(recipe)
     network = networks.build(plan.architecture, plan.network)
     assert tuple(plan.card["factors"]) == tuple(network.factors)
-    assert loop.checked_card(plan)[1].id == recipe
+    assert checked_card(plan)[1].id == recipe
 
 
 @pytest.mark.parametrize(
@@ -254,8 +260,8 @@ def _train(study: Path, out: Path, steps: int, **options: object) -> dict[str, t
     recipe = out.parent / f"steps{steps}.toml"
     recipe.write_text(RECIPE.replace("batch = 2", f"batch = 2\nsteps = {steps}"))
     lines: list[str] = []
-    entry = loop.train(recipe, study, out, minutes=5, device="cpu", report=lines.append, **options)
-    return load_network(entry, torch.device("cpu")).state_dict()
+    path = fit(recipe, study, out, minutes=5, device="cpu", validate=False, report=lines.append, **options)
+    return load_network(find_model(path), torch.device("cpu")).state_dict()
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(study: Path, tmp_path: Path) -> None:
@@ -272,11 +278,13 @@ def test_a_checkpoint_is_loaded_onto_the_networks_device(tmp_path: Path) -> None
     optimiser = torch.optim.Adam(saved.parameters())
     saved(torch.ones(1, 2)).sum().backward()
     optimiser.step()
-    loop.save_checkpoint(tmp_path / "c", saved, loop.MovingAverage(saved, 0.9), optimiser, loop.Progress(step=1))
+    checkpoint.save_checkpoint(
+        tmp_path / "c", saved, checkpoint.MovingAverage(saved, 0.9), [optimiser], checkpoint.Progress(step=1)
+    )
     network = torch.nn.Linear(2, 2, device="meta")
-    optimiser, average = torch.optim.Adam(network.parameters()), loop.MovingAverage(network, 0.9)
+    optimiser, average = torch.optim.Adam(network.parameters()), checkpoint.MovingAverage(network, 0.9)
     with pytest.warns(UserWarning, match="meta"):  # of the weights themselves, which it drops
-        loop.load_checkpoint(tmp_path / "c", network, average, optimiser, loop.Progress())
+        checkpoint.load_checkpoint(tmp_path / "c", network, average, [optimiser], checkpoint.Progress())
     moments = [state[key] for state in optimiser.state.values() for key in ("exp_avg", "exp_avg_sq")]
     assert len(moments) == 4 and len(average.weights) == 2
     assert {value.device.type for value in (*moments, *average.weights.values())} == {"meta"}
@@ -296,16 +304,14 @@ def test_training_lowers_the_loss_and_ships_a_loadable_model(study: Path, tmp_pa
             gains.append(float((start - high).abs().mean() - (network(low[None]) - high).abs().mean()))
     assert np.mean(gains) > 0
     rows = (tmp_path / "run" / "curves.csv").read_text().splitlines()
-    assert rows[0] == "step,minutes,name,value" and any(",loss," in row for row in rows)
+    assert rows[0] == "step,minutes,name,value" and any(",l1," in row for row in rows)
 
 
 def test_start_from_another_model_takes_what_fits(study: Path, tmp_path: Path) -> None:
     _train(study, tmp_path / "run", 2)
     other = networks.build("rdst", {"blocks": 1, "width": 12, "growth": 6, "factors": [4, 1], "skip": "bicubic"})
-    said = loop.initialise(other, str(tmp_path / "run" / "tiny.safetensors"))
-    assert said.startswith(
-        f"{len(other.state_dict()) - 4} of {len(other.state_dict())}"
-    )  # all but two upsampling stages
+    said = checkpoint.take_fitting(other, load_network(find_model(tmp_path / "run" / "tiny.safetensors")).state_dict())
+    assert said == len(other.state_dict()) - 4  # all but two upsampling stages
 
 
 def test_validation_scores_with_the_projects_own_evaluate_and_draws(study: Path, tmp_path: Path) -> None:
@@ -314,28 +320,28 @@ def test_validation_scores_with_the_projects_own_evaluate_and_draws(study: Path,
         RECIPE.replace("batch = 2", "batch = 2\nsteps = 4").replace("every_minutes = 1000", "every_minutes = 0")
     )
     lines: list[str] = []
-    loop.train(recipe, study, tmp_path / "run", minutes=5, device="cpu", report=lines.append)
+    fit(recipe, study, tmp_path / "run", minutes=5, device="cpu", report=lines.append)
     assert sum("over bspline" in line for line in lines) == 4
     assert (
         len(list((tmp_path / "run").glob("validation-*.png"))) == 4
-        and (tmp_path / "run" / "best.safetensors").is_file()
+        and find_model(tmp_path / "run" / "best.safetensors").card.id == "tiny"
     )
-    assert ",psnr," in (tmp_path / "run" / "curves.csv").read_text()
+    assert ",held_out_psnr," in (tmp_path / "run" / "curves.csv").read_text()
 
 
 def test_missing_data_checkpoint_and_device_are_said(study: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"train\.pack"):
-        loop.train(study / "tiny.toml", tmp_path, tmp_path / "out", minutes=0.01, device="cpu")
+        fit(study / "tiny.toml", tmp_path, tmp_path / "out", minutes=0.01, device="cpu")
     with pytest.raises(UsageError, match="nothing to resume"):
-        loop.train(study / "tiny.toml", study, tmp_path / "out", minutes=0.01, device="cpu", resume=True)
+        fit(study / "tiny.toml", study, tmp_path / "out", minutes=0.01, device="cpu", resume=True)
     if not torch.cuda.is_available():
         with pytest.raises(DeviceError, match="CUDA"):
-            loop.make_fabric("cuda")
+            make_fabric("cuda")
 
 
 def _written(folder: Path, kind: str, **changes: str) -> Path:
     """The tiny recipe of a loop in a file, of one step, with the pieces of text in `changes` replaced."""
-    text = LOOPS[kind][1].replace("batch = 2", "batch = 2\nsteps = 1")
+    text = RECIPES[kind].replace("batch = 2", "batch = 2\nsteps = 1")
     for old, new in changes.items():
         assert old in text
         text = text.replace(old, new)
@@ -345,11 +351,11 @@ def _written(folder: Path, kind: str, **changes: str) -> Path:
 
 
 def _trained(kind: str, recipe: Path, study: Path, out: Path, **options: object) -> ModelEntry:
-    settings = {"minutes": 5, "device": "cpu", "report": lambda line: None, **options}
-    return LOOPS[kind][0].train(recipe, study, out, **settings)
+    settings = {"minutes": 5, "device": "cpu", "report": lambda line: None, "validate": False, **options}
+    return find_model(fit(recipe, study, out, **settings))
 
 
-@every_loop
+@every_method
 def test_mistakes_are_one_line_and_leave_nothing_behind(study: Path, tmp_path: Path, kind: str) -> None:
     recipe, out = _written(tmp_path, kind), tmp_path / "out"
     (tmp_path / "file").write_text("mine")
@@ -385,7 +391,7 @@ def test_the_command_line_says_a_mistake_without_a_traceback(
         assert said.startswith("error: ") and said.count("\n") == 1
 
 
-@every_loop
+@every_method
 def test_a_training_is_neither_overwritten_nor_mixed_with_another(study: Path, tmp_path: Path, kind: str) -> None:
     recipe, out = _written(tmp_path, kind), tmp_path / "out"
     _trained(kind, recipe, study, out)
@@ -400,34 +406,34 @@ def test_a_training_is_neither_overwritten_nor_mixed_with_another(study: Path, t
 
 
 def test_a_damaged_checkpoint_is_said(study: Path, tmp_path: Path) -> None:
-    recipe, out = _written(tmp_path, "single"), tmp_path / "out"
-    _trained("single", recipe, study, out)
-    whole = (out / loop.LAST).read_bytes()
+    recipe, out = _written(tmp_path, "supervised"), tmp_path / "out"
+    _trained("supervised", recipe, study, out)
+    whole = (out / LAST).read_bytes()
     save_file({"network.a": torch.zeros(1)}, tmp_path / "foreign")
     save_file({"network.a": torch.zeros(1)}, tmp_path / "counters", metadata={"progress": '{"step": "many"}'})
     for damaged in (whole[:-100], whole[:50], b"", *((tmp_path / n).read_bytes() for n in ("foreign", "counters"))):
-        (out / loop.LAST).write_bytes(damaged)
-        with pytest.raises(ModelError, match=r"last\.safetensors is no checkpoint, or a damaged one"):
-            _trained("single", recipe, study, out, resume=True)
+        (out / LAST).write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"last\.checkpoint is no checkpoint, or a damaged one"):
+            _trained("supervised", recipe, study, out, resume=True)
 
 
 def test_a_pack_is_made_anew_when_its_volumes_have_changed(study: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(study / "train", data / "train")
     said: list[str] = []
-    first = loop.training_pack(data, tmp_path, report=said.append)
+    first = part_pack(data, tmp_path, report=said.append)
     assert not said
     made = first.path.stat()
-    assert loop.training_pack(data, tmp_path, report=said.append).entries == first.entries
+    assert part_pack(data, tmp_path, report=said.append).entries == first.entries
     assert "used again" in said[-1] and first.path.stat().st_mtime_ns == made.st_mtime_ns
     shutil.copy(study / "train" / "isotropic" / "phantom_T1w.nii.gz", data / "train" / "isotropic" / "other_T1w.nii.gz")
-    assert len(loop.training_pack(data, tmp_path, report=said.append).entries) == 3 and "made anew" in said[-1]
+    assert len(part_pack(data, tmp_path, report=said.append).entries) == 3 and "made anew" in said[-1]
     os.utime(data / "train" / "isotropic" / "other_T1w.nii.gz", (1, 1))
-    loop.training_pack(data, tmp_path, report=said.append)
+    part_pack(data, tmp_path, report=said.append)
     assert "made anew" in said[-1]
     shutil.rmtree(data / "train")
     with pytest.raises(UsageError, match=r"neither train\.pack nor"):
-        loop.training_pack(data, tmp_path, report=said.append)
+        part_pack(data, tmp_path, report=said.append)
 
 
 # Fabric starts this script once more, for its second process, whose clock runs fast: by that it would stop at once.
@@ -435,7 +441,8 @@ TWO_PROCESSES = """
 import sys, time, types
 from pathlib import Path
 from lightning_fabric import Fabric
-from MRSuperResLib.training import gan, guided, loop
+from MRSuperResLib.models import find_model
+from MRSuperResLib.training import fit as loop
 
 study, out = Path(sys.argv[1]), Path(sys.argv[2])
 fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
@@ -446,14 +453,14 @@ if fabric.global_rank == 1:
 finish = loop.Run.finish
 
 def finished(run):
-    weights = sum(float(value.double().abs().sum()) for value in run.network.state_dict().values())
-    (out / f"{Path(run.recipe).stem}-{fabric.global_rank}").write_text(f"{run.progress.step} {weights}")
+    weights = sum(float(value.double().abs().sum()) for value in run.method.networks.state_dict().values())
+    (out / f"{run.recipe}-{fabric.global_rank}").write_text(f"{run.progress.step} {weights}")
     return finish(run)
 
 loop.Run.finish = finished
-for train, name in ((loop.train, "single"), (gan.train, "adversarial"), (guided.train, "guided")):
-    entry = train(out / f"{name}.toml", study, out / name, minutes=5)
-    assert entry.path.is_file() and entry.card.training.steps == 4
+for name in ("supervised", "adversarial", "guided"):
+    path = loop.fit(out / f"{name}.toml", study, out / name, minutes=5)
+    assert find_model(path).card.training.steps == 4
 """
 
 
@@ -467,9 +474,9 @@ def test_two_processes_train_one_network_and_stop_together(study: Path, tmp_path
     except OSError as error:
         pytest.skip(f"processes may not talk to each other here: {error}")
     steps = {"steps = 1": "steps = 4"}
-    for kind in ("single", "adversarial"):
+    for kind in ("supervised", "adversarial"):
         _written(tmp_path, kind, **steps)
-    base = f'[guidance]\nbase = "{(tmp_path / "single" / "tiny.safetensors").as_posix()}"'
+    base = f'[guidance]\nbase = "{(tmp_path / "supervised" / "tiny.safetensors").as_posix()}"'
     _written(tmp_path, "guided", **steps, **{"[guidance]": base})
     (tmp_path / "both.py").write_text(TWO_PROCESSES)
     run = subprocess.run(
@@ -484,12 +491,12 @@ def test_two_processes_train_one_network_and_stop_together(study: Path, tmp_path
         },
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    for kind in LOOPS:
+    for kind in RECIPES:
         ends = [(tmp_path / f"{kind}-{rank}").read_text() for rank in (0, 1)]
         assert ends[0] == ends[1] and ends[0].startswith("4 ")
         assert len(list((tmp_path / kind).glob("tiny*.safetensors"))) == 1
         assert not list((tmp_path / kind).glob(".*")), "something was left half written"
-        rows = (tmp_path / kind / "curves.csv").read_text().splitlines() if kind != "adversarial" else []
+        rows = (tmp_path / kind / "curves.csv").read_text().splitlines()
         assert len(rows) == len(set(rows)), "each process wrote its own rows"
     assert run.stdout.count("stopped at step 4") == 3
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from .. import terms
 from ..errors import UsageError
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def bicubic(n_high: int, factor: float) -> AxisOperator:
     return AxisOperator(matrix, "bicubic")
 
 
-KINDS: tuple[str, ...] = terms.PROFILES
+KINDS = ("gaussian", "box", "sinc", "kspace", "bicubic")
 
 
 def axis_operator(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,18 @@ def add_train(commands: Any) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from DIR's last checkpoint")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (all of them) or cuda:n")
     parser.add_argument("--init", metavar="ID", help="start from the weights of this model where they fit")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that prepare data (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is random (default: 0)")
+    parser.add_argument("--no-validation", action="store_true", help="do not score the network while it trains")
+    parser.add_argument(
+        "--checkpoint-minutes", type=float, default=2.0, metavar="N", help="between checkpoints (default: 2)"
+    )
 
 
 def _train(options: argparse.Namespace) -> int:
-    from ..training.recipes import loop_of
+    from ..training.fit import fit
 
-    loop = importlib.import_module(f"MRSuperResLib.training.{loop_of(options.recipe)}")
-    entry = loop.train(
+    path = fit(
         options.recipe,
         options.data,
         options.out,
@@ -33,8 +37,12 @@ def _train(options: argparse.Namespace) -> int:
         resume=options.resume,
         device=options.device,
         init=options.init,
+        workers=options.workers,
+        seed=options.seed,
+        validate=not options.no_validation,
+        checkpoint_minutes=options.checkpoint_minutes,
     )
-    print(entry.path)
+    print(path)
     return 0
 
 

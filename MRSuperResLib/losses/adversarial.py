@@ -11,7 +11,7 @@ from torch.nn import functional
 REAL, FAKE = 1.0, 0.0
 
 
-def judged(scores: Iterable[Tensor], wanted: float) -> Tensor:
+def lsgan_loss(scores: Iterable[Tensor], wanted: float) -> Tensor:
     """Mean over scales of the mean squared distance of scores (B, 1, h, w) from `wanted`: `REAL` or `FAKE`.
 
     BicycleGAN's code sums over its two scales, and the paper is silent: a weight of 1 here is one of 0.5 there.

@@ -1,18 +1,21 @@
 """Recipes: one TOML file says everything a training does; a copy of it lies beside every checkpoint.
 
-A recipe's [card] becomes the model's card, so a model cannot ship without saying what it is for.
+A recipe names its method (a file in `training/methods`), whose own kind of recipe says which tables there may be. The [card]
+becomes the model's card, so a model cannot ship without saying what it is for.
 """
 
 from __future__ import annotations
 
+import difflib
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from ..documents import BadDocument, decode
 from ..errors import UsageError
-from .data import DataSpec
+from .data.single import DataSpec
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,7 +30,8 @@ class Optimisation:
     """Adam. schedule: "constant" as RDST's first stage, or "cosine": `warm_up` steps of linear warm-up, then a cosine to 0.
 
     The cosine runs over `steps` where given (> 0), else over the minutes of the run. ema: decay of the weights' moving average,
-    0 for none. clip: largest gradient norm, 0 for none.
+    0 for none. clip: largest gradient norm, 0 for none. channels_last: memory format of the networks; left out, the method's own.
+    compile: by torch.compile, which takes minutes at the start.
     """
 
     learning_rate: float = 2e-4
@@ -37,11 +41,13 @@ class Optimisation:
     steps: int = 0
     ema: float = 0.999
     clip: float = 0.0
+    channels_last: bool | None = None
+    compile: bool = False
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Every `every_minutes`, on held-out volumes that match `scans`: `planes` and `degradations` as `mrsuperres evaluate` has them.
+    """Every `every_minutes`, on held-out volumes that match `scans`, acquired by `degradation` as `mrsuperres evaluate` has it.
 
     slices: how many central slices of each scan are scored, to keep it short.
     """
@@ -54,40 +60,57 @@ class Validation:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training. `card` holds the model card's own fields (id, title, version, task, plane, contrasts, ...)."""
+    """One training, as every method has it; a method's own recipe adds tables. Wrong values raise `BadDocument`.
 
-    architecture: str
-    network: dict[str, Any]
-    data: DataSpec
-    card: dict[str, Any]
+    network: hyper-parameters of `architecture`. loss: weights by name, of the names that the method knows. card: the model card's
+    own fields (id, title, version, task, plane, contrasts, ...).
+    """
+
+    method: str
+    architecture: str = ""
+    network: dict[str, Any] = field(default_factory=dict)
+    data: DataSpec = field(default_factory=DataSpec)
+    card: dict[str, Any] = field(default_factory=dict)
     optimisation: Optimisation = field(default_factory=Optimisation)
     validation: Validation = field(default_factory=Validation)
-    loss: dict[str, float] = field(default_factory=lambda: {"l1": 1.0})
+    loss: dict[str, float] = field(default_factory=dict)
     about: str = ""
 
+    def weight(self, loss: str) -> float:
+        """Of a loss in the sum; 0 where the recipe does not name it."""
+        return self.loss.get(loss, 0.0)
 
-Kind = TypeVar("Kind", bound=Recipe)
 
-
-def load_recipe(name_or_path: str | Path, kind: type[Kind] = Recipe) -> tuple[Kind, str]:  # type: ignore[assignment]
-    """The recipe of that name (one that ships) or in that file, as a `kind` of recipe, and its text.
+def load_recipe(name_or_path: str | Path) -> tuple[Any, str]:
+    """The recipe of that name (one that ships) or in that file, as its method's kind of `Recipe`, and its text.
 
     Raises `UsageError`: there is none, or a field of it is wrong, naming which.
     """
+    from .methods import find_method  # methods know recipes
+
     path, text, document = _read(name_or_path)
     try:
-        return decode(kind, document), text
+        if "method" not in document:
+            raise BadDocument('method is missing: say how the network is trained, for example method = "supervised"')
+        method = find_method(str(document["method"]))
+        document.setdefault("loss", {method.losses[0]: 1.0})
+        plan = decode(method.recipe, document)
+        known(plan.loss, method.losses, "loss")
+        if not any(plan.loss.values()):
+            raise BadDocument("loss: every weight is 0, so nothing would be learnt")
     except BadDocument as error:
         raise UsageError(f"recipe {path}: {error}") from error
+    return plan, text
 
 
-def loop_of(name_or_path: str | Path) -> str:
-    """The module of `training` that trains by a recipe: "guided", "gan" for those with [adversarial], else "loop"."""
-    document = _read(name_or_path)[2]
-    card = document.get("card")
-    if isinstance(card, dict) and card.get("task") == "reference-guided":
-        return "guided"
-    return "gan" if "adversarial" in document else "loop"
+def known(names: Iterable[str], choices: Iterable[str], what: str) -> None:
+    """Raise `BadDocument`, naming the nearest of `choices`, if one of `names` is not among them."""
+    among = list(choices)
+    for name in names:
+        if name not in among:
+            near = difflib.get_close_matches(name, among, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise BadDocument(f"{what}.{name} is not a known {what}; {hint}expected {', '.join(among)}")
 
 
 def _read(name_or_path: str | Path) -> tuple[Path, str, dict[str, Any]]:
@@ -95,8 +118,12 @@ def _read(name_or_path: str | Path) -> tuple[Path, str, dict[str, Any]]:
     if not path.is_file():
         path = FOLDER / f"{name_or_path}.toml"
     if not path.is_file():
-        names = ", ".join(sorted(recipe.stem for recipe in FOLDER.glob("*.toml")))
-        raise UsageError(f"no recipe is called '{name_or_path}'; there are {names}, or give a .toml file")
+        names = sorted(recipe.stem for recipe in FOLDER.glob("*.toml"))
+        near = difflib.get_close_matches(str(name_or_path), names, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(
+            f"no recipe is called '{name_or_path}'; {hint}there are {', '.join(names)}, or give a .toml file"
+        )
     text = path.read_text(encoding="utf-8")
     try:
         return path, text, tomllib.loads(text)

@@ -26,7 +26,9 @@ from torch import Tensor
 from MRSuperResLib import networks
 from MRSuperResLib.models import ModelEntry, find_model, load_network, save_model
 from MRSuperResLib.networks.fasr import FASR, HINT_CHANNELS
-from MRSuperResLib.training import guided, loop
+from MRSuperResLib.training.checkpoint import take_fitting
+from MRSuperResLib.training.fit import fit, part_pack
+from MRSuperResLib.training.methods.guided import score_package
 from MRSuperResLib.training.recipes import FOLDER
 
 NETWORK = {
@@ -61,8 +63,11 @@ def main() -> None:
             variant((FOLDER / f"{arguments.recipe}.toml").read_text(encoding="utf-8"), name, arguments.steps)
         )
         init = str(without(find_model(arguments.init), name, out / "init.safetensors")) if arguments.init else None
-        entry = guided.train(recipe, arguments.data, out, minutes=arguments.minutes, device=arguments.device, init=init)
-        scores = guided.score_package(entry, recipe, arguments.data, out)
+        path = fit(
+            recipe, arguments.data, out, minutes=arguments.minutes, device=arguments.device, init=init, validate=False
+        )
+        entry = find_model(path)
+        scores = score_package(entry, recipe, part_pack(arguments.data, out, "val"))
         steps = entry.card.training.steps
         print(
             f"{name:14}  {scores['psnr']:7.2f}  {scores['psnr_noise']:7.2f}  {scores['psnr_alone']:7.2f}  {steps:5d}",
@@ -86,7 +91,7 @@ def without(model: ModelEntry, name: str, out: Path) -> Path:
         weights[merge] = cut_columns(weights[merge], whole, cut, level)
     tail = "decoder.tail.weight"  # sees the hints, last
     weights[tail] = weights[tail][:, : cut.state_dict()[tail].shape[1]]
-    loop.take_fitting(cut, weights)
+    take_fitting(cut, weights)
     return save_model(out, replace(model.card, hyperparameters=changed), cut.state_dict()).path or out
 
 

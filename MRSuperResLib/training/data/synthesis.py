@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from ..acquisition import bias_field
+from ...acquisition import bias_field
 
 DEFORMATION_KNOTS = 5
 MAX_DISPLACEMENT = 3.0  # pixels at a knot

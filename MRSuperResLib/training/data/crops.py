@@ -1,4 +1,4 @@
-"""Training pairs: crops of sharp slices, and the same crops as a coarser acquisition would have shown them.
+"""Sharp crops of packed slices: of one volume, or of two registered contrasts of one subject.
 
 A sharp slice is an image (rows, columns) of a packed volume along a plane in which that volume is truly sharp. For through-plane
 networks the rows are the axis that the acquisition coarsens.
@@ -6,35 +6,20 @@ networks the rows are the axis that the acquisition coarsens.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy import interpolate, ndimage
-from torch.utils.data import IterableDataset
 
-from ..acquisition import (
-    SECOND_ORDER,
-    AxisOperator,
-    SecondOrder,
-    add_gaussian_noise,
-    add_rician_noise,
-    axis_operator,
-    bias_field,
-    second_order,
-)
-from ..errors import UsageError
-from .pack import Entry, Pack
-from .synthesis import synthesise
+from ...errors import UsageError
+from ..pack import Entry, Pack
+from .synthesis import LEVELS, synthesise, synthesise_contrasts
 
-MARGIN = 4  # coarse pixels around a patch that are acquired with it and cut off, so that borders are real
 FOREGROUND = 0.03  # mean on the networks' scale under which a crop is mostly air
 AIR_SHARE = 0.2  # of the crops that are mostly air, how many are kept: networks must learn to leave it dark
 ATTEMPTS = 8
-THICKNESS_STEPS = 8  # operators are cached, so thickness and apodisation come from a small set
 PLANES = ("all", "axial", "coronal", "sagittal")
+NAMED = 0.5  # of the pairs made from label maps, how many are two usual contrasts, PDw among them, not two random ones
 
 
 @dataclass(frozen=True)
@@ -51,26 +36,6 @@ class SourceSpec:
 
 
 @dataclass(frozen=True)
-class DegradationSpec:
-    """How a recipe coarsens: `kinds` maps an operator's kind to its weight; the rest are ranges drawn from uniformly.
-
-    thickness: full width at half maximum over coarse spacing. noise: standard deviation on the networks' scale, applied with
-    `noise_probability`; a share `rician` of it is Rician, the rest Gaussian. (Rician noise brightens air: a network whose truth has
-    dark air learns to darken it everywhere.) bias: standard deviation of the log bias field at its knots. second_order: the
-    strength of the kind "second-order", which has blurs and noise of its own and needs factors (2, 2) or (4, 4).
-    """
-
-    kinds: dict[str, float]
-    thickness: tuple[float, float] = (0.7, 1.3)
-    apodisation: tuple[float, float] = (0.0, 1.0)
-    noise: tuple[float, float] = (0.0, 0.03)
-    noise_probability: float = 0.5
-    rician: float = 0.25
-    bias: float = 0.15
-    second_order: SecondOrder = field(default_factory=SecondOrder)
-
-
-@dataclass(frozen=True)
 class AugmentationSpec:
     """What happens to a sharp crop first: probabilities, and the range of gamma and of zoom (new pixel size over old)."""
 
@@ -79,53 +44,6 @@ class AugmentationSpec:
     curve_probability: float = 0.25
     zoom: tuple[float, float] = (0.75, 1.25)
     zoom_probability: float = 0.3
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """A recipe's [data]: sources, coarse patch side in pixels, and the two specs above."""
-
-    sources: tuple[SourceSpec, ...]
-    degradation: DegradationSpec
-    patch: int = 24
-    augmentation: AugmentationSpec = field(default_factory=AugmentationSpec)
-
-
-class SlicePairs(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
-    """An endless stream of (low (1, p, p), high (1, p*fh, p*fw)), float32 on the networks' scale.
-
-    `seed` and the position in the stream decide everything: pair n is the same whatever came before, which is what makes
-    resuming exact. Worker w of W draws the pairs w, w + W, ...
-    """
-
-    def __init__(self, pack: Pack, spec: DataSpec, factors: tuple[int, int], seed: int = 0, start: int = 0) -> None:
-        super().__init__()
-        self.pack, self.spec, self.factors, self.seed, self.start = pack, spec, factors, seed, start
-        self.drawer = CropDrawer(pack, spec.sources)
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        worker = torch.utils.data.get_worker_info()
-        number, stride = (self.start, 1) if worker is None else (self.start + worker.id, worker.num_workers)
-        while True:
-            low, high = self.pair(np.random.default_rng((self.seed, number)))
-            yield torch.from_numpy(low)[None], torch.from_numpy(high)[None]
-            number += stride
-
-    def pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """One pair, (p, p) and (p*fh, p*fw)."""
-        side = self.spec.patch + 2 * MARGIN
-        shape = (side * self.factors[0], side * self.factors[1])
-        (high,) = self.drawer.draw(shape, rng, self.spec.augmentation, transpose=self.factors[0] == self.factors[1])
-        if self.spec.degradation.bias and rng.random() < 0.5:
-            high = high * bias_field(high.shape, rng.uniform(0, self.spec.degradation.bias), rng)
-        low = degrade(high, self.factors, self.spec.degradation, rng)
-        return trim(low, (1, 1)), trim(high, self.factors)
-
-
-def trim(image: np.ndarray, factors: tuple[int, int]) -> np.ndarray:
-    """`image` without the acquired margin, `factors` pixels of it for each coarse one."""
-    rows, columns = MARGIN * factors[0], MARGIN * factors[1]
-    return np.ascontiguousarray(image[rows:-rows, columns:-columns], dtype=np.float32)
 
 
 class CropDrawer:
@@ -212,25 +130,67 @@ def recoloured(image: np.ndarray, augmentation: AugmentationSpec, rng: np.random
     return np.asarray(image, dtype=np.float32)
 
 
-@functools.lru_cache(maxsize=256)
-def _cached_operator(kind: str, n_high: int, factor: int, thickness: float, apodisation: float) -> AxisOperator:
-    return axis_operator(kind, n_high, factor, thickness=thickness, apodisation=apodisation)
+class PairDrawer(CropDrawer):
+    """Draws two registered sharp crops of one subject in two contrasts: real ones, or synthesised from one label map."""
+
+    def __init__(self, pack: Pack, sources: tuple[SourceSpec, ...]) -> None:
+        super().__init__(pack, sources)
+        self.groups: list[list[tuple[Entry, ...]]] = []
+        for source, entries in self.choices:
+            subjects: dict[str, list[Entry]] = {}
+            for entry in entries:
+                subjects.setdefault(entry.subject, []).append(entry)
+            groups = [tuple(group) for group in subjects.values() if group[0].labels or len(group) > 1]
+            for group in groups:
+                if any(not entry.grid.same_as(group[0].grid) for entry in group):
+                    raise UsageError(
+                        f"the contrasts of {group[0].subject} lie on different grids: resample them to one"
+                    )
+            if not groups:
+                raise UsageError(f"'{source.match}' matches no subject with two contrasts: nothing to guide with")
+            self.groups.append(groups)
+
+    def draw_pair(
+        self, shape: tuple[int, int], rng: np.random.Generator, augmentation: AugmentationSpec, *, transpose: bool
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """(target, reference, pixel size in mm): augmented crops of `shape`, float32 on the networks' scale."""
+        choice = int(rng.choice(len(self.choices), p=self.probabilities))
+        source, groups = self.choices[choice][0], self.groups[choice]
+        zoom = rng.uniform(*augmentation.zoom) if rng.random() < augmentation.zoom_probability else 1.0
+        wanted = tuple(int(np.ceil(n * zoom)) for n in shape)
+        for _ in range(ATTEMPTS):
+            group = groups[rng.integers(len(groups))]
+            images = self._registered(group, source.planes, wanted, rng)
+            if images[0].mean() > FOREGROUND or rng.random() < AIR_SHARE:
+                break
+        if zoom != 1.0:
+            ratio = (shape[0] / wanted[0], shape[1] / wanted[1])
+            images = [ndimage.zoom(image, ratio, order=3, mode="reflect", grid_mode=True) for image in images]
+        if augmentation.flip:
+            up, left, turn = rng.choice((-1, 1)), rng.choice((-1, 1)), transpose and rng.random() < 0.5
+            images = [image[::up, ::left].T if turn else image[::up, ::left] for image in images]
+        spacing = sorted(group[0].grid.spacing)[0] * zoom
+        target, reference = (recoloured(image, augmentation, rng) for image in images)
+        return target, reference, spacing
+
+    def _registered(
+        self, group: tuple[Entry, ...], planes: str, shape: tuple[int, ...], rng: np.random.Generator
+    ) -> list[np.ndarray]:
+        seed = int(rng.integers(2**31))
+        if group[0].labels:
+            stored = self.crop(group[0], planes, shape, np.random.default_rng(seed))
+            if rng.random() < NAMED:
+                return synthesise_contrasts(stored, list(rng.choice(list(LEVELS), 2, replace=False)), rng)
+            return list(synthesise(stored, rng, contrasts=2))
+        chosen = rng.choice(len(group), 2, replace=False)
+        return [
+            self.pack.unit(group[n], self.crop(group[n], planes, shape, np.random.default_rng(seed))) for n in chosen
+        ]  # the same seed, so the same place
 
 
-def degrade(image: np.ndarray, factors: tuple[int, int], spec: DegradationSpec, rng: np.random.Generator) -> np.ndarray:
-    """`image` (H, W) as a randomly drawn coarser acquisition shows it, (H/fh, W/fw), noise included."""
-    kinds = list(spec.kinds)
-    weights = np.array([spec.kinds[kind] for kind in kinds], dtype=float)
-    kind = kinds[rng.choice(len(kinds), p=weights / weights.sum())]
-    if kind == SECOND_ORDER:
-        return np.asarray(second_order(image, rng, factors=factors, strength=spec.second_order), dtype=np.float32)
-    thickness = float(rng.choice(np.linspace(*spec.thickness, THICKNESS_STEPS)))
-    apodisation = float(rng.choice(np.linspace(*spec.apodisation, THICKNESS_STEPS)))
-    low = image
-    for axis, factor in enumerate(factors):
-        if factor != 1:
-            low = _cached_operator(kind, image.shape[axis], factor, thickness, apodisation).apply(low, axis)
-    if rng.random() < spec.noise_probability:
-        add = add_rician_noise if rng.random() < spec.rician else add_gaussian_noise
-        low = add(low, rng.uniform(*spec.noise), rng)
-    return np.asarray(low, dtype=np.float32)
+def moved(image: np.ndarray, shift: np.ndarray, angle: float) -> np.ndarray:
+    """`image` (H, W) rotated by `angle` (radians) about its centre and shifted by `shift` pixels; cubic, borders continued."""
+    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = (np.array(image.shape) - 1) / 2
+    offset = centre - matrix @ (centre + shift)
+    return np.asarray(ndimage.affine_transform(image, matrix, offset, order=3, mode="nearest"), dtype=np.float32)

@@ -16,11 +16,11 @@ from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from ..acquisition import add_rician_noise, bias_field
-from ..errors import UsageError
-from .data import ATTEMPTS, FOREGROUND, DataSpec
-from .guided import PairDrawer, moved
-from .pack import Entry, Pack
+from ...acquisition import add_rician_noise, bias_field
+from ...errors import UsageError
+from ..pack import Entry, Pack
+from .crops import ATTEMPTS, FOREGROUND, PairDrawer, moved
+from .single import DataSpec
 from .synthesis import synthesise_contrasts
 
 LIFTED = 1 / 3  # of the sources
@@ -48,7 +48,7 @@ class DisturbanceSpec:
 
 
 class ContrastPairs(IterableDataset[ContrastPair]):
-    """An endless stream of pairs; pair n depends on `seed` and n alone, as in `data.SlicePairs`.
+    """An endless stream of pairs; pair n depends on `seed` and n alone, as in `single.SlicePairs`.
 
     Crops are `spec.patch` pixels wide.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,18 +14,27 @@ import SimpleITK as sitk
 import torch
 from safetensors.torch import save_file
 
-from MRSuperResLib import cli, networks
+from MRSuperResLib import networks
 from MRSuperResLib.errors import UsageError
 from MRSuperResLib.losses.tissue import TissueFeatures
 from MRSuperResLib.models import ModelCard, ModelEntry, Requirements, find_model, load_network, save_model
 from MRSuperResLib.networks import fasr
-from MRSuperResLib.training import gan, guided, loop
-from MRSuperResLib.training.data import SourceSpec
-from MRSuperResLib.training.guided import GuidanceSpec, GuidedPairs, GuidedRecipe, half_plane, moved
+from MRSuperResLib.training import fit as loop
+from MRSuperResLib.training.card import checked_card
+from MRSuperResLib.training.checkpoint import LAST, MovingAverage
+from MRSuperResLib.training.data import crops
+from MRSuperResLib.training.data import guided as data
+from MRSuperResLib.training.data.crops import PairDrawer, SourceSpec, moved
+from MRSuperResLib.training.data.guided import GuidedPairs, half_plane
+from MRSuperResLib.training.fit import fit, make_fabric
+from MRSuperResLib.training.method import Context
+from MRSuperResLib.training.methods import guided
+from MRSuperResLib.training.methods.guided import GuidanceSpec, GuidedMethod
 from MRSuperResLib.training.pack import Pack, pack
-from MRSuperResLib.training.recipes import FOLDER, load_recipe, loop_of
+from MRSuperResLib.training.recipes import FOLDER, load_recipe
 
 RECIPE = """
+method = "guided"
 architecture = "fasr"
 [network]
 size = "s"
@@ -93,7 +101,7 @@ def packed(study: Path) -> Pack:
 
 
 def pairs(study: Path, packed: Pack, factors: tuple[int, int] = (2, 2), **changes: float) -> GuidedPairs:
-    plan, _ = load_recipe(study / "tiny.toml", GuidedRecipe)
+    plan, _ = load_recipe(study / "tiny.toml")
     return GuidedPairs(packed, plan.data, GuidanceSpec(**{**CLEAN, **changes}), factors, seed=3)  # type: ignore[arg-type]
 
 
@@ -119,13 +127,13 @@ def test_half_the_pairs_from_labels_are_two_usual_contrasts(
     study: Path, packed: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PDw among them, which no scan to train on has; the rest are two contrasts nobody has seen."""
-    named, made = [], guided.synthesise_contrasts
+    named, made = [], crops.synthesise_contrasts
     monkeypatch.setattr(
-        guided,
+        crops,
         "synthesise_contrasts",
         lambda labels, names, rng: named.append(tuple(names)) or made(labels, names, rng),
     )
-    plan, _ = load_recipe(study / "tiny.toml", GuidedRecipe)
+    plan, _ = load_recipe(study / "tiny.toml")
     spec = replace(plan.data, sources=(SourceSpec("labels/*"),))
     stream = GuidedPairs(packed, spec, GuidanceSpec(**CLEAN), (2, 2), seed=3)  # type: ignore[arg-type]
     for _, high, reference, _ in islice(stream, 60):
@@ -162,7 +170,7 @@ def test_a_moved_reference_moves_by_the_millimetres_asked() -> None:
 
 
 def test_a_stream_goes_on_where_it_stopped(study: Path, packed: Pack) -> None:
-    plan, _ = load_recipe(study / "tiny.toml", GuidedRecipe)
+    plan, _ = load_recipe(study / "tiny.toml")
     whole = list(islice(GuidedPairs(packed, plan.data, plan.guidance, (2, 2), seed=1), 5))
     rest = list(islice(GuidedPairs(packed, plan.data, plan.guidance, (2, 2), seed=1, start=3), 2))
     for one, other in zip(whole[3:], rest, strict=True):
@@ -174,14 +182,14 @@ def test_training_ends_in_a_package_and_goes_on_from_its_checkpoint(
 ) -> None:
     """Two steps, then two more, are the four steps of one run: weights, moments and data all resume."""
     limit = [4]
-    monkeypatch.setattr(loop, "_fraction", lambda plan, progress, budget: 1.0 if progress.step >= limit[0] else 0.5)
+    monkeypatch.setattr(loop.Run, "done", lambda run: 1.0 if run.progress.step >= limit[0] else 0.5)
     said: list[str] = []
-    run = {"minutes": 1.0, "device": "cpu", "report": said.append}
-    entry = guided.train(study / "tiny.toml", study, tmp_path / "once", **run)  # type: ignore[arg-type]
+    run = {"minutes": 1.0, "device": "cpu", "report": said.append, "validate": False}
+    entry = find_model(fit(study / "tiny.toml", study, tmp_path / "once", **run))  # type: ignore[arg-type]
     limit[0] = 2
-    guided.train(study / "tiny.toml", study, tmp_path / "twice", **run)  # type: ignore[arg-type]
+    fit(study / "tiny.toml", study, tmp_path / "twice", **run)  # type: ignore[arg-type]
     limit[0] = 4
-    again = guided.train(study / "tiny.toml", study, tmp_path / "twice", resume=True, **run)  # type: ignore[arg-type]
+    again = find_model(fit(study / "tiny.toml", study, tmp_path / "twice", resume=True, **run))  # type: ignore[arg-type]
     assert entry.card.task == "reference-guided" and entry.card.training.steps == 4
     assert entry.card.training.notes == "texture extractor from random weights"
     one, other = (load_network(find_model(str(e.path))) for e in (entry, again))
@@ -193,7 +201,7 @@ def test_training_ends_in_a_package_and_goes_on_from_its_checkpoint(
     assert (tmp_path / "once" / "curves.csv").read_text().startswith("step,minutes,name,value\n1,")
 
 
-def test_every_loop_moves_its_network_to_the_device_before_it_resumes(
+def test_every_method_has_its_networks_on_the_device_before_it_resumes(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`load_checkpoint` puts moments where the weights are: on a GPU they must be there by then. The meta device stands in."""
@@ -202,21 +210,17 @@ def test_every_loop_moves_its_network_to_the_device_before_it_resumes(
     class Elsewhere(loop.Fabric):  # type: ignore[misc]
         device = torch.device("meta")
 
-    def load(path: Path, network: torch.nn.Module, average: loop.MovingAverage, *rest: object) -> None:
+    def load(path: Path, network: torch.nn.Module, average: MovingAverage, *rest: object) -> None:
         there.append({value.device.type for value in (*network.state_dict().values(), *average.weights.values())})
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "make_fabric", lambda device: Elsewhere(accelerator="cpu", devices=1))
     monkeypatch.setattr(loop, "load_checkpoint", load)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / loop.LAST).touch()
-    for train, recipe in (
-        (loop.train, "rdst-e-inplane-x4"),
-        (guided.train, study / "tiny.toml"),
-        (gan.train, "mtsr-mt-s"),
-    ):
+    (tmp_path / "out" / LAST).touch()
+    for recipe in ("rdst-e-inplane-x4", study / "tiny.toml", "mtsr-mt-s"):
         with pytest.raises(KeyboardInterrupt):
-            train(recipe, tmp_path, tmp_path / "out", minutes=1.0, resume=True, report=lambda line: None)
+            fit(recipe, tmp_path, tmp_path / "out", minutes=1.0, resume=True, report=lambda line: None)
     assert there == [{"meta"}] * 3
 
 
@@ -243,24 +247,24 @@ def with_single_image_model(study: Path, tmp_path: Path) -> tuple[Path, ModelEnt
 def test_training_around_a_single_image_model_keeps_it_and_packs_it(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_fraction", lambda plan, progress, budget: 1.0 if progress.step >= 8 else 0.5)
-    monkeypatch.setattr(guided, "CAPACITY", 4)
+    monkeypatch.setattr(loop.Run, "done", lambda run: 1.0 if run.progress.step >= 8 else 0.5)
+    monkeypatch.setattr(data, "CAPACITY", 4)
     recipe, single = with_single_image_model(study, tmp_path)
     said: list[str] = []
-    entry = guided.train(recipe, study, tmp_path / "run", minutes=1.0, device="cpu", report=said.append)
+    entry = find_model(fit(recipe, study, tmp_path / "run", minutes=1.0, device="cpu", report=said.append))
     assert "tiny-single version 7" in entry.card.training.notes and single.digest[:12] in entry.card.training.notes
     weights, base = load_network(entry).state_dict(), load_network(single).state_dict()
     assert all(torch.equal(weights[f"base.{name}"], value) for name, value in base.items())
     assert weights["decoder.tail.weight"].any(), "nothing was learnt"
-    assert any("the base's L1" in line for line in said)
-    guided.train(recipe, study, tmp_path / "run", minutes=1.0, device="cpu", resume=True, report=said.append)
+    assert any("base_l1" in line for line in said)
+    fit(recipe, study, tmp_path / "run", minutes=1.0, device="cpu", resume=True, report=said.append)
 
 
 def test_a_training_that_never_sees_a_reference_ends(study: Path, tmp_path: Path) -> None:
     """The base alone answers, so there is nothing to learn; the minutes pass all the same."""
     recipe, _ = with_single_image_model(study, tmp_path)
     recipe.write_text(recipe.read_text().replace("coarse = 0.0", "coarse = 0.0\nmissing = 1.0"))
-    entry = guided.train(recipe, study, tmp_path / "run", minutes=0.01, device="cpu", report=lambda line: None)
+    entry = find_model(fit(recipe, study, tmp_path / "run", minutes=0.01, device="cpu", report=lambda line: None))
     assert entry.card.training.steps == 0
 
 
@@ -284,13 +288,13 @@ def test_vgg_starts_the_published_extractor_and_fits_no_other(study: Path, tmp_p
     recipe = tmp_path / "small.toml"
     recipe.write_text(RECIPE.replace("[guidance]", f'[guidance]\nvgg = "{path.as_posix()}"\nvgg_digest = "{digest}"'))
     with pytest.raises(UsageError, match="published size: conv1_1"):
-        guided.train(recipe, study, tmp_path / "run", minutes=1.0, device="cpu", report=lambda line: None)
+        fit(recipe, study, tmp_path / "run", minutes=1.0, device="cpu", report=lambda line: None)
 
 
 def test_our_tissue_network_stands_in_for_vgg_where_a_recipe_says_so(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_fraction", lambda plan, progress, budget: 1.0 if progress.step >= 1 else 0.5)
+    monkeypatch.setattr(loop.Run, "done", lambda run: 1.0 if run.progress.step >= 1 else 0.5)
     recipe, seen = tmp_path / "tissue.toml", []
     recipe.write_text(
         RECIPE.replace("fourier = 0.1", "perceptual = 1.0").replace("coarse", 'features = "tissue"\ncoarse')
@@ -302,7 +306,7 @@ def test_our_tissue_network_stands_in_for_vgg_where_a_recipe_says_so(
             seen.append(self.perceptual)
 
     monkeypatch.setattr(guided, "GuidedLoss", Watched)
-    guided.train(recipe, study, tmp_path / "run", minutes=1.0, device="cpu", report=lambda line: None)
+    fit(recipe, study, tmp_path / "run", minutes=1.0, device="cpu", report=lambda line: None)
     assert isinstance(seen[0].extractor, TissueFeatures)
 
 
@@ -315,21 +319,21 @@ def test_tiles_fit_the_single_image_model_inside(study: Path, tmp_path: Path) ->
         load_network(single).state_dict(),
     )
     recipe.write_text(recipe.read_text().replace("[card]", "[card]\nrequirements = { multiple_of = 6 }"))
-    plan = guided.with_base(load_recipe(recipe, GuidedRecipe)[0])
-    assert loop.checked_card(plan)[1].requirements.multiple_of == 12
+    plan = GuidedMethod.completed(load_recipe(recipe)[0])
+    assert checked_card(plan)[1].requirements.multiple_of == 12
 
 
 def test_a_reservoir_shows_each_pair_several_times_and_replaces_them(
     study: Path, packed: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """12 pairs drawn, 2 a batch, 4 kept: the first two batches fill it, every later one serves three steps; all six images fit."""
-    monkeypatch.setattr(guided, "CAPACITY", 4)
+    monkeypatch.setattr(data, "CAPACITY", 4)
     recipe, _ = with_single_image_model(study, tmp_path)
-    plan = guided.with_base(load_recipe(recipe, GuidedRecipe)[0])
+    plan = GuidedMethod.completed(load_recipe(recipe)[0])
     network = networks.build("fasr", plan.network)
     assert isinstance(network, fasr.FASR)
     stream = torch.utils.data.DataLoader(pairs(study, packed), batch_size=2)
-    reservoir = guided.Reservoir(islice(stream, 6), network, loop.make_fabric("cpu"), reuse=3, seed=0)
+    reservoir = data.Reservoir(islice(stream, 6), network, make_fabric("cpu"), reuse=3, seed=0)
     batches = list(reservoir)
     assert reservoir.drawn == 12 and len(batches) == 1 + 5 * 3
     kinds = {round(float(pair.sum()), 3) for batch in batches for pair in batch[1]}
@@ -353,11 +357,12 @@ def test_the_losses_that_are_ours_are_what_they_say() -> None:
 
 def test_validation_scores_the_reference_noise_and_none(study: Path, tmp_path: Path) -> None:
     """An untrained network gives bicubic whatever the reference: four equal scores."""
-    plan, _ = load_recipe(study / "tiny.toml", GuidedRecipe)
+    plan, _ = load_recipe(study / "tiny.toml")
     said: list[str] = []
-    validator = guided.GuidedValidator(plan, study, tmp_path, (2, 2), said.append)
-    network = networks.build("fasr", plan.network)
-    scores = validator.score(network, loop.MovingAverage(network, 0.9))
+    method = GuidedMethod(plan, Context(make_fabric("cpu"), tmp_path, said.append))
+    validator = method.validator(pack(study / "val", tmp_path / "val.pack"))
+    assert validator is not None
+    scores = validator(networks.build("fasr", plan.network).eval(), 0)
     assert set(scores) == {"psnr", "psnr_noise", "psnr_alone", "psnr_bicubic"}
     assert max(scores.values()) - min(scores.values()) < 1e-3 and "noise" in said[-1]
 
@@ -374,22 +379,22 @@ def test_the_extractor_and_the_rest_learn_at_their_own_rates() -> None:
 
 def test_wrong_recipes_are_named(study: Path, tmp_path: Path) -> None:
     for old, new, complaint in (
-        ("fourier = 0.1", "style = 1.0", "loss.style"),
+        ("fourier = 0.1", "fuorier = 1.0", "loss.fuorier is not a known loss; did you mean fourier"),
         ("coarse = 0.0", "course = 0.0", "guidance.course"),
         ("fourier = 0.1", "perceptual = 1.0", "feature network"),
         ("coarse = 0.0", 'features = "sound"', "guidance.features is 'sound', expected 'vgg' or 'tissue'"),
         (
             '"fasr"\n[network]\nsize = "s"\nwidths = [4, 4, 4]\nstages = 1\nembedding = 4',
             '"rdst"\n[network]',
-            "expected 'fasr'",
+            "trains a FASR, not the architecture 'rdst'",
         ),
     ):
         path = tmp_path / "wrong.toml"
         path.write_text(RECIPE.replace(old, new))
         with pytest.raises(UsageError, match=complaint):
-            guided.train(path, study, tmp_path / "run", minutes=0.01, device="cpu", report=lambda line: None)
+            fit(path, study, tmp_path / "run", minutes=0.01, device="cpu", report=lambda line: None)
     with pytest.raises(UsageError, match="fasr-s-inplane-x4"):
-        load_recipe("fasr-x9", GuidedRecipe)
+        load_recipe("fasr-x9")
 
 
 def test_a_subject_without_a_second_contrast_cannot_guide(study: Path, tmp_path: Path) -> None:
@@ -398,39 +403,18 @@ def test_a_subject_without_a_second_contrast_cannot_guide(study: Path, tmp_path:
     (tmp_path / "one" / "a_T1w.nii.gz").write_bytes(source.read_bytes())
     alone = pack(tmp_path / "one", tmp_path / "one.pack")
     with pytest.raises(UsageError, match="two contrasts"):
-        guided.PairDrawer(alone, (guided.SourceSpec("*"),))
-
-
-@pytest.mark.parametrize(
-    ("recipe", "expected"), [("fasr-s-inplane-x4", "guided"), ("rdst-e-inplane-x4", "loop"), ("mtsr-mt-s", "gan")]
-)
-def test_the_command_line_trains_a_recipe_by_the_loop_for_it(
-    recipe: str, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    called: list[str] = []
-
-    def by(name: str) -> Callable[..., ModelEntry]:
-        def train(*arguments: object, **options: object) -> ModelEntry:
-            called.append(name)
-            return find_model("linear")
-
-        return train
-
-    for module in (guided, loop, gan):
-        monkeypatch.setattr(module, "train", by(module.__name__.rsplit(".", 1)[1]))
-    assert cli.main(["train", recipe, "--data", "x", "--out", "y", "--minutes", "1"]) == 0
-    assert called == [expected] == [loop_of(recipe)]
+        PairDrawer(alone, (SourceSpec("*"),))
 
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in FOLDER.glob("fasr*.toml")))
 def test_shipped_recipes_make_a_card_and_a_network(recipe: str) -> None:
-    plan, _ = load_recipe(recipe, GuidedRecipe)
-    _, card = loop.checked_card(plan)
+    plan, _ = load_recipe(recipe)
+    _, card = checked_card(plan)
     assert card.id == recipe and card.task == "reference-guided" and card.reference_contrasts
     network = networks.build(plan.architecture, plan.network)
     assert isinstance(network, fasr.FASR)
     assert network.factors == tuple(int(f) for f in card.factors or ()) and plan.about
-    multiple = loop.checked_card(guided.with_base(plan))[1].requirements.multiple_of
+    multiple = checked_card(GuidedMethod.completed(plan))[1].requirements.multiple_of
     assert (
         multiple == card.requirements.multiple_of
     )  # the recipe says what tiles need, the single-image model's windows included

@@ -1,0 +1,78 @@
+"""Training pairs of single-image networks: sharp crops, and the same crops as a coarser acquisition would have shown them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset
+
+from ...acquisition import bias_field
+from ..pack import Pack
+from .coarsen import MARGIN, DegradationSpec, degrade, trim
+from .crops import AugmentationSpec, CropDrawer, SourceSpec
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A recipe's [data]: sources, coarse patch side in pixels, and how crops are changed and made coarse.
+
+    degradation may be left out where nothing is made coarse. stream: "crops" draws one crop at a time on the CPU, in as many
+    worker processes as the command line says; "device" draws whole batches on the device that trains (`data.stream`).
+    """
+
+    sources: tuple[SourceSpec, ...] = (SourceSpec("*"),)
+    degradation: DegradationSpec = field(default_factory=DegradationSpec)
+    patch: int = 24
+    augmentation: AugmentationSpec = field(default_factory=AugmentationSpec)
+    stream: Literal["crops", "device"] = "crops"
+
+    def without_augmentation(self, sources: tuple[SourceSpec, ...]) -> DataSpec:
+        """The same from `sources`, neither flipped nor zoomed nor recoloured: for validation."""
+        plain = AugmentationSpec(False, (1.0, 1.0), 0.0, (1.0, 1.0), 0.0)
+        return replace(self, sources=sources, augmentation=plain, stream="crops")
+
+
+class SlicePairs(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
+    """An endless stream of (low (1, p, p), high (1, p*fh, p*fw)), float32 on the networks' scale.
+
+    `seed` and the position in the stream decide everything: pair n is the same whatever came before, which is what makes
+    resuming exact. Worker w of W draws the pairs w, w + W, ...
+    """
+
+    def __init__(self, pack: Pack, spec: DataSpec, factors: tuple[int, int], seed: int = 0, start: int = 0) -> None:
+        super().__init__()
+        self.pack, self.spec, self.factors, self.seed, self.start = pack, spec, factors, seed, start
+        self.drawer = CropDrawer(pack, spec.sources)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        worker = torch.utils.data.get_worker_info()
+        number, stride = (self.start, 1) if worker is None else (self.start + worker.id, worker.num_workers)
+        while True:
+            low, high = self.pair(np.random.default_rng((self.seed, number)))
+            yield torch.from_numpy(low)[None], torch.from_numpy(high)[None]
+            number += stride
+
+    def pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """One pair, (p, p) and (p*fh, p*fw)."""
+        side = self.spec.patch + 2 * MARGIN
+        shape = (side * self.factors[0], side * self.factors[1])
+        (high,) = self.drawer.draw(shape, rng, self.spec.augmentation, transpose=self.factors[0] == self.factors[1])
+        if self.spec.degradation.bias and rng.random() < 0.5:
+            high = high * bias_field(high.shape, rng.uniform(0, self.spec.degradation.bias), rng)
+        low = degrade(high, self.factors, self.spec.degradation, rng)
+        return trim(low, (1, 1)), trim(high, self.factors)
+
+
+def pair_stream(
+    pack: Pack, spec: DataSpec, factors: tuple[int, int], *, batch: int, device: torch.device, seed: int, start: int
+) -> Any:
+    """The pairs of `spec`: `SlicePairs`, or batches of them that are made on `device`."""
+    if spec.stream == "device":
+        from .stream import DeviceStream
+
+        return DeviceStream(pack, spec, factors, batch, device, seed, start)
+    return SlicePairs(pack, spec, factors, seed=seed, start=start)

@@ -1,0 +1,104 @@
+"""Tiny recipes, and made-up heads to train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from MRSuperResLib.training.pack import pack
+
+CARD = """
+title = "Tiny"
+version = "1"
+plane = "any"
+contrasts = ["T1w", "T2w"]
+spacing = { in_plane = [0.5, 5.0], through_plane = [0.5, 5.0] }
+licence = "Apache-2.0"
+intended_use = "Tests. Research use only."
+"""
+TRANSLATE = f"""
+method = "translation"
+architecture = "translation"
+[network]
+widths = [6, 8]
+latent = 3
+contrasts = ["T1w", "T2w"]
+[optimisation]
+learning_rate = 4e-3
+batch = 4
+clip = 0.5
+steps = 60
+[loss]
+l1 = 20.0
+gan = 1.0
+latent = 0.5
+kl = 0.01
+anchor = 10.0
+spread = 5.0
+[adversarial]
+pretraining = 0.5
+widths = [4, 6]
+encoder = [4, 6]
+[data]
+patch = 32
+sources = [{{ match = "pairs/*", planes = "axial" }}]
+[card]
+id = "tiny-mt"
+task = "translate"
+target_contrasts = ["T1w", "T2w"]
+factors = [1, 1]
+requirements = {{ smallest = 8, multiple_of = 4, halo = 8, latent = 3 }}
+{CARD}
+"""
+ENLARGE = f"""
+method = "adversarial"
+architecture = "rrdb"
+[network]
+blocks = 1
+width = 8
+growth = 4
+factors = [2, 2]
+skip = "bicubic"
+[optimisation]
+learning_rate = 2e-3
+batch = 2
+steps = 50
+[loss]
+l1 = 1.0
+gan = 0.01
+[adversarial]
+pretraining = 0.5
+widths = [4, 6]
+scales = 1
+[data]
+patch = 12
+sources = [{{ match = "pairs/*", planes = "axial" }}]
+[data.degradation]
+kinds = {{ bicubic = 1.0 }}
+[card]
+id = "tiny-sr"
+task = "super-resolve"
+factors = [2, 2]
+{CARD.replace('"any"', '"in-plane"')}
+"""
+
+
+def two_contrasts(folder: Path) -> Path:
+    """Two contrasts of one smooth head, whose T2w is 1 - T1w inside it, and a label map, in train/ and val/, with recipes."""
+    k, j, i = np.meshgrid(*(np.arange(n) for n in (20, 44, 48)), indexing="ij")
+    head = ((k - 10) / 9) ** 2 + ((j - 22) / 20) ** 2 + ((i - 24) / 22) ** 2 < 1
+    inside = 0.5 + 0.4 * np.sin(k / 3.0 + j / 4.0) * np.cos(i / 3.0)
+    labels = head.astype(np.int16) * np.where(inside > 0.6, 2, np.where(inside > 0.4, 3, 4)).astype(np.int16)
+    volumes = {"pairs/one_T1w": head * inside, "pairs/one_T2w": head * (1 - inside), "labels/one": labels}
+    for part in ("train", "val"):
+        for name, array in volumes.items():
+            image = sitk.GetImageFromArray(array if name.startswith("labels") else (1000 * array).astype(np.float32))
+            path = folder / part / f"{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sitk.WriteImage(image, str(path))
+        pack(folder / part, folder / f"{part}.pack")
+    (folder / "translate.toml").write_text(TRANSLATE)
+    (folder / "enlarge.toml").write_text(ENLARGE)
+    return folder
