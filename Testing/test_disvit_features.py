@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from MRSuperResLib.errors import ModelError
 from MRSuperResLib.losses.adversarial import FAKE, REAL, logistic_loss
 from MRSuperResLib.losses.cosine import CosineLosses, cosine_loss, read_autoencoder
-from MRSuperResLib.losses.unetr import SIZES, Namer, ViTFeatures, read_transformer, unetr
+from MRSuperResLib.losses.unetr import SIZES, NamingUNETR, ViTFeatures, read_transformer, unetr
 from MRSuperResLib.networks.swap_autoencoder import Codes, SwapAutoencoder, swapped
 
 
@@ -116,8 +116,8 @@ def test_vit_features_of_another_size_have_interpolated_positions() -> None:
 
 def test_naming_starts_without_a_preference() -> None:
     """Section 3.2: the layer that names is initialised with zeros; its first gradient is not zero."""
-    namer = Namer(unetr("s"), 3)
-    logits = namer(torch.rand(2, 1, 128, 128))
+    namer = NamingUNETR(unetr("s"), 3)
+    logits = namer(torch.rand(2, 1, 128, 128), naming=True)
     assert torch.equal(logits, torch.zeros(2, 3))
     nn.functional.cross_entropy(logits, torch.tensor([0, 2])).backward()
     assert namer.head.weight.grad is not None and namer.head.weight.grad.abs().max() > 0

@@ -45,47 +45,54 @@ def _unetr(*, spatial_dims: int, side: int, hidden: int, classes: int) -> nn.Mod
     return network
 
 
-class ViTFeatures(nn.Module):
-    """The transformer of a 2D UNETR: (B, 1, H, W), multiples of 16 -> (B, H*W/256, hidden), features of its patches.
+def patch_features(vit: Any, image: Tensor) -> Tensor:
+    """Features of the patches of `image` (B, 1, H, W), multiples of 16 -> (B, H*W/256, hidden), after a 2D `vit`'s last norm.
 
-    Position embeddings are interpolated where an image has another size than it was trained with.
+    Position embeddings are interpolated where an image has another size than the transformer was trained with.
     """
+    features = vit.patch_embedding.patch_embeddings(image)  # (B, hidden, h, w)
+    height, width = features.shape[-2:]
+    positions = vit.patch_embedding.position_embeddings  # (1, side**2, hidden)
+    side = round(positions.shape[1] ** 0.5)
+    if (height, width) != (side, side):
+        grid = positions.transpose(1, 2).unflatten(2, (side, side)).float()
+        grid = functional.interpolate(grid, (height, width), mode="bicubic", align_corners=False)
+        positions = grid.flatten(2).transpose(1, 2)
+    x = features.flatten(2).transpose(1, 2) + positions
+    for block in vit.blocks:
+        x = block(x)
+    answer: Tensor = vit.norm(x)
+    return answer
+
+
+class ViTFeatures(nn.Module):
+    """The transformer of a 2D UNETR alone; see `patch_features`."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.vit: Any = network.vit
+        self.vit = network.vit
 
     def forward(self, image: Tensor) -> Tensor:
-        """After the last layer and its norm."""
-        embedding = self.vit.patch_embedding
-        features = embedding.patch_embeddings(image)  # (B, hidden, h, w)
-        height, width = features.shape[-2:]
-        positions = embedding.position_embeddings  # (1, side**2, hidden)
-        side = round(positions.shape[1] ** 0.5)
-        if (height, width) != (side, side):
-            grid = positions.transpose(1, 2).unflatten(2, (side, side)).float()
-            grid = functional.interpolate(grid, (height, width), mode="bicubic", align_corners=False)
-            positions = grid.flatten(2).transpose(1, 2)
-        x = features.flatten(2).transpose(1, 2) + positions
-        for block in self.vit.blocks:
-            x = block(x)
-        answer: Tensor = self.vit.norm(x)
-        return answer
+        """(B, 1, H, W), multiples of 16 -> (B, H*W/256, hidden)."""
+        return patch_features(self.vit, image)
 
 
-class Namer(nn.Module):
-    """What an image shows: (B, 1, H, W) -> logits (B, classes), a layer on the mean of the transformer's features."""
+class NamingUNETR(nn.Module):
+    """A 2D UNETR that also says what an image shows, by a zero-initialised layer on the mean of its transformer's features."""
 
-    def __init__(self, network: nn.Module, classes: int) -> None:
+    def __init__(self, network: nn.Module, names: int) -> None:
         super().__init__()
-        self.features = ViTFeatures(network)
-        self.head = nn.Linear(self.features.vit.norm.normalized_shape[0], classes)
+        self.unetr = network
+        vit: Any = network.vit
+        self.head = nn.Linear(vit.norm.normalized_shape[0], names)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """The same for every class before training."""
-        answer: Tensor = self.head(self.features(image).mean(1))
+    def forward(self, image: Tensor, naming: bool = False) -> Tensor:
+        """(B, 1, side, side) -> logits of the segmentation; if `naming`, (B, 1, H, W) -> logits (B, names)."""
+        if not naming:
+            return self.unetr(image)  # type: ignore[no-any-return]
+        answer: Tensor = self.head(patch_features(self.unetr.vit, image).mean(1))
         return answer
 
 

@@ -74,7 +74,7 @@ class Decoder(nn.Module):
 
 
 class SwapAutoencoder(nn.Module):
-    """(B, 1, H, W) on the networks' intensity scale -> the same image through its codes; H and W multiples of 16.
+    """(B, 1, H, W) on the networks' intensity scale, H and W multiples of 16 -> each image again, and each with another's texture.
 
     widths: of the four blocks. texture: length of the texture code.
     """
@@ -86,10 +86,10 @@ class SwapAutoencoder(nn.Module):
         self.encoder = Encoder(widths, texture)
         self.decoder = Decoder(widths, texture)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """G(E(x))."""
-        answer: Tensor = self.decoder(self.encoder(image))
-        return answer
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """G(z_s, z_t) of every image, which eq. 3 and 4 judge, and G(z_s^1, z_t^2) of neighbours in the batch (eq. 5)."""
+        codes = self.encoder(image)
+        return self.decoder(codes), self.decoder(swapped(codes))
 
 
 def swapped(codes: Codes) -> Codes:
