@@ -19,15 +19,26 @@ if TYPE_CHECKING:
 IN_PLANE = "kspace"  # a coarse matrix is a cropped k-space, whatever the slice profile
 
 
-def acquisition_between(acquired: Grid, result: Grid, slice_axis: int, profile: str = "gaussian") -> Acquisition:
+THICKNESS = (0.1, 4.0)  # of the spacing between slices: what is told beyond is a mistake of units
+
+
+def acquisition_between(
+    acquired: Grid, result: Grid, slice_axis: int, profile: str = "gaussian", thickness: float | None = None
+) -> Acquisition:
     """The acquisition that makes a volume on `acquired` out of one on `result`, which is finer and has the same extent.
 
     profile: of the slices, "gaussian", "box" or "sinc"; "kspace" or "bicubic" is used for every axis. slice_axis: 0..2
-    (i, j, k). In plane a matrix is taken to be a cropped k-space. Raises `UsageError` if an axis of `result` is
-    coarser.
+    (i, j, k). thickness: of a slice in mm, None for the spacing; below it there are gaps. In plane a matrix is taken to
+    be a cropped k-space. Raises `UsageError` if an axis of `result` is coarser, or for an impossible thickness.
     """
     if profile not in KINDS:
         raise UsageError(f"profile is '{profile}', expected one of {', '.join(KINDS)}")
+    relative = 1.0 if thickness is None else thickness / acquired.spacing[slice_axis]
+    if not THICKNESS[0] <= relative <= THICKNESS[1]:
+        low, high = (share * acquired.spacing[slice_axis] for share in THICKNESS)
+        raise UsageError(
+            f"the slice thickness is {thickness:g} mm, expected {low:.3g} to {high:.3g} mm for these slices"
+        )
     operators = {}
     for axis, (low, high) in enumerate(zip(acquired.size, result.size, strict=True)):
         if high < low:
@@ -36,7 +47,8 @@ def acquisition_between(acquired: Grid, result: Grid, slice_axis: int, profile: 
             )
         if high > low:
             kind = profile if axis == slice_axis or profile in ("kspace", "bicubic") else IN_PLANE
-            operators[2 - axis] = axis_operator(kind, high, high / low)
+            wide = relative if axis == slice_axis else 1.0
+            operators[2 - axis] = axis_operator(kind, high, high / low, thickness=wide)
     return Acquisition(operators)
 
 

@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from MRSuperResLib import networks
 from MRSuperResLib.errors import ModelError
-from MRSuperResLib.networks.srresnet import Discriminator, SRResNet, build, measured, upsampling_steps, zero_filled
+from MRSuperResLib.networks.parts.skip import measured, zero_filled
+from MRSuperResLib.networks.srresnet import Discriminator, SRResNet, build, upsampling_steps
 
 OURS: dict[str, Any] = {"normalisation": "none", "skip": "zerofill", "head": "shuffle", "consistency": "soft"}
 

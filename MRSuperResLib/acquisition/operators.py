@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from .. import terms
 from ..errors import UsageError
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def bicubic(n_high: int, factor: float) -> AxisOperator:
     return AxisOperator(matrix, "bicubic")
 
 
-KINDS = ("gaussian", "box", "sinc", "kspace", "bicubic")
+KINDS: tuple[str, ...] = terms.PROFILES
 
 
 def axis_operator(

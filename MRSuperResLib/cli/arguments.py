@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import OutputError, UsageError
+from ..jobs.fields import Field
+from ..jobs.job import FIELDS
 from ..staging import check_folder
+from ..terms import PLANES
 
-PLANES = {"in-plane": "in-plane", "inplane": "in-plane", "through-plane": "through-plane", "through": "through-plane"}
+MACHINE = ("device", "precision", "tile", "batch", "threads")
+
 EXIT_CODES = """\
 exit codes: 0 done, 1 a bug, 2 wrong use of the command line, 3 unsuitable input volume, 4 unsuitable model,
 5 output cannot be written, 6 device or memory, 7 missing requirement, 130 cancelled.
@@ -49,11 +53,42 @@ def plane(text: str) -> str:
     return PLANES[text]
 
 
-def add_model_folder(parser: argparse.ArgumentParser) -> None:
-    """The argument `--models`."""
-    parser.add_argument(
-        "--models", action="append", default=[], metavar="DIR", help="look for models there too (repeatable)"
-    )
+def add_fields(parser: Any, *names: str, **changes: Any) -> None:
+    """Arguments for those fields of a job; changes: to what `argparse` is told, of all of them."""
+    machine = None
+    for name in names:
+        field = FIELDS[name]
+        target: Any = parser
+        if name in MACHINE and len(names) > 4:
+            target = machine = machine or parser.add_argument_group("machine")
+        target.add_argument(*((name,) if name == "input" else field.flags), **{**_told(field), **changes})
+
+
+def _told(field: Field) -> dict[str, Any]:
+    """What `argparse` is told about a field."""
+    told: dict[str, Any] = {"help": field.help}
+    if field.metavar:
+        told["metavar"] = field.metavar
+    if field.name == "input":
+        return told
+    told |= {"dest": field.name, "required": field.required, "default": field.default}
+    if field.kind is bool:
+        return told | (
+            {"action": "store_false", "help": f"do not {field.help}"} if field.default else {"action": "store_true"}
+        )
+    if field.count == 0:
+        return told | {"action": "append", "default": []}
+    if field.count:
+        told["nargs"] = field.count
+    if field.aliases:
+        told["type"] = plane
+    elif field.kind is not str:
+        told["type"] = field.kind
+    elif field.choices:
+        told["choices"] = field.choices
+    if field.default is not None:
+        told["help"] = f"{field.help} ({field.default})"
+    return told
 
 
 def checked_folder(path: str) -> Path:

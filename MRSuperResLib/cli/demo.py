@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .arguments import add_command, add_model_folder
+from .arguments import add_command, add_fields
 
 
 def add_demo(commands: Any) -> None:
@@ -16,9 +16,7 @@ def add_demo(commands: Any) -> None:
     parser.add_argument("--input", metavar="VOLUME", help="an isotropic volume of your own instead")
     parser.add_argument("-m", "--model", metavar="ID", help="by default the best through-plane model")
     parser.add_argument("--whole", action="store_true", help="use the whole head, not a block of it")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:n or mps")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU")
-    add_model_folder(parser)
+    add_fields(parser, "device", "threads", "model_folders")
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -28,7 +26,7 @@ def _demo(options: argparse.Namespace) -> int:
         options.output,
         source=options.input,
         model=options.model,
-        model_folders=options.models,
+        model_folders=options.model_folders,
         block_mm=None if options.whole else demo.BLOCK_MM,
         device=options.device,
         threads=options.threads,

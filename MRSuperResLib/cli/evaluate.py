@@ -11,7 +11,7 @@ from typing import Any
 from .. import models
 from ..errors import MissingRequirement, UsageError
 from ..inference.translation import check_task
-from .arguments import add_command, add_model_folder, checked_folder, plane
+from .arguments import add_command, add_fields, checked_folder, plane
 from .output import say, tell
 
 
@@ -42,10 +42,8 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument(
         "--publish", metavar="DIR", help="write the models there with these scores printed in their cards"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:n or mps")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU")
+    add_fields(parser, "device", "threads", "model_folders")
     parser.add_argument("--json", action="store_true", help="print scores as JSON")
-    add_model_folder(parser)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -61,7 +59,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         )
     folder = checked_folder(options.publish) if options.publish else None
     profile = f"through-{options.profile}" if f"through-{options.profile}" in PRESETS else options.profile
-    how = Options(device=options.device, threads=options.threads, model_folders=tuple(options.models))
+    how = Options(device=options.device, threads=options.threads, model_folders=tuple(options.model_folders))
     asked = [name for name in options.model.split(",") if name]
     names = evaluation.with_baselines([*asked])
     figure = _figure(options.figure)
@@ -92,7 +90,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         for name in asked:
             if name not in BASELINES:
-                entry = find_model(name, options.models)
+                entry = find_model(name, options.model_folders)
                 evaluation.publish(rows, entry, folder / f"{entry.card.id}.safetensors")
     return 0
 
@@ -127,7 +125,7 @@ def add_scores(commands: Any) -> None:
     )
     parser.add_argument("--to", dest="target", metavar="CONTRAST", help="of the truths; by default what names say")
     parser.add_argument("--regressor", metavar="ID", help="a model of one answer, to compare with")
-    parser.add_argument("--samples", type=int, metavar="N", help="whose mean is scored")
+    add_fields(parser, "samples", help="of each scan, whose mean is scored")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the samples (0)")
     parser.add_argument("--slices", type=int, metavar="N", help="only that many in the middle of the head, to be quick")
     parser.add_argument(
@@ -140,10 +138,8 @@ def add_scores(commands: Any) -> None:
     parser.add_argument(
         "--publish", metavar="DIR", help="write the models there with these scores and the calibration in their cards"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:n or mps")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU")
+    add_fields(parser, "device", "threads", "model_folders")
     parser.add_argument("--json", action="store_true", help="print scores as JSON")
-    add_model_folder(parser)
 
 
 def _evaluate_translation(options: argparse.Namespace) -> int:
@@ -153,14 +149,14 @@ def _evaluate_translation(options: argparse.Namespace) -> int:
 
     if len(options.volumes) % 2:
         raise UsageError(f"{len(options.volumes)} volumes are given: give pairs, a scan and its truth, in order")
-    entries = [_translator(name, options.models) for name in options.model.split(",") if name]
-    regressor = _translator(options.regressor, options.models) if options.regressor else None
+    entries = [_translator(name, options.model_folders) for name in options.model.split(",") if name]
+    regressor = _translator(options.regressor, options.model_folders) if options.regressor else None
     folder = checked_folder(options.publish) if options.publish else None
     how = Options(
         device=options.device,
         threads=options.threads,
         slice_axis=options.slice_axis,
-        model_folders=tuple(options.models),
+        model_folders=tuple(options.model_folders),
     )
     distances = translation_scores.feature_distances(options.lpips, options.lpips_digest, options.device, report=say)
     found: list[translation_scores.Evaluation] = []

@@ -15,9 +15,8 @@ from .demo import add_demo
 from .evaluate import add_evaluate, add_scores
 from .models import add_models
 from .output import HINTS, complain
-from .run import add_run
+from .run import add_run, add_translate
 from .train import add_data, add_train
-from .translate import add_translate
 from .worker import add_worker
 
 

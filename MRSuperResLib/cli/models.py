@@ -12,7 +12,7 @@ from .. import models
 from ..documents import encode
 from ..errors import MRSuperResError
 from ..inference.translation import MOST_SAMPLES
-from .arguments import add_command, add_model_folder
+from .arguments import add_command, add_fields
 from .output import table
 
 
@@ -22,7 +22,7 @@ def add_models(commands: Any) -> None:
     parser.add_argument("action", nargs="?", choices=actions, default="list", help="list (default), show or verify")
     parser.add_argument("ids", nargs="*", metavar="ID", help="models to show or verify; all if none is named")
     parser.add_argument("--json", action="store_true", help="print cards as JSON")
-    add_model_folder(parser)
+    add_fields(parser, "model_folders")
 
 
 def _models(options: argparse.Namespace) -> int:
@@ -33,9 +33,9 @@ def _models(options: argparse.Namespace) -> int:
         print(f"warning: {message}", file=sys.stderr)
 
     if options.ids:
-        entries = [models.find_model(name, options.models, warn) for name in options.ids]
+        entries = [models.find_model(name, options.model_folders, warn) for name in options.ids]
     else:
-        entries = models.list_models(options.models, warn)
+        entries = models.list_models(options.model_folders, warn)
     if options.action == "verify":
         return _verify(entries, broken, options.json)
     if options.json:
@@ -69,7 +69,7 @@ def _entry_json(entry: models.ModelEntry) -> dict[str, Any]:
 
 def _row(entry: models.ModelEntry) -> tuple[str, ...]:
     card = entry.card
-    factor = "any" if card.factor is None else f"x{card.factor:g}"
+    factor = "-" if card.task == "prior" else "any" if card.factor is None else f"x{card.factor:g}"
     return (card.id, card.task, card.plane, factor, ",".join(card.contrasts), card.title)
 
 
@@ -86,7 +86,9 @@ def _card_text(entry: models.ModelEntry) -> str:
         lines.append(
             f"  trained on voxels of {low:g} to {high:g} mm in plane, slices of {thin:g} to {thick:g} mm; {card.anatomy}"
         )
-    if not card.is_baseline:
+    if card.task == "prior":
+        lines.append("  draws slices; the first stage of another model, which starts its training from it (--init)")
+    elif not card.is_baseline:
         guided = card.task == "reference-guided"
         lines.append(f"  takes a scan {'and a reference, of one channel each' if guided else 'of one channel'}")
     if card.requirements.latent:

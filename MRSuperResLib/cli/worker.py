@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import Any
 
 from .. import jobs
+from ..errors import UsageError
+from ..jobs.job import schema
 from .arguments import add_command
 from .output import clean_stdout
 
 
 def add_worker(commands: Any) -> None:
     parser = add_command(commands, "worker", _worker, "run a job given as JSON, printing events as JSON lines")
-    parser.add_argument("job", metavar="JOB.json", help="the job, or - to read it from standard input")
+    parser.add_argument("job", metavar="JOB.json", nargs="?", help="the job, or - to read it from standard input")
+    parser.add_argument("--schema", action="store_true", help="print the JSON schema of a job and end")
     parser.add_argument("--cancel-file", metavar="PATH", help="stop once this file exists (JOB.json.cancel)")
 
 
 def _worker(options: argparse.Namespace) -> int:
+    if options.schema:
+        print(json.dumps(schema(), indent=2))
+        return 0
+    if options.job is None:
+        raise UsageError("no job is given: give a JSON file, - for standard input, or --schema")
     with clean_stdout() as stream:
         return jobs.work(options.job, stream, options.cancel_file)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import DeviceError, MissingRequirement, UsageError
+from ..terms import PRECISIONS
 from .memory import available_memory
-from .options import PRECISIONS
 
 if TYPE_CHECKING:
     import torch

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled
+from ..terms import Precision, Profile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,8 +19,6 @@ Progress = Callable[[str, int, int, "float | None"], None]  # (stage, slices don
 Warn = Callable[[str, str], None]  # (stable code, one line for people)
 Cancel = Callable[[], bool]  # true once the user wants to stop
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-
 
 @dataclass(frozen=True)
 class Options:
@@ -28,12 +27,12 @@ class Options:
     device: "auto", "cpu", "cuda", "cuda:n" or "mps". tile, batch: the most rows and columns, and slices, at once; None
     to let memory decide. threads: of the CPU, None for torch's choice. slice_axis: 0..2 (i, j, k), None for the axis of
     the coarsest spacing. contrast: of the input, None if not known. register: align a reference before using it.
-    project: make the result reproduce the acquired voxels. profile: the acquisition assumed for that, see
-    `fidelity.acquisition_between`.
+    project: make the result reproduce the acquired voxels. profile, thickness (mm): the acquisition assumed for that,
+    see `fidelity.acquisition_between`.
     """
 
     device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Precision = "auto"
     tile: int | None = None
     batch: int | None = None
     threads: int | None = None
@@ -41,7 +40,8 @@ class Options:
     contrast: str | None = None
     register: bool = True
     project: bool = False
-    profile: str = "gaussian"
+    profile: Profile = "gaussian"
+    thickness: float | None = None
     model_folders: tuple[str, ...] = ()
 
 

@@ -110,6 +110,12 @@ def plan(
     `UsageError` for a contradictory request, `ModelError` for a model of another plane, `UnsuitableVolume` if the grid
     is too small or already as fine as asked.
     """
+    if card.task == "prior":
+        raise ModelError(
+            f"'{card.id}' is the first stage of a model: it draws slices and super-resolves none; use a package of the "
+            "second stage",
+            code="wrong-task",
+        )
     axis = slice_axis_for(grid, slice_axis, plane or card.plane)
     where = _plane(card, grid, plane, axis)
     axes = (axis,) if where == "through-plane" else tuple(other for other in (2, 1, 0) if other != axis)
@@ -211,7 +217,7 @@ def check_memory(made: Plan) -> None:
 
 
 def activation_bytes(card: ModelCard) -> float:
-    """Bytes of a network's activations per input pixel at fp32."""
+    """Bytes of a network's activations per pixel of its input at fp32."""
     return card.requirements.memory or ACTIVATIONS
 
 
@@ -223,7 +229,16 @@ def _network_bytes(card: ModelCard, pixels: int, device: str) -> float:
 
 
 def _pixels(made: Plan, stage: Stage) -> list[int]:
-    return [stage.source.shape[view[1]] * stage.source.shape[view[2]] for view in made.views]
+    return [network_pixels(made.card, stage.source.shape[view[1]], stage.source.shape[view[2]]) for view in made.views]
+
+
+def network_pixels(card: ModelCard, rows: int, columns: int) -> int:
+    """Pixels that the network sees at once of a slice of the scan: after interpolation, one part of it, where its card says so."""
+    if card.requirements.input_size:
+        return int(card.requirements.input_size**2)
+    if card.requirements.interpolated and card.factors is not None:
+        return int(rows * card.factors[0]) * int(columns * card.factors[1])
+    return rows * columns
 
 
 def slice_axis_for(grid: Grid, slice_axis: int | None = None, plane: str = "any") -> int:
@@ -280,6 +295,13 @@ def _check_size(grid: Grid, card: ModelCard, where: str, axis: int) -> None:
         raise UnsuitableVolume(
             "the scan has one slice only: through-plane super-resolution needs several; choose an in-plane model",
             code="one-slice",
+        )
+    least = card.requirements.smallest
+    if where == "through-plane" and card.requirements.input_size and grid.size[axis] < least:
+        raise UnsuitableVolume(
+            f"the scan has {grid.size[axis]} slices, and '{card.id}' needs at least {least}: its images of "
+            f"{card.requirements.input_size} pixels would be mostly empty; choose another model",
+            code="few-slices",
         )
     thin = [other for other in range(3) if other != axis and grid.size[other] < 2]
     if thin:

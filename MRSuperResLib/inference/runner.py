@@ -12,10 +12,11 @@ from torch.nn import functional
 
 from ..errors import DeviceError, ModelError
 from ..models import ModelCard
+from ..networks.projection import bicubic
 from .device import choose_device, choose_precision, half_type, is_out_of_memory, memory_budget, release_memory
 from .options import Cancel, Options, Warn, log_warning, never, stop_if
-from .planning import PIXELS_AT_ONCE, activation_bytes
-from .tiles import run_tiled, smallest_tile
+from .planning import PIXELS_AT_ONCE, activation_bytes, network_pixels
+from .tiles import run_in_parts, run_tiled, smallest_tile
 
 DEVICE_FAULTS = ("cuda", "cudnn", "cublas", "nccl", "mps backend", "acceleratorerror")
 
@@ -24,7 +25,8 @@ class SliceRunner:
     """A network made ready for slices: on its device, in its precision, with a batch and a tile that fit.
 
     network: takes (B, 1, H, W), and whatever extras the caller passes along, and returns (B, c, H*fh, W*fw). A callable
-    that is no module (a network with its latent bound, say) is used as it is. zoom: (fh, fw), whole numbers.
+    that is no module (a network with its latent bound, say) is used as it is. zoom: (fh, fw), whole numbers. Where the card says
+    so, slices are interpolated first, and brought to the one size that the network takes.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class SliceRunner:
         if options.threads:
             torch.set_num_threads(options.threads)
         self.card, self.needs, self.zoom = card, card.requirements, zoom
+        self.inner_zoom = (1, 1) if self.needs.interpolated else zoom  # of the network itself
         self.batch, self.tile = options.batch, self._checked_tile(options.tile, warn)
         self.warn, self.cancel = warn, cancel
         self.network = network
@@ -58,7 +61,7 @@ class SliceRunner:
         """
         with self._stopping_between_layers():
             start = 0
-            batch = self.batch or self._planned_batch(images.shape[1] * images.shape[2])
+            batch = self.batch or self._planned_batch(network_pixels(self.card, images.shape[1], images.shape[2]))
             while start < len(images):
                 stop_if(self.cancel)
                 part = slice(start, min(start + batch, len(images)))
@@ -77,28 +80,29 @@ class SliceRunner:
         """One batch, whole or in tiles. The answer's channel is the first."""
         with torch.inference_mode():
             x = _tensor(images)
-            height, width = x.shape[-2:]
-            padding = self._padding(height, width)
-            x = _pad(x, padding)
-            beside = [
-                _pad(_tensor(extra), [p * z for p, z in zip(padding, self._pad_zoom, strict=True)]) for extra in extras
-            ]
-            if self.tile is None:
-                answer = self._forward(x, *beside)
-            else:
-                answer = run_tiled(
-                    self._forward,
-                    x,
-                    beside,
-                    tile=self.tile,
-                    halo=self.needs.halo,
-                    zoom=self.zoom,
-                    multiple=self.needs.multiple_of,
-                )
-            answer = answer[..., : height * self.zoom[0], : width * self.zoom[1]]
+            if self.needs.interpolated:
+                x = bicubic(x, (x.shape[-2] * self.zoom[0], x.shape[-1] * self.zoom[1]))
+            answer = self._whole(x, [_tensor(extra) for extra in extras])
             if size is not None and size != answer.shape[-2:]:
                 answer = functional.interpolate(answer, size=size, mode="bicubic", align_corners=False, antialias=True)
             return answer[:, 0].cpu().numpy()
+
+    def _whole(self, x: Tensor, extras: Sequence[Tensor]) -> Tensor:
+        """(B, 1, H, W) -> (B, c, H*fh, W*fw) of the network's own zoom: padded to what it takes, whole or in parts, cut back."""
+        (height, width), zoom, needs = x.shape[-2:], self.inner_zoom, self.needs
+        padding = self._padding(height, width)
+        x, beside = self._pad(x, padding, (1, 1)), [self._pad(extra, padding, zoom) for extra in extras]
+        if needs.input_size:
+            answer = run_in_parts(self._forward, x, beside, side=needs.input_size, halo=needs.halo, zoom=zoom)
+        elif self.tile is None:
+            answer = self._forward(x, *beside)
+        else:
+            answer = run_tiled(
+                self._forward, x, beside, tile=self.tile, halo=needs.halo, zoom=zoom, multiple=needs.multiple_of
+            )
+        left, _, top, _ = padding
+        rows = slice(top * zoom[0], (top + height) * zoom[0])
+        return answer[..., rows, left * zoom[1] : (left + width) * zoom[1]]
 
     def _forward(self, x: Tensor, *extras: Tensor) -> Tensor:
         """The network on its device, fp32 out; half precision that overflows is repeated in fp32."""
@@ -116,7 +120,7 @@ class SliceRunner:
             self.warn("precision", f"{self.precision} overflowed: going on in fp32")
             self.precision = "fp32"
             return self._forward(x, *extras)
-        expected = (x.shape[-2] * self.zoom[0], x.shape[-1] * self.zoom[1])
+        expected = (x.shape[-2] * self.inner_zoom[0], x.shape[-1] * self.inner_zoom[1])
         if answer.shape[-2:] != expected:
             raise ModelError(
                 f"'{self.card.id}' made {tuple(answer.shape[-2:])} pixels of {tuple(x.shape[-2:])}, "
@@ -125,19 +129,26 @@ class SliceRunner:
             )
         return answer
 
-    @property
-    def _pad_zoom(self) -> tuple[int, int, int, int]:
-        return (self.zoom[1], self.zoom[1], self.zoom[0], self.zoom[0])
+    def _pad(self, x: Tensor, padding: Sequence[int], zoom: tuple[int, int]) -> Tensor:
+        """`x` with `padding` pixels times `zoom`: the border repeated; air for networks of one size, as they learned it."""
+        left, right, top, bottom = padding
+        wanted = (left * zoom[1], right * zoom[1], top * zoom[0], bottom * zoom[0])
+        if not any(wanted):
+            return x
+        return functional.pad(x, wanted, mode="constant" if self.needs.input_size else "replicate")
 
-    def _padding(self, height: int, width: int) -> list[int]:
+    def _padding(self, height: int, width: int) -> tuple[int, int, int, int]:
         """(left, right, top, bottom) so that both sides are large enough and a multiple of what the network needs."""
+        if self.needs.input_size:
+            missing = [max(0, self.needs.input_size - side) for side in (width, height)]
+            return (missing[0] // 2, missing[0] - missing[0] // 2, missing[1] // 2, missing[1] - missing[1] // 2)
         multiple, smallest = self.needs.multiple_of, self.needs.smallest
         right, bottom = (max(side, smallest) + (-max(side, smallest)) % multiple - side for side in (width, height))
-        return [0, right, 0, bottom]
+        return (0, right, 0, bottom)
 
     def _planned_batch(self, pixels: int) -> int:
         """Slices at once, from sizes and free memory alone, so that a run repeated is cut alike."""
-        pixels = min(pixels, self.tile**2) if self.tile else pixels
+        pixels = min(pixels, self.tile**2) if self.tile and not self.needs.input_size else pixels
         each = activation_bytes(self.card) * pixels * (1.0 if self.precision == "fp32" else 0.5)
         fitting = memory_budget(self.device) / each
         return max(1, int(min(PIXELS_AT_ONCE[self.device.type] / pixels, fitting)))
@@ -159,8 +170,10 @@ class SliceRunner:
         multiple = self.needs.multiple_of
         least = smallest_tile(self.needs.halo, multiple)
         tile = max(least, longest // 2 // multiple * multiple)
-        if not self.needs.tiling or tile >= longest:
+        if not self.needs.tiling or self.needs.input_size or tile >= longest:
             reason = "cannot be cut into tiles" if not self.needs.tiling else f"needs tiles of at least {least} pixels"
+            if self.needs.input_size:
+                reason = f"takes images of {self.needs.input_size} pixels, neither more nor fewer"
             raise DeviceError(
                 f"memory ran out on {self.device} with a single {'slice' if self.tile is None else 'tile'}, and "
                 f"'{self.card.id}' {reason}: close other programs, choose another device or a smaller model",
@@ -175,6 +188,13 @@ class SliceRunner:
             return None
         if not self.needs.tiling:
             warn("tile", f"'{self.card.id}' needs whole slices: the tile of {tile} is not used")
+            return None
+        if self.needs.input_size:
+            if tile != self.needs.input_size:
+                warn(
+                    "tile",
+                    f"'{self.card.id}' takes parts of {self.needs.input_size} pixels: the tile of {tile} is not used",
+                )
             return None
         least = smallest_tile(self.needs.halo, self.needs.multiple_of)
         if tile < least:
@@ -201,8 +221,3 @@ class SliceRunner:
 def _tensor(images: np.ndarray) -> Tensor:
     """(N, H, W) -> (N, 1, H, W), fp32, contiguous."""
     return torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))[:, None]
-
-
-def _pad(x: Tensor, padding: Sequence[int]) -> Tensor:
-    """Repeat the border pixels."""
-    return functional.pad(x, list(padding), mode="replicate") if any(padding) else x

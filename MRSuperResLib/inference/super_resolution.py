@@ -90,7 +90,9 @@ def super_resolve(
     if options.project:  # before the network runs, because an axis may be coarser, which is refused
         from .. import fidelity  # here, because scipy is slow to import
 
-        acquisition = fidelity.acquisition_between(volume.grid, made.target, made.slice_axis, options.profile)
+        acquisition = fidelity.acquisition_between(
+            volume.grid, made.target, made.slice_axis, options.profile, options.thickness
+        )
     stop_if(cancel)
     if entry.card.is_baseline:
         result = _interpolated(volume, made.target, entry.card.id, progress)

@@ -60,12 +60,34 @@ def axis_tiles(size: int, tile: int, halo: int, zoom: int, multiple: int = 1) ->
             weights[n] *= rise
         if n + 1 < len(starts):
             weights[n] *= rise.flip(0)
-    total = torch.zeros(size * zoom)
+    return AxisTiles(tuple(starts), tile, _summing_to_one(weights, starts, size, zoom))
+
+
+def _summing_to_one(weights: Tensor, starts: Sequence[int], size: int, zoom: int) -> Tensor:
+    """`weights` (tiles, length*zoom) divided so that they add up to 1 at every output pixel of the axis."""
+    total, length = torch.zeros(size * zoom), weights.shape[1]
     for weight, start in zip(weights, starts, strict=True):
-        total[start * zoom : (start + tile) * zoom] += weight
-    for weight, start in zip(weights, starts, strict=True):
-        weight /= total[start * zoom : (start + tile) * zoom]
-    return AxisTiles(tuple(starts), tile, weights)
+        total[start * zoom : start * zoom + length] += weight
+    return torch.stack([w / total[s * zoom : s * zoom + length] for w, s in zip(weights, starts, strict=True)])
+
+
+def even_tiles(size: int, side: int, halo: int, zoom: int) -> AxisTiles:
+    """As few tiles of exactly `side` input pixels as overlap by a quarter, spread evenly; `size` at least `side`.
+
+    They are cross-faded over all of the overlap but the halos: networks of one input size see a whole image in each tile, and
+    what they make of two that overlap differs a little everywhere.
+    """
+    overlap = max(side // 4, 2 * halo + RAMP)
+    count = 1 + max(0, -(-(size - side) // (side - overlap)))
+    starts = tuple(round(n * (size - side) / max(1, count - 1)) for n in range(count))
+    position = (torch.arange(side * zoom) + 0.5) / zoom
+    weights = torch.ones(count, side * zoom)
+    for n in range(1, count):
+        shared = starts[n - 1] + side - starts[n]
+        rise = ((position - halo) / (shared - 2 * halo)).clamp(0, 1)
+        weights[n] *= rise
+        weights[n - 1] *= rise.flip(0)
+    return AxisTiles(starts, side, _summing_to_one(weights, starts, size, zoom))
 
 
 def run_tiled(
@@ -85,6 +107,21 @@ def run_tiled(
     height, width = x.shape[-2:]
     rows = axis_tiles(height, tile, halo, zoom[0], multiple)
     columns = axis_tiles(width, tile, halo, zoom[1], multiple)
+    return _blended(function, x, extras, rows, columns, zoom)
+
+
+def run_in_parts(
+    function: Function, x: Tensor, extras: Sequence[Tensor] = (), *, side: int, halo: int, zoom: tuple[int, int]
+) -> Tensor:
+    """As `run_tiled`, by parts of exactly `side` x `side` input pixels; `x` is at least as large."""
+    rows, columns = (even_tiles(size, side, halo, z) for size, z in zip(x.shape[-2:], zoom, strict=True))
+    return _blended(function, x, extras, rows, columns, zoom)
+
+
+def _blended(
+    function: Function, x: Tensor, extras: Sequence[Tensor], rows: AxisTiles, columns: AxisTiles, zoom: tuple[int, int]
+) -> Tensor:
+    height, width = x.shape[-2:]
     answer: Tensor | None = None
     for top, row_weights in zip(rows.starts, rows.weights, strict=True):
         low_rows, high_rows = _spans(top, rows.length, zoom[0])

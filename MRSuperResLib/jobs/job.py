@@ -1,76 +1,155 @@
-"""A job as data: one volume, one model, and what to make of them. Plain values, no work."""
+"""A job as data: one volume, one model, and what to make of them. Plain values, no work, no torch.
+
+Each field says here, once, what it means, what it may be and for which tasks it is. The shell's arguments, the JSON
+schema, the checks and the Slicer module's request are derived from it; `fields()` lists them.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import math
+import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, get_args
 
+from ..contrasts import CONTRASTS, spelt
 from ..documents import BadDocument, decode, encode
 from ..errors import UsageError
 from ..inference import Options
-from ..inference.translation import MOST_SAMPLES, spelt
+from ..inference.translation import MOST_SAMPLES
+from ..terms import PLANES, Plane, Precision, Profile, Task
+from .fields import Field, complaints, described, fields_of, json_schema
 
 SCHEMA = 1
 FORMATS = (".nii.gz", ".nii", ".nrrd", ".mha")  # what results are written as: one file each, so that it can be renamed
-Task = Literal["super-resolve", "reference-guided", "translate"]
+MOST_THREADS = 1024
+LARGEST = 2**31 - 1
+SUPER_RESOLUTION = ("super-resolve", "reference-guided")
+GUIDED = ("reference-guided",)
+TRANSLATION = ("translate",)
+NAMED = ", ".join(CONTRASTS[:-1]) + f" or {CONTRASTS[-1]}"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One volume, one model, and what to make. Paths are text; None leaves a choice to the program, or a result unmade.
+    """One volume, one model, and what to make; see `fields()` for each field's help, choices and range.
 
-    spacing: mm along i, j, k. truth: a volume to score against; error_map: |result - truth| on the result's grid.
-    consistency_map: what the result would have been acquired as minus what was, on the input's grid. target: contrast
-    to translate to. samples: answers to draw, of which the result is the mean. super_resolve_with: a model to apply
-    before translating. project: make the result reproduce the acquired voxels, assuming slices of that profile.
-    reference_contrast: None for what the reference's name tells.
+    Paths are text, `~` is the home folder. None leaves a choice to the program, or a result unmade.
     """
 
-    input: str
-    output: str
-    model: str
-    schema: int = SCHEMA
-    task: Task = "super-resolve"
-    plane: Literal["in-plane", "through-plane"] | None = None
-    slice_axis: int | None = None
-    factor: float | None = None
-    spacing: tuple[float, float, float] | None = None
-    contrast: str | None = None
-    reference: str | None = None
-    reference_contrast: str | None = None
-    register: bool = True
-    truth: str | None = None
-    error_map: str | None = None
-    consistency_map: str | None = None
-    uncertainty_map: str | None = None
-    samples: int | None = None
-    samples_folder: str | None = None
-    seed: int = 0
-    target: str | None = None
-    super_resolve_with: str | None = None
-    project: bool = False
-    profile: Literal["gaussian", "box", "sinc", "kspace", "bicubic"] = "gaussian"
-    device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    tile: int | None = None
-    batch: int | None = None
-    threads: int | None = None
-    model_folders: tuple[str, ...] = field(default=())
+    input: str = described(
+        "NIfTI, NRRD, MHA or MGZ file, or the folder of a DICOM series", role="input", metavar="INPUT"
+    )
+    output: str = described(
+        f"file to write ({', '.join(FORMATS)})", role="output", flags=("-o", "--output"), metavar="OUTPUT"
+    )
+    model: str = described(
+        "id (see 'mrsuperres models') or a .safetensors file", role="model", flags=("-m", "--model"), metavar="ID"
+    )
+    schema: int = described("version of this form of job", SCHEMA, flags=())
+    task: Task = described("what to do", "super-resolve", flags=())
+    plane: Plane | None = described(
+        "in-plane or through-plane; by default the model's", None, metavar="PLANE", aliases=PLANES
+    )
+    slice_axis: int | None = described(
+        "0, 1 or 2 (i, j, k); by default across square pixels, or the coarsest", None, choices=(0, 1, 2), metavar="A"
+    )
+    factor: float | None = described("how much finer; by default the model's own factor", None, above=1, metavar="F")
+    spacing: tuple[float, float, float] | None = described(
+        "mm wanted along i, j, k; the nearest that fits the extent is made", None, above=0, metavar=("X", "Y", "Z")
+    )
+    contrast: str | None = described(f"of the input: {NAMED}; checked against the model", None, metavar="NAME")
+    reference: str | None = described(
+        "a sharp volume of the same anatomy, for a reference-guided model",
+        None,
+        tasks=GUIDED,
+        role="input",
+        metavar="REF",
+    )
+    reference_contrast: str | None = described(
+        "of the reference; by default what its file name tells", None, tasks=GUIDED, metavar="NAME"
+    )
+    register: bool = described(
+        "align the reference with the scan instead of trusting its header", True, tasks=GUIDED, flags=("--no-register",)
+    )
+    truth: str | None = described("a ground truth: the result is scored against it", None, role="input", metavar="HR")
+    error_map: str | None = described("write |result - truth|", None, role="output", metavar="PATH")
+    consistency_map: str | None = described(
+        "write where the result contradicts what was acquired",
+        None,
+        tasks=SUPER_RESOLUTION,
+        role="output",
+        metavar="PATH",
+    )
+    uncertainty_map: str | None = described(
+        "write the samples' standard deviation, calibrated", None, tasks=TRANSLATION, role="output", metavar="PATH"
+    )
+    samples: int | None = described(
+        f"how many plausible answers to draw (8; 1 to {MOST_SAMPLES}); the result is their mean",
+        None,
+        tasks=TRANSLATION,
+        at_least=1,
+        at_most=MOST_SAMPLES,
+        metavar="N",
+    )
+    samples_folder: str | None = described(
+        "write each of the samples there", None, tasks=TRANSLATION, role="output", metavar="DIR"
+    )
+    seed: int = described(
+        "of the samples: same seed, same result", 0, tasks=TRANSLATION, at_least=0, at_most=LARGEST, metavar="S"
+    )
+    target: str | None = described(
+        "contrast to make: T1w, T2w or FLAIR; by default the only other",
+        None,
+        tasks=TRANSLATION,
+        flags=("--to",),
+        metavar="CONTRAST",
+    )
+    super_resolve_with: str | None = described(
+        "super-resolve with this model first",
+        None,
+        tasks=TRANSLATION,
+        role="model",
+        flags=("--super-resolve",),
+        metavar="MODEL",
+    )
+    project: bool = described("make the result reproduce the acquired voxels", False, tasks=SUPER_RESOLUTION)
+    profile: Profile = described(
+        "slice profile assumed for --project and --consistency-map", "gaussian", tasks=SUPER_RESOLUTION
+    )
+    thickness: float | None = described(
+        "slice thickness in mm for those two, below the spacing if there are gaps; by default the spacing",
+        None,
+        tasks=SUPER_RESOLUTION,
+        above=0,
+        metavar="MM",
+    )
+    device: str = described("auto (CUDA if there is one), cpu, cuda, cuda:n or mps", "auto", role="how")
+    precision: Precision = described("of the network", "auto", role="how")
+    tile: int | None = described(
+        "at most N x N pixels of a slice at once", None, role="how", at_least=1, at_most=LARGEST, metavar="N"
+    )
+    batch: int | None = described("slices at once", None, role="how", at_least=1, at_most=LARGEST, metavar="N")
+    threads: int | None = described("of the CPU", None, role="how", at_least=1, at_most=MOST_THREADS, metavar="N")
+    model_folders: tuple[str, ...] = described(
+        "look for models there too (repeatable)", (), role="how", flags=("--models",), metavar="DIR"
+    )
 
     def __post_init__(self) -> None:
-        """Spell contrasts in one way; an empty one is none."""
+        """Spell contrasts in one way, an empty one being none; expand `~` once, for checks and for writing."""
         for name in ("contrast", "reference_contrast", "target"):
             object.__setattr__(self, name, spelt(getattr(self, name) or "") or None)
+        for name in PATHS:
+            object.__setattr__(self, name, _expanded(getattr(self, name)))
+        object.__setattr__(self, "model_folders", tuple(_expanded(folder) for folder in self.model_folders))
 
     @classmethod
     def from_json(cls, document: str | bytes | Mapping[str, Any]) -> Job:
         """The job in `document`. Raises `UsageError` naming the first field that is unknown, missing or wrong."""
         try:
             value = json.loads(document) if isinstance(document, (str, bytes)) else document
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"the job is not valid JSON: {error}", code="bad-job") from error
         try:
             job = decode(cls, value)
@@ -92,65 +171,57 @@ class Job:
     @property
     def options(self) -> Options:
         """The part that says how to run."""
-        return Options(
-            device=self.device,
-            precision=self.precision,
-            tile=self.tile,
-            batch=self.batch,
-            threads=self.threads,
-            slice_axis=self.slice_axis,
-            contrast=self.contrast,
-            register=self.register,
-            project=self.project,
-            profile=self.profile,
-            model_folders=self.model_folders,
-        )
+        return Options(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Options)})
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What shaped the result, nothing left at None; `super_resolve_with` as the job names it, an id or a path."""
-        names = (
-            "task",
-            "plane",
-            "slice_axis",
-            "factor",
-            "spacing",
-            "contrast",
-            "reference_contrast",
-            "target",
-            "samples",
-        )
+        names = ("task", "plane", "slice_axis", "factor", "spacing", "contrast", "reference_contrast", "target")
+        names += ("samples", "super_resolve_with")
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        chosen |= {"super_resolve_with": self.super_resolve_with} if self.super_resolve_with else {}
         chosen |= {"seed": self.seed} if self.task == "translate" else {}
         chosen |= {"register": self.register} if self.reference else {}
         chosen |= {"project": True} if self.project else {}
-        return chosen | ({"profile": self.profile} if self.project or self.consistency_map else {})
+        if self.project or self.consistency_map:
+            chosen |= {"profile": self.profile}
+            chosen |= {"thickness": self.thickness} if self.thickness is not None else {}
+        return chosen
+
+
+def fields(task: str | None = None) -> tuple[Field, ...]:
+    """Every field of a job, or those that concern `task`: name, type, default, help, choices, range. Needs no torch."""
+    return tuple(field for field in FIELDS.values() if task is None or not field.tasks or task in field.tasks)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a job."""
+    return json_schema(Job, "MRSuperRes job", "One volume, one model, and what to make of them.")
+
+
+FIELDS: dict[str, Field] = {field.name: field for field in fields_of(Job)}
+PATHS = tuple(name for name, field in FIELDS.items() if field.role in ("input", "output", "model"))
+TASK_WORDS = {TRANSLATION: "translation", SUPER_RESOLUTION: "super-resolution", GUIDED: "a reference"}
+
+
+def _expanded(path: str | None) -> str | None:
+    return path if path is None else os.path.expanduser(path)
 
 
 def _complaints(job: Job) -> Iterator[str]:
     """What makes a job impossible whatever its input, in the order a user would mend it."""
     if job.schema != SCHEMA:
         yield f"the job has schema {job.schema}, this version reads {SCHEMA}"
-    for name in ("input", "output", "model"):
-        if not getattr(job, name).strip():
+    for name, field in FIELDS.items():
+        value = getattr(job, name)
+        if field.required and not value.strip():
             yield f"the job's {name} is empty"
-    if job.slice_axis is not None and job.slice_axis not in (0, 1, 2):
-        yield f"slice axis is {job.slice_axis}, expected 0, 1 or 2 (i, j or k)"
+        if field.role in ("input", "output", "model") and value is not None and "\0" in value:
+            yield f"the job's {field.words} holds a NUL character, which no path can"
+    yield from complaints(job, FIELDS.values())
     if job.factor is not None and job.spacing is not None:
         yield "both a factor and a spacing are given: give one"
-    if job.factor is not None and not job.factor > 1:
-        yield f"factor is {job.factor:g}, expected more than 1"
-    if job.spacing is not None and not all(math.isfinite(mm) and mm > 0 for mm in job.spacing):
-        yield f"spacing is {job.spacing}, expected three positive numbers of mm"
-    for name in ("tile", "batch", "threads"):
-        value = getattr(job, name)
-        if value is not None and value < 1:
-            yield f"{name} is {value}, expected at least 1"
     if job.error_map and not job.truth:
         yield "an error map needs a ground truth: add one"
-    if job.seed < 0:
-        yield f"seed is {job.seed}, expected 0 or more"
     yield from _task_complaints(job)
 
 
@@ -161,20 +232,16 @@ def _task_complaints(job: Job) -> Iterator[str]:
         yield f"a reference is given, and the task is {job.task}: leave it out, or make the task reference-guided"
     if job.reference_contrast and not job.reference:
         yield "the contrast of a reference is given, and no reference: add one"
-    if job.task == "translate":
-        if job.samples is not None and not 1 <= job.samples <= MOST_SAMPLES:
-            yield f"{job.samples} samples are asked for, expected 1 to {MOST_SAMPLES}"
-        if job.uncertainty_map and job.samples == 1:
-            yield "an uncertainty map needs at least 2 samples"
-        if job.consistency_map or job.project:
-            yield "consistency with the acquisition is defined for super-resolution only: leave it out when translating"
-        if not job.super_resolve_with:
-            sizes = ("factor", "spacing", "plane")
-            given = next((name for name in sizes if getattr(job, name) is not None), None)
-            if given:
-                yield f"translation keeps the grid: a {given} needs a model to super-resolve with"
-        return
-    names = ("uncertainty_map", "samples", "samples_folder", "target", "super_resolve_with")
-    given = next((name for name in names if getattr(job, name) is not None), None)
-    if given:
-        yield f"{given.replace('_', ' ')} is for translation only: leave it out"
+    if job.uncertainty_map and job.samples == 1:
+        yield "an uncertainty map needs at least 2 samples"
+    for name, field in FIELDS.items():
+        given = getattr(job, name) is not None if field.optional else name == "project" and job.project
+        if given and field.tasks and job.task not in field.tasks:
+            yield f"{field.words} is for {TASK_WORDS[field.tasks]} only: leave it out"
+    if job.task == "translate" and not job.super_resolve_with:
+        given_size = next((name for name in ("factor", "spacing", "plane") if getattr(job, name) is not None), None)
+        if given_size:
+            yield f"translation keeps the grid: a {given_size} needs a model to super-resolve with"
+
+
+assert set(get_args(Task)) == {task for tasks in TASK_WORDS for task in tasks}

@@ -7,16 +7,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..documents import BadDocument, decode, encode
 from ..errors import ModelError
+from ..terms import ModelPlane as Plane
+from ..terms import ModelTask as Task
 
 SCHEMA = 1
 INTERPOLATION = "interpolation"  # the architecture of the baselines, which have no weights
 IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9._-]*")
-Task = Literal["super-resolve", "reference-guided", "translate"]
-Plane = Literal["in-plane", "through-plane", "any"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,10 @@ class Requirements:
     and tiles start at multiples of it. halo: input pixels around a pixel that matter to it, the overlap of tiles.
     tiling: whether a slice may be cut at all. latent: length of the vector z a sampled network draws, 0 for none.
     uncertainty_scale: factor from the samples' standard deviation to the expected error. memory: bytes of activations
-    per input pixel at fp32, 0 when not measured.
+    per pixel of the network's input at fp32, 0 when not measured.
+    interpolated: it takes slices that are bicubically interpolated to the answer's size already, and keeps their size.
+    input_size: rows and columns, exactly, of the network's input, 0 for any: smaller slices lie in the middle of air, larger ones
+    are cut into overlapping parts; halo counts in its pixels.
     """
 
     smallest: int = 8
@@ -90,6 +93,8 @@ class Requirements:
     latent: int = 0
     uncertainty_scale: float | None = None
     memory: float = 0.0
+    interpolated: bool = False
+    input_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ class ModelCard:
     """What a model is, what it was made from and what it may be used on.
 
     factors: enlargement along the network's rows and columns; through-plane networks get the slice axis as rows, (s,
-    1). None: any factor (the baselines). Contrasts: "T1w", "T2w", "FLAIR", "PDw", or "any".
+    1). None: any factor (the baselines), or none at all (priors). Contrasts: "T1w", "T2w", "FLAIR", "PDw", or "any".
     """
 
     id: str
@@ -178,7 +183,7 @@ def _complaint(card: ModelCard) -> str | None:
         return f"schema is {card.schema}, expected {SCHEMA}"
     if not IDENTIFIER.fullmatch(card.id):
         return "id must be lower-case letters, digits, '.', '_' and '-'"
-    if card.factors is None and not card.is_baseline:
+    if card.factors is None and not card.is_baseline and card.task != "prior":
         return "factors are missing; only interpolation serves any factor"
     if card.factors is not None and not all(f >= 1 and float(f).is_integer() for f in card.factors):
         return f"factors are {card.factors}, expected whole numbers of at least 1"
@@ -191,6 +196,8 @@ def _complaint(card: ModelCard) -> str | None:
             if not 0 < low <= high:
                 return f"a spacing range is {low} to {high} mm, expected 0 < lowest <= highest"
     needs = card.requirements
-    if needs.smallest < 1 or needs.multiple_of < 1 or needs.halo < 0 or needs.latent < 0 or needs.memory < 0:
+    if needs.smallest < 1 or needs.multiple_of < 1 or min(needs.halo, needs.latent, needs.memory, needs.input_size) < 0:
         return "requirements must not be negative"
+    if needs.input_size and 4 * needs.halo > needs.input_size:
+        return f"halo is {needs.halo}, expected at most a quarter of input_size, {needs.input_size}"
     return None

@@ -10,6 +10,7 @@ from .card import ModelCard
 if TYPE_CHECKING:
     from ..grid import Grid
 
+PIXEL = 1.0  # mm, about, of the slices that networks of one input size are trained on
 TOLERANCE = 1.02  # of a spacing range's ends: headers print spacings rounded
 
 
@@ -36,6 +37,12 @@ def coverage(
         asked = max(factors) if isinstance(factors, Sequence) else factors
         if asked > card.factor * TOLERANCE:
             reasons.append(f"made for x{card.factor:g}, x{asked:g} is asked")
+    side = max(grid.extent[other] for other in range(3))
+    if card.requirements.input_size and side > card.requirements.input_size * PIXEL * TOLERANCE:
+        most = card.requirements.input_size * PIXEL
+        reasons.append(
+            f"trained on slices of {most:g} mm at most, this scan's have {side:.0f} mm: they are cut into parts"
+        )
     smallest = min(size for other, size in enumerate(grid.size) if other != axis)
     if smallest < card.requirements.smallest:
         reasons.append(f"needs at least {card.requirements.smallest} voxels a side, this scan has {smallest}")

@@ -25,10 +25,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .parts.skip import Consistency, Gains, Skip, added, check_skip
 from .parts.swin import SwinLayer as SwinLayer
 from .parts.swin import WindowAttention as WindowAttention
 from .parts.swin import from_windows, shift_mask, shift_windows, to_windows
-from .projection import back_projected, bicubic
+from .projection import back_projected
 
 CACHED_MASKS = 8
 PIXELS_IN_CACHE = 3 * 2**11  # input pixels that a CPU computes at once: 2 to 5 % faster than a whole batch
@@ -168,8 +169,9 @@ class RDST(nn.Module):
     """Residual dense Swin transformer: (B, 1, H, W) -> (B, 1, H*fh, W*fw), any H and W.
 
     blocks: RDSTBs, 8 for RDST and 4 for RDST-E. factors: (fh, fw), rows and columns.
-    skip: "none" as published, "bicubic" to add the interpolated input to the output. feedback: the share of one back-projection
-    added at the end, 0 as published; see `networks.projection`.
+    skip: "none" as published, "bicubic" or "zerofill" to add the interpolated input to the output. consistency: "soft" lets the
+    network scale what it adds, inside the measured band and outside, with skip="zerofill"; see `networks.parts.skip`. feedback: the
+    share of one back-projection added at the end, 0 as published; see `networks.projection`.
     """
 
     def __init__(
@@ -182,12 +184,12 @@ class RDST(nn.Module):
         growth: int = 30,
         window: int = 8,
         mlp_ratio: float = 2.0,
-        skip: str = "none",
+        skip: Skip = "none",
+        consistency: Consistency = "none",
         feedback: float = 0.0,
     ) -> None:
         super().__init__()
-        if skip not in ("none", "bicubic"):
-            raise ValueError(f"skip is '{skip}', expected 'none' or 'bicubic'")
+        check_skip(skip, consistency)
         self.factors = factors
         self.window = window
         self.skip = skip
@@ -202,7 +204,8 @@ class RDST(nn.Module):
         self._masks: OrderedDict[tuple[int, int, torch.device], Tensor] = OrderedDict()
         self._collapsed: CollapsedUpsampler | None = None
         self.apply(_initialise)
-        if skip == "bicubic":
+        self.gains = Gains(width) if consistency == "soft" else None
+        if skip != "none":
             nn.init.zeros_(self.tail.weight)
             if self.tail.bias is not None:
                 nn.init.zeros_(self.tail.bias)
@@ -236,10 +239,8 @@ class RDST(nn.Module):
         features = shallow + self.fusion(deep)
         features = features[..., :height, :width]
         answer = self._upsampled(features)
-        if self.skip == "bicubic":
-            size = (height * self.factors[0], width * self.factors[1])
-            with torch.autocast(x.device.type, enabled=False):  # the residual is small beside this term
-                answer = answer + bicubic(x.float(), size)
+        if self.skip != "none":
+            answer = added(answer, x, self.factors, self.skip, self.gains, features)
         return back_projected(answer, x, self.feedback) if self.feedback else answer
 
     def _upsampled(self, features: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ModelError
-from .projection import back_projected, bicubic
+from .parts.skip import Consistency, Gains, Skip, added, check_skip
+from .projection import back_projected
 from .rdst import upsampling_steps
 
 SCALING = 0.2  # of residuals, ESRGAN section 3.1
@@ -83,8 +84,9 @@ class RRDBNet(nn.Module):
 
     blocks: RRDBs of the whole network. kept: those of them that are there, by number from 1; they keep their numbers as names, so
     that weights of the whole network fit the thinned one. factors: (fh, fw), rows and columns. width, growth: channels of the
-    trunk, and of each dense convolution. skip: "none" as published, "bicubic" to add the interpolated input to the output.
-    feedback: the share of one back-projection added at the end, 0 as published; see `networks.projection`.
+    trunk, and of each dense convolution. skip: "none" as published, "bicubic" or "zerofill" to add the interpolated input to the
+    output. consistency: "soft" lets the network scale what it adds, inside the measured band and outside; see
+    `networks.parts.skip`. feedback: the share of one back-projection added at the end, 0 as published; see `networks.projection`.
     """
 
     def __init__(
@@ -95,13 +97,13 @@ class RRDBNet(nn.Module):
         factors: tuple[int, int] = (4, 4),
         width: int = 64,
         growth: int = 32,
-        skip: str = "none",
+        skip: Skip = "none",
+        consistency: Consistency = "none",
         feedback: float = 0.0,
         channels: int = 1,
     ) -> None:
         super().__init__()
-        if skip not in ("none", "bicubic"):
-            raise ValueError(f"skip is '{skip}', expected 'none' or 'bicubic'")
+        check_skip(skip, consistency)
         self.kept = tuple(range(1, blocks + 1) if kept is None else kept)
         if not self.kept or list(self.kept) != sorted(set(self.kept) & set(range(1, blocks + 1))):
             raise ValueError(f"kept is {list(self.kept)}, expected block numbers between 1 and {blocks}, in order")
@@ -117,7 +119,8 @@ class RRDBNet(nn.Module):
         self.upsampling = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in self.steps)
         self.conv_hr = nn.Conv2d(width, width, 3, padding=1)
         self.conv_last = nn.Conv2d(width, channels, 3, padding=1)
-        if skip == "bicubic":
+        self.gains = Gains(width) if consistency == "soft" else None
+        if skip != "none":
             nn.init.zeros_(self.conv_last.weight)
             nn.init.zeros_(self.conv_last.bias)  # type: ignore[arg-type]
 
@@ -127,14 +130,12 @@ class RRDBNet(nn.Module):
         deep = shallow
         for block in self.body.values():
             deep = block(deep)
-        features = shallow + self.conv_body(deep)
+        coarse = features = shallow + self.conv_body(deep)
         for step, convolution in zip(self.steps[:-1], self.upsampling, strict=False):
             features = _leaky(enlarged(features, step, convolution))  # type: ignore[arg-type]
         answer = self.finished(features) if torch.is_grad_enabled() else self.finished_in_bands(features)
-        if self.skip == "bicubic":
-            size = (x.shape[-2] * self.factors[0], x.shape[-1] * self.factors[1])
-            with torch.autocast(x.device.type, enabled=False):  # the residual is small beside this term
-                answer = answer + bicubic(x.float(), size)
+        if self.skip != "none":
+            answer = added(answer, x, self.factors, self.skip, self.gains, coarse)
         return back_projected(answer, x, self.feedback) if self.feedback else answer
 
     def finished(self, features: Tensor) -> Tensor:
@@ -206,7 +207,7 @@ def load_esrgan(network: RRDBNet, state_dict: Mapping[str, Tensor]) -> str:
 
     Blocks are picked by number. Where `network` has one channel and the weights three, the first convolution is summed over its
     input channels and the last one averaged over its outputs: the answer is the mean of the three channels that ESRGAN gives for
-    the image repeated three times. With skip="bicubic" the last convolution keeps its zeros, because ESRGAN's answers whole
+    the image repeated three times. With a skip the last convolution keeps its zeros, because ESRGAN's answers whole
     images and not residuals.
 
     Raises `ModelError` if a weight that the network needs is not there or has another shape; `network` is as it was then.
@@ -219,7 +220,9 @@ def load_esrgan(network: RRDBNet, state_dict: Mapping[str, Tensor]) -> str:
     channels = network.conv_first.in_channels
     taken = {}
     for name, present in own.items():
-        if network.skip == "bicubic" and name.startswith("conv_last."):
+        if network.skip != "none" and name.startswith("conv_last."):
+            continue
+        if name.startswith("gains."):  # ours, not ESRGAN's
             continue
         if name not in given:
             raise ModelError(

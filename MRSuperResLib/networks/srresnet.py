@@ -11,26 +11,20 @@ convolutions at full resolution; `consistency="soft"` keeps most of the measured
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .projection import bicubic
+from .parts.skip import Consistency, Gains, Skip, added, check_skip
 
 FACTORS = (1, 2, 4, 8)
 FIRST_RESIDUAL = 0.1  # size of a residual without batch normalisation, relative to the usual initialisation
-FIRST_GAINS = (0.3, 0.8)  # share of the residual that is added inside the measured band, and outside
 SLOPE = 0.2  # of the discriminator's leaky ReLUs, SRGAN section 2.1.1
 
 Normalisation = Literal["batch", "none"]
-Skip = Literal["none", "bicubic", "zerofill"]
-Consistency = Literal["none", "soft"]
 Head = Literal["published", "shuffle"]
 
 
@@ -84,21 +78,6 @@ class Upsampling(nn.Module):
         return functional.relu(shuffled(self.convolution(x), self.step), inplace=True)
 
 
-class Gains(nn.Module):
-    """Shares of the residual to add inside and outside the measured band, from the mean features of an image."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(2 * width, 2)
-        nn.init.zeros_(self.linear.weight)
-        self.linear.bias.data = torch.tensor([math.log(gain / (1 - gain)) for gain in FIRST_GAINS])
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, width, H, W) -> (B, 2) in [0, 1]: inside, outside."""
-        pooled = torch.cat((features.float().mean((-2, -1)), features.float().abs().mean((-2, -1))), 1)
-        return torch.sigmoid(functional.linear(pooled, self.linear.weight.float(), self.linear.bias.float()))
-
-
 class SRResNet(nn.Module):
     """(B, 1, H, W) on the networks' intensity scale -> (B, 1, H*fh, W*fw), any H and W.
 
@@ -125,18 +104,13 @@ class SRResNet(nn.Module):
             raise ValueError(f"factors are {list(factors)}, expected two of {', '.join(map(str, FACTORS))}, not both 1")
         for name, value, known in (
             ("normalisation", normalisation, Normalisation),
-            ("skip", skip, Skip),
-            ("consistency", consistency, Consistency),
             ("head", head, Head),
         ):
             if value not in known.__args__:
                 raise ValueError(f"{name} is '{value}', expected {' or '.join(map(repr, known.__args__))}")
         if blocks < 1 or width < 1:
             raise ValueError(f"blocks is {blocks} and width {width}, expected at least 1")
-        if consistency == "soft" and skip != "zerofill":
-            raise ValueError(
-                f"consistency is 'soft' and skip '{skip}', expected 'zerofill', which keeps what was measured"
-            )
+        check_skip(skip, consistency)
         self.factors, self.skip, self.head = factors, skip, head
         self.first = nn.Conv2d(1, width, 3, padding=1)
         self.blocks = nn.Sequential(*(ResidualBlock(width, normalisation) for _ in range(blocks)))
@@ -158,16 +132,7 @@ class SRResNet(nn.Module):
             answer = shuffled(answer, self.factors)
         if self.skip == "none":
             return answer  # type: ignore[no-any-return]
-        with torch.autocast(x.device.type, enabled=False):  # the residual is small beside what it is added to
-            x, residual = x.float(), answer.float()
-            if self.skip == "bicubic":
-                return bicubic(x, residual.shape[-2:]) + residual
-            if self.gains is None:
-                return zero_filled(x, self.factors) + residual
-            inside, outside = self.gains(features)[..., None, None, None].unbind(1)  # (B, 1, 1, 1) each
-            # U x + outside (R - P R) + inside P R, where P R = U U+ R
-            within = (inside - outside) * measured(residual, self.factors)
-            return zero_filled(x + within, self.factors) + outside * residual
+        return added(answer, x, self.factors, self.skip, self.gains, features)
 
     def for_inference(self) -> SRResNet:
         """This network, its batch normalisations folded into the convolutions before them: the same answers, faster."""
@@ -219,50 +184,6 @@ def shuffled(x: Tensor, factors: tuple[int, int]) -> Tensor:
     (fh, fw), (batch, channels, height, width) = factors, x.shape
     x = x.reshape(batch, channels // (fh * fw), fh, fw, height, width).permute(0, 1, 4, 2, 5, 3)
     return x.reshape(batch, channels // (fh * fw), height * fh, width * fw)
-
-
-def zero_filled(x: Tensor, factors: tuple[int, int]) -> Tensor:
-    """(B, C, H, W) -> (B, C, H*fh, W*fw): the band-limited interpolation on edge-aligned grids, U x along both axes.
-
-    The image is continued by its mirror image beyond the edges, so that its spectrum is a cosine transform (DCT-II); that is
-    padded with zeros. Unlike the Fourier transform's own periodic continuation this does not ring where opposite edges differ.
-    """
-    rows, columns = (_interpolation(n, factor, x.device) for n, factor in zip(x.shape[-2:], factors, strict=True))
-    return _along(x, rows, columns)
-
-
-def measured(x: Tensor, factors: tuple[int, int]) -> Tensor:
-    """(B, C, H*fh, W*fw) -> (B, C, H, W): U+ x, the image whose zero-filled interpolation is the part of `x` in the low band."""
-    sizes = [n // factor for n, factor in zip(x.shape[-2:], factors, strict=True)]
-    rows, columns = (_interpolation(n, factor, x.device) for n, factor in zip(sizes, factors, strict=True))
-    inverse = [
-        None if matrix is None else matrix.T / factor for matrix, factor in zip((rows, columns), factors, strict=True)
-    ]
-    return _along(x, *inverse)
-
-
-def _along(x: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
-    """`x` (B, C, H, W) multiplied along both axes, None leaving one as it is."""
-    if rows is not None:
-        x = rows @ x
-    return x if columns is None else x @ columns.T
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-@functools.lru_cache(maxsize=64)
-def _interpolation(n_low: int, factor: int, device: torch.device) -> Tensor | None:
-    """U (n_low*factor, n_low) along one axis, float32 from float64; its columns have the squared norm `factor`."""
-    if factor == 1:
-        return None
-    with torch.inference_mode(False):  # a matrix made in inference mode could not serve training
-        frequency = torch.arange(n_low, dtype=torch.float64)
-
-        def cosines(n: int) -> Tensor:  # (n, n_low), orthonormal columns
-            basis = torch.cos(math.pi / n * (torch.arange(n, dtype=torch.float64)[:, None] + 0.5) * frequency)
-            return basis * torch.where(frequency == 0, math.sqrt(1 / n), math.sqrt(2 / n))
-
-        matrix = math.sqrt(factor) * cosines(n_low * factor) @ cosines(n_low).T
-        return matrix.to(device=device, dtype=torch.float32)
 
 
 def build(*, factors: Sequence[int] = (4, 4), **hyperparameters: Any) -> SRResNet:

@@ -1,0 +1,310 @@
+"""How scanners make a coarse image, for whole batches at once, on any device: k-space truncation in plane, profiles through plane.
+
+Everything here takes sharp slices (B, H, W), float32 on the networks' scale, and a `torch.Generator`, draws the acquisition of each
+image anew, and returns the coarse images. The geometry is `acquisition`'s: coarse and fine samples share their edges.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ...acquisition.operators import GAUSSIAN_SIGMA_PER_FWHM, SINC_LOBES
+from ...errors import UsageError
+
+KINDS = ("kspace", "gaussian", "box", "sinc", "bicubic")
+FERMI_WIDTH = 0.08  # of a Fermi filter's edge, in units of the half matrix
+
+
+@dataclass(frozen=True)
+class KSpaceSpec:
+    """How a coarse matrix is acquired; probabilities, and ranges drawn from uniformly.
+
+    apodised: of a window on the acquired k-space (Hann, Tukey or Fermi of random strength), else none. partial: partial Fourier
+    along one axis, which acquires 5/8 to 7/8 of it and zero-fills the rest. elliptical: corners are not acquired. zero_filled: the
+    phase-encoding axis acquires only `phase_resolution` of the matrix and is zero-filled to it, as scanners do. magnitude: the
+    image is the magnitude of a complex one with a smooth phase, else the phase is known and removed.
+    """
+
+    apodised: float = 0.5
+    partial: float = 0.15
+    elliptical: float = 0.15
+    zero_filled: float = 0.3
+    phase_resolution: tuple[float, float] = (0.55, 1.0)
+    magnitude: float = 0.4
+
+
+@dataclass(frozen=True)
+class SliceSpec:
+    """How slices differ from an ideal stack; probabilities, and ranges drawn from uniformly.
+
+    thickness: full width at half maximum over the spacing. motion, motion_probability: standard deviation in fine pixels of the
+    displacement between slices, alternating ones most of all, as interleaved acquisitions have it. steps: standard deviation of the
+    slices' relative intensity.
+    """
+
+    thickness: tuple[float, float] = (0.5, 1.3)
+    motion: tuple[float, float] = (0.0, 0.35)
+    motion_probability: float = 0.3
+    steps: tuple[float, float] = (0.0, 0.02)
+    steps_probability: float = 0.3
+
+
+@dataclass(frozen=True)
+class ScannerSpec:
+    """How a stream coarsens: `kinds` maps each of `KINDS` to its weight.
+
+    noise: standard deviation on the networks' scale, with `noise_probability`. band_limited: probability that the sharp image
+    itself is first made smooth, as scans that were interpolated before they were stored; `band`: what is left, over Nyquist.
+    """
+
+    kinds: dict[str, float]
+    noise: tuple[float, float] = (0.0, 0.03)
+    noise_probability: float = 0.6
+    band_limited: float = 0.25
+    band: tuple[float, float] = (0.35, 1.0)
+    kspace: KSpaceSpec = field(default_factory=KSpaceSpec)
+    slices: SliceSpec = field(default_factory=SliceSpec)
+
+    def __post_init__(self) -> None:
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        if unknown or not self.kinds or sum(self.kinds.values()) <= 0:
+            raise UsageError(f"degradation kinds are {list(self.kinds)}, expected some of {', '.join(KINDS)}")
+
+
+class Draw:
+    """Random numbers for a batch of `count` images on one device, from one generator."""
+
+    def __init__(self, generator: torch.Generator, count: int) -> None:
+        self.generator, self.count, self.device = generator, count, generator.device
+
+    def uniform(self, low: float = 0.0, high: float = 1.0, *shape: int) -> Tensor:
+        """(B, *shape) between `low` and `high`."""
+        return low + (high - low) * torch.rand((self.count, *shape), generator=self.generator, device=self.device)
+
+    def normal(self, *shape: int) -> Tensor:
+        """(B, *shape), standard normal."""
+        return torch.randn((self.count, *shape), generator=self.generator, device=self.device)
+
+    def chance(self, probability: float) -> Tensor:
+        """(B,), true with `probability`."""
+        return self.uniform() < probability
+
+    def choice(self, weights: Tensor) -> Tensor:
+        """(B,), indices drawn with `weights`."""
+        return torch.multinomial(weights.float(), self.count, replacement=True, generator=self.generator)
+
+
+def degrade(
+    high: Tensor, factors: tuple[int, int], spec: ScannerSpec, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The coarse images (B, H/fh, W/fw) and the sharp ones (B, H, W) they were made from.
+
+    The sharp ones are `high`, or smoother where the draw says that the scan had been interpolated.
+    """
+    draw = Draw(generator, len(high))
+    high = band_limited(high, spec, draw)
+    names = [kind for kind in KINDS if spec.kinds.get(kind, 0.0) > 0]
+    kind = draw.choice(torch.tensor([spec.kinds[name] for name in names], device=high.device))
+    sigma = draw.uniform(*spec.noise) * draw.chance(spec.noise_probability)
+    low = torch.empty((len(high), high.shape[1] // factors[0], high.shape[2] // factors[1]), device=high.device)
+    for number, name in enumerate(names):
+        (which,) = torch.nonzero(kind == number, as_tuple=True)
+        if len(which) == 0:
+            continue
+        part = Draw(generator, len(which))
+        if name == "kspace":
+            low[which] = kspace_acquired(high[which], factors, spec.kspace, sigma[which], part)
+        else:
+            low[which] = profiled(high[which], factors, name, spec.slices, sigma[which], part)
+    return low, high
+
+
+def band_limited(high: Tensor, spec: ScannerSpec, draw: Draw) -> Tensor:
+    """`high`, some of its images without their upper frequencies along one or both axes."""
+    if spec.band_limited <= 0:
+        return high
+    chosen = draw.chance(spec.band_limited)
+    spectrum = torch.fft.rfft2(high)
+    for axis, frequencies in (
+        (1, torch.fft.fftfreq(high.shape[1], device=high.device)),
+        (2, torch.fft.rfftfreq(high.shape[2], device=high.device)),
+    ):
+        cut = draw.uniform(*spec.band)
+        cut = torch.where(chosen & draw.chance(0.8), cut, torch.full_like(cut, 9.0))[:, None]
+        edge = 0.02 + 0.1 * draw.uniform()[:, None]
+        window = torch.sigmoid((cut - 2 * frequencies.abs()[None]) / edge)
+        window = window / window[:, :1]
+        spectrum = spectrum * (window[:, :, None] if axis == 1 else window[:, None, :])
+    return torch.fft.irfft2(spectrum, s=high.shape[-2:])
+
+
+def kspace_acquired(high: Tensor, factors: tuple[int, int], spec: KSpaceSpec, sigma: Tensor, draw: Draw) -> Tensor:
+    """`high` from the centre of its k-space: a coarse matrix over the same field of view, noise of `sigma` (B,) a channel."""
+    magnitude = draw.chance(spec.magnitude)[:, None, None]
+    phase = smooth_phase(high.shape, draw) * magnitude
+    spectrum = torch.fft.fft2(torch.polar(high.clamp(min=0), phase) + (high.clamp(max=0)))
+    height, width = high.shape[1] // factors[0], high.shape[2] // factors[1]
+    spectrum = _cropped(_cropped(spectrum, 1, height, factors[0]), 2, width, factors[1])
+    spectrum = spectrum / (factors[0] * factors[1])
+    scale = math.sqrt(height * width)  # white noise of sigma in the image has this much in its transform
+    noise = torch.complex(draw.normal(height, width), draw.normal(height, width))
+    spectrum = spectrum + noise * (scale * sigma)[:, None, None]
+    rows = 2 * torch.fft.fftfreq(height, device=high.device)  # -1 to 1
+    columns = 2 * torch.fft.fftfreq(width, device=high.device)
+    phase_axis_rows = (
+        draw.chance(0.5) if factors[0] > 1 and factors[1] > 1 else torch.full_like(sigma, factors[0] > 1) > 0
+    )
+    reach = torch.where(draw.chance(spec.zero_filled), draw.uniform(*spec.phase_resolution), torch.ones_like(sigma))
+    reach_rows = torch.where(phase_axis_rows, reach, torch.ones_like(reach))[:, None]
+    reach_columns = torch.where(phase_axis_rows, torch.ones_like(reach), reach)[:, None]
+    coarse_rows, coarse_columns = factors[0] > 1, factors[1] > 1
+    window = _windows(rows / reach_rows, columns / reach_columns, coarse_rows, coarse_columns, spec, draw)
+    partial = torch.where(
+        draw.chance(spec.partial), draw.uniform(5 / 8 * 2 - 1, 7 / 8 * 2 - 1), torch.full_like(reach, 9.0)
+    )
+    missing_rows = (rows[None] > (partial * reach_rows[:, 0])[:, None]) & phase_axis_rows[:, None]
+    missing_columns = (columns[None] > (partial * reach_columns[:, 0])[:, None]) & ~phase_axis_rows[:, None]
+    window = window * ~(missing_rows[:, :, None] | missing_columns[:, None, :])
+    low = torch.fft.ifft2(spectrum * window)
+    unphased = low.real
+    return torch.where(magnitude, low.abs(), unphased)
+
+
+def smooth_phase(shape: torch.Size, draw: Draw) -> Tensor:
+    """(B, H, W) radians: an offset, a slope and a smooth field, as coils and susceptibility leave them."""
+    coarse = draw.normal(1, 4, 4) * draw.uniform(0.0, 1.0, 1, 1, 1)
+    return functional.interpolate(coarse, size=shape[1:], mode="bicubic", align_corners=True)[:, 0]
+
+
+def _cropped(spectrum: Tensor, axis: int, n_low: int, factor: int) -> Tensor:
+    """The `n_low` central frequencies along `axis`, moved by half the difference of the spacings; even matrices fold the last."""
+    if factor == 1:
+        return spectrum
+    n_high = spectrum.shape[axis]
+    half = n_low // 2
+    kept = torch.arange(-half, n_low - half + (1 if n_low % 2 == 0 else 0), device=spectrum.device)
+    ramp = torch.polar(torch.ones(len(kept), device=spectrum.device), math.pi * kept * (factor - 1) / n_high)
+    taken = spectrum.index_select(axis, kept % n_high) * (ramp[:, None] if axis == 1 else ramp)
+    if (
+        n_low % 2 == 0
+    ):  # both ends of the band are one coarse frequency: half of each, as `acquisition.kspace_crop` has it
+        first, last = taken.narrow(axis, 0, 1), taken.narrow(axis, n_low, 1)
+        taken = torch.cat(((first + last) / 2, taken.narrow(axis, 1, n_low - 1)), dim=axis)
+    return torch.fft.ifftshift(taken, dim=axis)
+
+
+def _windows(
+    rows: Tensor, columns: Tensor, coarse_rows: bool, coarse_columns: bool, spec: KSpaceSpec, draw: Draw
+) -> Tensor:
+    """(B, h, w): what of each frequency is kept; `rows` (B, h) and `columns` (B, w) are 1 where the acquired part ends.
+
+    An axis that is not coarsened keeps all of its frequencies.
+    """
+    apodised = draw.chance(spec.apodised)
+    kind, strength, taper = draw.choice(torch.ones(3, device=draw.device)), draw.uniform(), draw.uniform(0.1, 1.0)
+    elliptical = draw.chance(spec.elliptical)
+
+    def window(distance: Tensor) -> Tensor:
+        distance = distance.abs()
+        expand = (slice(None),) + (None,) * (distance.ndim - 1)
+        hann = 1 - strength[expand] * torch.sin(math.pi / 2 * distance.clamp(max=1)) ** 2
+        edge = ((distance - 1 + taper[expand]) / taper[expand]).clamp(0, 1)
+        tukey = torch.cos(math.pi / 2 * edge) ** 2
+        fermi = torch.sigmoid((1 - taper[expand] / 4 - distance) / FERMI_WIDTH)
+        chosen = torch.where(kind[expand] == 0, hann, torch.where(kind[expand] == 1, tukey, fermi))
+        chosen = torch.where(apodised[expand], chosen, torch.ones_like(chosen))
+        return chosen * (distance <= 1 + 1e-6)
+
+    of_rows = window(rows) if coarse_rows else torch.ones_like(rows)
+    of_columns = window(columns) if coarse_columns else torch.ones_like(columns)
+    separable = of_rows[:, :, None] * of_columns[:, None, :]
+    if coarse_rows and coarse_columns:
+        inside = rows[:, :, None] ** 2 + columns[:, None, :] ** 2 <= 1
+        separable = separable * (inside | ~elliptical[:, None, None])
+    return separable
+
+
+def profiled(high: Tensor, factors: tuple[int, int], kind: str, spec: SliceSpec, sigma: Tensor, draw: Draw) -> Tensor:
+    """`high` averaged by a slice profile (or bicubic kernel) along each axis that is coarsened, with noise of `sigma` (B,).
+
+    If only the rows are coarsened they are slices: these move and differ in intensity now and then.
+    """
+    slices = factors[0] > 1 and factors[1] == 1
+    low = high
+    if slices:
+        low, jitter = moved_rows(high, factors[0], spec, draw)
+        low = torch.matmul(profile_matrices(high.shape[1], factors[0], kind, spec, draw, jitter), low)
+        steps = draw.uniform(*spec.steps)[:, None] * draw.chance(spec.steps_probability)[:, None]
+        alternating = torch.arange(low.shape[1], device=low.device) % 2 * 2.0 - 1.0
+        gain = 1 + steps * (0.6 * draw.normal(low.shape[1]) + 0.8 * draw.normal(1) * alternating)
+        low = low * gain[:, :, None]
+    else:
+        for axis, factor in enumerate(factors):
+            if factor > 1:
+                matrices = profile_matrices(high.shape[1 + axis], factor, kind, spec, draw)
+                low = torch.matmul(matrices, low) if axis == 0 else torch.matmul(low, matrices.transpose(1, 2))
+    noisy = low + sigma[:, None, None] * draw.normal(*low.shape[1:])
+    other = sigma[:, None, None] * draw.normal(*low.shape[1:])
+    rician = draw.chance(0.25)[:, None, None]
+    return torch.where(rician, torch.sqrt(noisy**2 + other**2 + 1e-12), noisy)
+
+
+def moved_rows(high: Tensor, factor: int, spec: SliceSpec, draw: Draw) -> tuple[Tensor, Tensor]:
+    """Slices (`factor` rows each) displaced within their plane; and how far each lies from its place, (B, H/factor) fine pixels."""
+    count = high.shape[1] // factor
+    size = draw.uniform(*spec.motion)[:, None] * draw.chance(spec.motion_probability)[:, None]
+    alternating = torch.arange(count, device=high.device) % 2 * 2.0 - 1.0
+    across, along = (size * (0.5 * draw.normal(count) + 0.9 * draw.normal(1) * alternating) for _ in range(2))
+    shift = along.repeat_interleave(factor, dim=1)[:, :, None]
+    # A displacement well under a pixel: the first two terms of its expansion, which blur nothing.
+    right, left = torch.roll(high, -1, dims=2), torch.roll(high, 1, dims=2)
+    moved = high + shift * (right - left) / 2 + shift**2 * (right + left - 2 * high) / 2
+    return moved, across
+
+
+def profile_matrices(
+    n_high: int, factor: int, kind: str, spec: SliceSpec, draw: Draw, jitter: Tensor | None = None
+) -> Tensor:
+    """(B, n_high / factor, n_high): the profile of each coarse sample, of random thickness; `jitter` moves its centre."""
+    n_low = n_high // factor
+    centres = (torch.arange(n_low, device=draw.device) + 0.5) * factor - 0.5
+    positions = torch.arange(n_high, device=draw.device, dtype=torch.float32)
+    distance = positions[None, None, :] - centres[None, :, None]
+    if jitter is not None:
+        distance = distance - jitter[:, :, None]
+    width = (draw.uniform(*spec.thickness) * factor)[:, None, None]
+    if kind == "gaussian":
+        weights = torch.exp(-0.5 * (distance / (width * GAUSSIAN_SIGMA_PER_FWHM)) ** 2)
+    elif kind == "box":
+        weights = (torch.minimum(distance + 0.5, width / 2) - torch.maximum(distance - 0.5, -width / 2)).clamp(min=0.0)
+    elif kind == "sinc":
+        weights = _slr(distance / width)
+    else:
+        weights = _cubic(distance / factor).expand(draw.count, -1, -1)
+    return weights / weights.sum(dim=2, keepdim=True)
+
+
+def _slr(distance: Tensor) -> Tensor:
+    """`acquisition`'s SLR profile, from a table."""
+    grid = torch.linspace(0, 2, 257, device=distance.device)
+    duration = 2.0 * SINC_LOBES
+    time = torch.linspace(-0.5, 0.5, 513, device=distance.device) * duration
+    pulse = torch.sinc(time) * (0.54 + 0.46 * torch.cos(2 * math.pi * time / duration))
+    table = (torch.cos(2 * math.pi * grid[:, None] * time) * pulse).sum(dim=1)
+    place = (distance.abs() * 128).clamp(max=256)
+    lower = place.floor().long().clamp(max=255)
+    value = torch.lerp(table[lower], table[lower + 1], place - lower)
+    return torch.where(distance.abs() < 2, value, torch.zeros_like(value))
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Keys' kernel with a = -0.5."""
+    d = distance.abs()
+    inner = 1.5 * d**3 - 2.5 * d**2 + 1
+    outer = -0.5 * (d**3 - 5 * d**2 + 8 * d - 4)
+    return torch.where(d < 1, inner, torch.where(d < 2, outer, torch.zeros_like(d)))

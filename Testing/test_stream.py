@@ -1,0 +1,117 @@
+"""Training batches made on the device: acquisitions agree with the library's operators, and a resumed stream is the same stream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from MRSuperResLib.acquisition import kspace_crop, slice_profile
+from MRSuperResLib.errors import UsageError
+from MRSuperResLib.training.pack import pack
+from MRSuperResLib.training.streams import degradation
+from MRSuperResLib.training.streams.degradation import Draw, KSpaceSpec, ScannerSpec, SliceSpec
+from MRSuperResLib.training.streams.stream import DeviceStream, StreamAugmentation, StreamSource, StreamSpec
+from MRSuperResLib.volume import Grid, Volume, write_volume
+
+IDEAL = KSpaceSpec(apodised=0, partial=0, elliptical=0, zero_filled=0, magnitude=0)
+STILL = SliceSpec(thickness=(0.8, 0.8), motion_probability=0, steps_probability=0)
+
+
+def draw(count: int = 2) -> Draw:
+    return Draw(torch.Generator().manual_seed(3), count)
+
+
+@pytest.mark.parametrize("factors", [(4, 4), (2, 2), (4, 1), (2, 4)])
+@pytest.mark.parametrize("size", [48, 56])
+def test_an_ideal_scanner_truncates_k_space_as_the_library_s_operator_does(factors: tuple[int, int], size: int) -> None:
+    high = torch.rand(2, size, size, generator=torch.Generator().manual_seed(1))
+    low = degradation.kspace_acquired(high, factors, IDEAL, torch.zeros(2), draw())
+    expected = high.numpy().astype(float)
+    for axis, factor in enumerate(factors):
+        if factor > 1:
+            expected = kspace_crop(size, factor).apply(expected, axis + 1)
+    np.testing.assert_allclose(low.numpy(), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("profile", ["gaussian", "box", "sinc"])
+def test_slices_have_the_library_s_profiles(profile: str) -> None:
+    high = torch.rand(2, 32, 20, generator=torch.Generator().manual_seed(1))
+    low = degradation.profiled(high, (4, 1), profile, STILL, torch.zeros(2), draw())
+    expected = slice_profile(32, 4, profile, 0.8).apply(high.numpy().astype(float), 1)
+    np.testing.assert_allclose(low.abs().numpy(), np.abs(expected), atol=2e-4)
+
+
+def test_noise_in_k_space_has_the_asked_strength_in_the_image() -> None:
+    high = torch.zeros(1, 256, 256)
+    low = degradation.kspace_acquired(high, (4, 4), IDEAL, torch.full((1,), 0.02), draw(1))
+    assert float(low.std()) == pytest.approx(0.02, rel=0.05)
+
+
+def test_a_scan_that_had_been_interpolated_is_smooth_in_truth_and_input_alike() -> None:
+    high = torch.rand(8, 64, 64, generator=torch.Generator().manual_seed(1))
+    spec = ScannerSpec({"kspace": 1.0}, noise_probability=0, band_limited=1.0, band=(0.4, 0.4), kspace=IDEAL)
+    low, truth = degradation.degrade(high, (2, 2), spec, torch.Generator().manual_seed(4))
+    power = torch.fft.fft2(truth).abs()[:, 26:38].mean()  # rows' highest frequencies
+    assert power < 0.45 * torch.fft.fft2(high).abs()[:, 26:38].mean()
+    expected = degradation.kspace_acquired(truth, (2, 2), IDEAL, torch.zeros(8), draw(8))
+    np.testing.assert_allclose(low.numpy(), expected.numpy(), atol=1e-5)
+
+
+def test_an_unknown_degradation_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match="kspice"):
+        ScannerSpec({"kspice": 1.0})
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> object:
+    folder = tmp_path_factory.mktemp("volumes")
+    random = np.random.default_rng(0)
+    (folder / "labels").mkdir()
+    for name, size in (("a_T1w", (40, 50, 60)), ("b_T2w", (90, 30, 44))):
+        values = np.pad(random.random(tuple(n - 8 for n in size)), 4).astype(np.float32) * 700
+        write_volume(Volume(values, Grid(size[::-1], (1.0, 1.0, 1.0))), folder / f"{name}.nii.gz")
+    labels = np.kron(random.integers(0, 5, (10, 12, 11)), np.ones((4, 4, 4))).astype(np.float32)
+    write_volume(Volume(labels, Grid(labels.shape[::-1], (1.0, 1.0, 1.0))), folder / "labels" / "c.nii.gz")
+    return pack(folder, Path(folder / "train.pack"))
+
+
+def spec(**changes: object) -> StreamSpec:
+    settings: dict[str, object] = {
+        "sources": (StreamSource("?_T*"), StreamSource("labels/*")),
+        "scanner": ScannerSpec({"kspace": 1.0, "gaussian": 1.0}),
+        "matrix": 64,
+        "patch": (12, 12),
+        "crops": 2,
+    }
+    return StreamSpec(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def test_a_resumed_stream_goes_on_where_it_was(packed: object) -> None:
+    stream = iter(DeviceStream(packed, spec(), (4, 4), 4, seed=7))  # type: ignore[arg-type]
+    batches = [next(stream) for _ in range(4)]
+    resumed = next(iter(DeviceStream(packed, spec(), (4, 4), 4, seed=7, start=12)))  # type: ignore[arg-type]
+    assert batches[0][0].shape == (4, 1, 12, 12) and batches[0][1].shape == (4, 1, 48, 48)
+    for got, expected in zip(resumed, batches[3], strict=True):
+        assert torch.equal(got, expected)
+    assert not torch.equal(batches[0][1], batches[1][1])
+
+
+def test_an_unaltered_slice_is_the_volume_s(packed: object) -> None:
+    still = StreamAugmentation(gamma=(1, 1), curve_probability=0, zoom_probability=0, bias=0)
+    chosen = spec(sources=(StreamSource("a_T1w", "axial"),), augmentation=still, matrix=60)
+    stream = DeviceStream(packed, chosen, (4, 4), 4)  # type: ignore[arg-type]
+    found = stream.shelf.slices(3, chosen, np.random.default_rng(5), torch.Generator().manual_seed(2))
+    entry = packed.select("a_T1w")[0]  # type: ignore[attr-defined]
+    volume = packed.unit(entry, packed.stored(entry))  # type: ignore[attr-defined]
+    for image in found.numpy():
+        total = image.sum()
+        sums = volume.clip(0).sum(axis=(1, 2))
+        assert np.min(np.abs(sums - total)) < 0.01 * total, "no slice has this content"
+
+
+def test_a_source_without_volumes_is_named(packed: object) -> None:
+    with pytest.raises(UsageError, match="nobody"):
+        DeviceStream(packed, spec(sources=(StreamSource("nobody*"),)), (4, 4), 4)  # type: ignore[arg-type]
