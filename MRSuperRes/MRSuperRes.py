@@ -25,7 +25,7 @@ _CHECKOUT = Path(__file__).resolve().parent.parent
 if (_CHECKOUT / "MRSuperResLib" / "__init__.py").is_file() and str(_CHECKOUT) not in sys.path:
     sys.path.insert(0, str(_CHECKOUT))
 
-from MRSuperResSupport import compare  # noqa: E402
+from MRSuperResSupport import compare, scene  # noqa: E402
 from MRSuperResSupport.inputs_view import InputsView  # noqa: E402
 from MRSuperResSupport.logic import MRSuperResLogic  # noqa: E402
 from MRSuperResSupport.many_view import ManyView  # noqa: E402
@@ -109,6 +109,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(mrml, mrml.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(mrml, mrml.StartImportEvent, self.onSceneStartImport)
         self.addObserver(mrml, mrml.EndImportEvent, self.onSceneEndImport)
+        self.addObserver(mrml, mrml.NodeAddedEvent, self._onNodeAdded)
         self.addObserver(mrml, mrml.NodeRemovedEvent, self._onNodeRemoved)
         self.initializeParameterNode()
 
@@ -163,6 +164,15 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.setParameterNode(None)
             self.initializeParameterNode()
 
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeAdded(self, caller=None, event=None, node=None):
+        if node is not None and node.IsA("vtkMRMLScalarVolumeNode") and self.parent.isEntered:
+            qt.QTimer.singleShot(0, self._onVolumesAdded)  # its voxels come after it, and perhaps another volume
+
+    def _onVolumesAdded(self):
+        if self._parameterNode is not None and not slicer.mrmlScene.IsImporting():
+            self.inputs.suggest(newest=next(reversed(scene.volumes()), None))
+
     def _onNodeRemoved(self, caller=None, event=None):
         if self._parameterNode is None or slicer.mrmlScene.IsClosing():
             return
@@ -185,19 +195,12 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._watched = volume
 
     def initializeParameterNode(self):
-        """Use the scene's parameter node; take the first volume as input if none is chosen."""
+        """Use the scene's parameter node; suggest an input if none is chosen."""
         node = self.logic.getParameterNode()
         if self._parameterNode is None or self._parameterNode.parameterNode is not node:
             self.setParameterNode(MRSuperResParameterNode(node))
         self.refresh()
-        if live(self._parameterNode.inputVolume) is None:
-            offered = [  # what the list shows: neither label maps nor colour volumes, which are of derived classes
-                node
-                for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-                if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors()
-            ]
-            if offered:
-                self._parameterNode.inputVolume = offered[0]
+        self.inputs.suggest()
 
     def setParameterNode(self, parameterNode):
         """Bind the panel to `parameterNode` (a `MRSuperResParameterNode`), or to none."""
@@ -248,13 +251,15 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         inputs = self.inputs
         try:
             self._watch(live(self._parameterNode.inputVolume) if self.parent.isEntered else None)
-            inputs.guessContrast()
+            inputs.hideOurs()
+            inputs.settle()
             inputs.showRows()
             inputs.showHidden(inputs.fillModels() + inputs.fillTranslation())
             self.outputs.leaveResults()  # what is chosen is settled now
             estimate, problem = inputs.estimate()
             inputs.showEstimate(estimate)
             inputs.showWarnings()
+            self.results.leaveOthers()
             self.results.showMetrics()
             self.results.showCompare()
             self.work.showApply(problem)

@@ -16,6 +16,7 @@ slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("PySide6", reason="PySide6 is not installed")
 import vtk  # noqa: E402
 from panel import application  # noqa: E402
+from panel.nodes import matrix, volume, volumes  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
 
 AXES = {
@@ -44,32 +45,6 @@ def logic() -> Any:
     from MRSuperResSupport.logic import MRSuperResLogic
 
     return MRSuperResLogic()
-
-
-def matrix(values: np.ndarray) -> vtk.vtkMatrix4x4:
-    made = vtk.vtkMatrix4x4()
-    for row in range(4):
-        for column in range(4):
-            made.SetElement(row, column, float(values[row, column]))
-    return made
-
-
-def volume(name: str = "T2 thick", axes: np.ndarray | None = None, size: tuple[int, int, int] = (14, 12, 8)) -> Any:
-    """A node of `size` voxels (i, j, k) of 1 x 1.2 x 4 mm with a blob in it."""
-    k, j, i = np.meshgrid(*(np.arange(n) for n in reversed(size)), indexing="ij")
-    array = 500 * np.exp(-(((k - 3) / 2.0) ** 2 + ((j - 5) / 3.0) ** 2 + ((i - 8) / 4.0) ** 2)) + 10
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-    slicer.util.updateVolumeFromArray(node, array.astype(np.int16))
-    toRAS = np.eye(4)
-    toRAS[:3, :3] = (np.eye(3) if axes is None else axes) * (1.0, 1.2, 4.0)
-    toRAS[:3, 3] = (12.0, -30.0, 45.0)
-    node.SetIJKToRASMatrix(matrix(toRAS))
-    node.CreateDefaultDisplayNodes()
-    return node
-
-
-def volumes() -> list[Any]:
-    return slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
 
 
 def world_corners(node: Any) -> np.ndarray:
@@ -125,7 +100,7 @@ def test_result_is_named_shown_placed_and_recorded_like_its_source(logic: Any) -
     display = result.GetDisplayNode()
     assert (display.GetWindow(), display.GetLevel(), display.GetAutoWindowLevel()) == (321.0, 123.0, 0)
     assert json.loads(result.GetAttribute("MRSuperRes.model"))["id"] == "lanczos"
-    assert result.GetAttribute("MRSuperRes.source") == node.GetID()
+    assert result.GetNodeReference("MRSuperRes.source") is node and result.GetAttribute("MRSuperRes.role") == "result"
     assert "Research use only" in result.GetAttribute("MRSuperRes.statement")
 
 
@@ -415,97 +390,16 @@ def test_many_can_be_cancelled(logic: Any) -> None:
     assert [result.error.code for result in ended[0]] == ["cancelled"] * 3 and len(volumes()) == 3
 
 
-def test_models_offered_suit_the_task_and_say_why_not(logic: Any) -> None:
-    node = volume()
-    offered, _ = logic.suitable(node, "through-plane", "T2w")
-    assert {"linear", "bspline", "lanczos"} <= {entry.card.id for entry in offered}
-    assert all(entry.card.plane in ("any", "through-plane") for entry in offered)
-    shipped = [entry for entry in logic.models() if not entry.card.is_baseline and entry.card.task == "super-resolve"]
-    node = volume("wide", size=(80, 80, 12))
-    for entry in shipped:
-        task, covered = entry.card.plane, entry.card.spacing
-        node.SetSpacing(*[sum(covered.in_plane) / 2] * 2, covered.through_plane[1])
-        assert entry in logic.suitable(node, task, entry.card.contrasts[0])[0]
-        hidden = {other.card.id: reason for other, reason in logic.suitable(node, task, "PDw")[1]}
-        if "PDw" not in entry.card.contrasts:
-            assert "this scan is PDw" in hidden[entry.card.id]
-        node.SetSpacing(*[covered.in_plane[1] * 3] * 2, covered.through_plane[1] * 3)
-        hidden = {other.card.id: reason for other, reason in logic.suitable(node, task)[1]}
-        assert f"trained on slices of {covered.through_plane[0]:g} to" in hidden[entry.card.id]
-        assert "Research use only" in logic.describe(entry)
-    assert "for comparison" in logic.describe(offered[0])
+def test_the_console_hears_what_the_worker_warns_of(app: Any, caplog: pytest.LogCaptureFixture) -> None:
+    from MRSuperResSupport.logic import MRSuperResLogic
 
-
-def test_size_memory_and_overlap_are_known_before_running(logic: Any) -> None:
+    code = (
+        "import json,sys; sys.stdin.close();"
+        "print(json.dumps({'event': 'warning', 'code': 'gap', 'message': 'the slices have a gap'}), flush=True);"
+        "print(json.dumps({'event': 'error', 'code': 'memory', 'message': 'out of memory'}), flush=True)"
+    )
     from MRSuperResLib.errors import MRSuperResError
 
-    node, other = volume(), volume("other")
-    found = logic.estimate(node, "bspline", factor=2, plane="through-plane")
-    assert found.grid.size == (14, 12, 16) and found.memory > 0
-    with pytest.raises(MRSuperResError):
-        logic.estimate(node, "bspline", factor=1, plane="through-plane")
-    assert logic.overlap(node, other) == 1.0
-    toRAS = vtk.vtkMatrix4x4()
-    other.GetIJKToRASMatrix(toRAS)
-    toRAS.SetElement(0, 3, toRAS.GetElement(0, 3) + 7.0)
-    other.SetIJKToRASMatrix(toRAS)
-    assert 0.4 < logic.overlap(node, other) < 0.6
-
-
-def test_the_memory_of_a_translation_is_that_of_its_largest_step_and_its_samples(logic: Any) -> None:
-    node, size = volume(size=(64, 60, 10)), {"factor": 4, "plane": "in-plane"}
-    first = logic.estimate(node, "rdst-e-inplane-x4", **size)
-    both = logic.estimate(node, "mtsr-mt-s", **size, firstModel="rdst-e-inplane-x4")
-    assert both.grid == first.grid and both.memory >= first.memory
-    assert both.memory > logic.estimate(node, "mtsr-mt-s").memory
-    kept = logic.estimate(node, "mtsr-mt-s", **size, firstModel="rdst-e-inplane-x4", keptSamples=10**4)
-    voxels = 10**4 * int(np.prod(first.grid.size))
-    assert 4 * voxels < kept.memory <= both.memory + 4 * voxels
-
-
-@pytest.mark.parametrize(
-    ("name", "contrast"),
-    [
-        ("sub-01_T1w", "T1w"), ("Ax T2 FSE", "T2w"), ("t2_flair_3d", "FLAIR"), ("MPRAGE sag", "T1w"), ("3: T1 post", "T1w"),
-        ("PD TSE", "PDw"), ("proton density", "PDw"), ("localizer", ""), ("ep2d_bold", ""), ("MRBrainTumor1", ""),
-        ("sub-01_T2w_space-T1w", "T2w"), ("sub-01_space-T1w_T2w", "T2w"), ("T2 registered to T1", "T2w"),
-        ("t2 space sag", "T2w"), ("T2 FLAIR", "FLAIR"), ("PD_T2", ""), ("T1 head as T2w (mtsr-mt-s)", ""),
-    ],
-)  # fmt: skip
-def test_contrast_is_guessed_from_the_name(logic: Any, name: str, contrast: str) -> None:
-    assert logic.guessContrast(volume(name)) == contrast
-
-
-def test_names_of_results() -> None:
-    from MRSuperResSupport.scene import resultName
-
-    assert resultName("T2 thick", "rdst-e-through-x4", 4.0) == "T2 thick SR x4 (rdst-e)"
-    assert resultName("scan", "rdst-e-inplane-x2", 1.5) == "scan SR x1.5 (rdst-e)"
-    assert resultName("T1", "mtsr-mt", target="T2") == "T1 as T2w (mtsr-mt)"
-    assert resultName("T1", "mtsr-mt", 4.0, "T2w", "rdst-e-inplane-x4") == "T1 SR x4 (rdst-e) as T2w (mtsr-mt)"
-
-
-def test_nothing_is_installed_for_interpolation_and_missing_parts_are_explained(
-    logic: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from MRSuperResSupport import requirements
-
-    from MRSuperResLib.errors import MissingRequirement
-    from MRSuperResLib.models import find_model
-
-    monkeypatch.setattr(requirements, "_installed", lambda text: False)
-    requirements.ensure(find_model("linear"))
-    networks = [entry for entry in logic.models() if not entry.card.is_baseline]
-    if networks:
-        with pytest.raises(MissingRequirement, match=r"5\.12"):
-            requirements.ensure(networks[0])
-        monkeypatch.setattr(requirements, "_installed", lambda text: not text.startswith("torch"))
-        with pytest.raises(MissingRequirement, match="PyTorch extension"):
-            requirements.ensure(networks[0])
-
-
-def test_what_is_installed_is_recognised() -> None:
-    from MRSuperResSupport import requirements
-
-    assert requirements._installed("einops>=0.7") and not requirements._installed("einops>=99")
-    assert not requirements._installed("no-such-package-anywhere>=1")
+    with pytest.raises(MRSuperResError, match="out of memory"):
+        MRSuperResLogic(process=Script(code)).superResolve(volume(), "linear", factor=2)
+    assert caplog.messages == ["linear: the slices have a gap"]

@@ -53,7 +53,7 @@ def test_every_choice_is_kept_with_the_scene(module: Any) -> None:
     assert set(widgets) - set(bound.values()) == UNBOUND - {"manyFolderEdit"}
     fields = set(module.MRSuperResParameterNode.allParameters)
     assert set(bound) <= fields
-    assert fields - set(bound) == {"model", "target", "firstModel", "guessedFor", "metrics", "madeFrom", "madeFor"}
+    assert fields - set(bound) == {"model", "target", "firstModel", "settledFor", "madeFrom", "madeFor"}
 
 
 def test_only_widgets_that_slicer_ships_are_in_the_ui_file() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import types
 from typing import Any
 
+import numpy as np
 import pytest
 
 slicer = pytest.importorskip("slicer", reason="the panel needs slicer-core")
 pytest.importorskip("PySide6.QtUiTools", reason="the panel needs PySide6-Essentials")
 
 import vtk  # noqa: E402
-from panel.kit import applied, chosen, got, hidden, pick, put, scan, support  # noqa: E402
+from panel.kit import applied, chosen, got, hidden, made, pick, put, scan, support  # noqa: E402
 
 
 def _noting(names: list[str]) -> Any:
@@ -26,9 +27,8 @@ def _noting(names: list[str]) -> Any:
 
 def test_compare_lays_out_linked_views_and_goes_back(panel: Any, module: Any) -> None:
     node = chosen(panel, module)
-    result, error = scan("result", (20, 24, 20), (1, 1, 2)), scan("error")
-    panel._parameterNode.parameterNode.SetNodeReferenceID(support("parameters").RESULT_ROLE, result.GetID())
-    support("scene").attach(result, "errorMap", [error])
+    error = scan("error")
+    result = made(node, errorMap=error)
     panel.refresh()
     support("scene").colourMap(error)
     layout = slicer.app.layoutManager().layoutLogic().GetLayoutNode()
@@ -94,9 +94,7 @@ def test_a_scene_saved_while_comparing_opens_with_views_and_a_way_back(panel: An
 
 
 def test_the_slider_goes_through_the_samples(panel: Any, module: Any) -> None:
-    chosen(panel, module)
-    mean, first, second = scan("mean"), scan("first"), scan("second")
-    panel._parameterNode.parameterNode.SetNodeReferenceID(support("parameters").RESULT_ROLE, mean.GetID())
+    mean, first, second = made(chosen(panel, module)), scan("first"), scan("second")
     support("scene").attach(mean, "sample", [first, second])
     panel.refresh()
     assert not hidden(panel.ui.sampleRow)
@@ -157,6 +155,105 @@ def test_each_of_several_maps_can_be_compared(translating: Any, module: Any) -> 
     panel.ui.compareButton.click()
     assert view.GetBackgroundVolumeID() == parameters.uncertaintyMap.GetID(), "the choice stays"
     panel.ui.restoreLayoutButton.click()
+
+
+def compared(panel: Any, module: Any) -> tuple[Any, Any, Any, Any]:
+    """Input, result and its two maps, compared; the consistency map is not the first in the list."""
+    node = chosen(panel, module)
+    maps = {name: scan(f"T2 thick SR {name}") for name in ("errorMap", "consistencyMap")}
+    for name, shown in maps.items():
+        support("scene").colourMap(shown, signed=name == "consistencyMap")
+    result = made(node, **maps)
+    panel.refresh()
+    panel.ui.compareButton.click()
+    return node, result, *maps.values()
+
+
+def test_another_map_leaves_the_result_in_the_view_called_result(panel: Any, module: Any) -> None:
+    """Slicer's hot link hands the opacity of any view that changes to all others, with its own logic, here as there."""
+    node, result, error, consistency = compared(panel, module)
+    compare = support("compare")
+    view = compare.compositeNode(compare.VIEWS[1])
+    box = panel.ui.mapSelector
+    assert [box.itemText(number) for number in range(got(box, "count"))] == ["Error", "Consistency"], "in full width"
+    for word, shown in (("Consistency", consistency), ("Error", error), ("Consistency", consistency)):
+        pick(box, word)
+        assert compare.compositeNode(compare.VIEWS[2]).GetBackgroundVolumeID() == shown.GetID()
+        assert view.GetForegroundVolumeID() == result.GetID()
+        assert view.GetForegroundOpacity() == got(panel.ui.blendSlider, "value") == 1.0
+    labels = [compare.sliceNode(name).GetLayoutLabel() for name in compare.VIEWS]
+    assert labels == ["Input", "Result", "Consistency"]
+    assert node.GetDisplayNode().GetInterpolate() and result.GetDisplayNode().GetInterpolate(), "smooth as they were"
+    assert not consistency.GetDisplayNode().GetInterpolate(), "the map's voxels are seen as they are"
+    put(panel.ui.blendSlider, "value", 0.25)
+    assert compare.sliceNode(compare.VIEWS[1]).GetLayoutLabel() == "Result 25%"
+    put(panel.ui.blendSlider, "value", 0.0)
+    assert compare.sliceNode(compare.VIEWS[1]).GetLayoutLabel() == "Input", "the label says what is drawn"
+    put(panel.ui.blendSlider, "value", 1.0)
+    compare.compositeNode(compare.VIEWS[0]).SetForegroundOpacity(0.4)  # the slider of the first view's own controller
+    assert view.GetForegroundOpacity() == 1.0
+    panel.ui.restoreLayoutButton.click()
+
+
+def test_the_views_of_a_comparison_move_together(panel: Any, module: Any) -> None:
+    compared(panel, module)
+    compare = support("compare")
+    first, second = (slicer.app.layoutManager().sliceWidget(name) for name in compare.VIEWS[:2])
+    logic, node = first.sliceLogic(), first.mrmlSliceNode()
+    logic.StartSliceNodeInteraction(node.SliceToRASFlag)
+    logic.SetSliceOffset(node.GetSliceOffset() + 2.0)
+    logic.EndSliceNodeInteraction()
+    assert second.mrmlSliceNode().GetSliceOffset() == pytest.approx(node.GetSliceOffset())
+    where = second.mrmlSliceNode().GetSliceOffset(), second.mrmlSliceNode().GetFieldOfView()
+    pick(panel.ui.mapSelector, "Consistency")
+    assert (second.mrmlSliceNode().GetSliceOffset(), second.mrmlSliceNode().GetFieldOfView()) == where
+    panel.ui.restoreLayoutButton.click()
+
+
+def test_three_views_fit_a_small_screen(panel: Any, module: Any) -> None:
+    compared(panel, module)
+    manager = slicer.app.layoutManager()
+    least = sum(
+        max(controller.property("minimumWidth"), 0) or controller.minimumSizeHint().width()
+        for controller in (manager.sliceWidget(name).sliceController() for name in support("compare").VIEWS)
+    )
+    assert least <= 640, "with the panel's 400 pixels it is a window of 1,040"
+    panel.ui.restoreLayoutButton.click()
+
+
+def test_leaving_by_slicers_layout_menu_takes_crosshair_and_linked_windows_away(panel: Any, module: Any) -> None:
+    crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+    crosshair.SetCrosshairMode(crosshair.NoCrosshair)
+    node, result, error, _consistency = compared(panel, module)
+    put(panel.ui.flickerButton, "checked", True)
+    layout = slicer.app.layoutManager().layoutLogic().GetLayoutNode()
+    layout.SetViewArrangement(layout.SlicerLayoutConventionalView)
+    assert crosshair.GetCrosshairMode() == crosshair.NoCrosshair
+    result.GetDisplayNode().AutoWindowLevelOff()
+    before = node.GetDisplayNode().GetWindow()
+    result.GetDisplayNode().SetWindowLevel(before + 50, 30)
+    assert node.GetDisplayNode().GetWindow() == before, "windows are not linked any more"
+    assert not got(panel.ui.flickerButton, "checked") and not got(panel.ui.restoreLayoutButton, "enabled")
+    assert layout.GetViewArrangement() == layout.SlicerLayoutConventionalView, "the user's choice stays"
+    shown = {
+        identity
+        for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+        for identity in (composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID())
+    }
+    assert error.GetID() not in shown, "an open eye in the Data module's tree for what nobody sees"
+
+
+@pytest.mark.parametrize("top", [0.123456789, 1234.56789, 98765.4321, 3.1e-7], ids=str)
+def test_a_legend_begins_at_zero_also_after_saving(module: Any, top: float, tmp_path: Any) -> None:
+    """Scenes keep window and level as text with six digits: zero must come back as zero, not as -5e-05."""
+    node = scan("error")
+    slicer.util.arrayFromVolume(node)[:] = np.linspace(0, top, 4800).reshape(10, 24, 20)
+    support("scene").colourMap(node)
+    for name in ("Window", "Level"):
+        value = getattr(node.GetDisplayNode(), f"Get{name}")()
+        getattr(node.GetDisplayNode(), f"Set{name}")(float(f"{value:.6g}"))
+    assert node.GetDisplayNode().GetWindowLevelMin() == 0.0
+    assert top * 0.99 <= node.GetDisplayNode().GetWindowLevelMax() <= top * 1.25
 
 
 def test_maps_get_slicers_own_colours_with_zero_where_it_belongs(module: Any) -> None:

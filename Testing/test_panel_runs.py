@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import types
 from pathlib import Path
@@ -16,7 +15,7 @@ pytest.importorskip("PySide6.QtUiTools", reason="the panel needs PySide6-Essenti
 
 import vtk  # noqa: E402
 from panel import application  # noqa: E402
-from panel.kit import applied, chosen, ended, got, hidden, scan, support, tip  # noqa: E402
+from panel.kit import applied, chosen, ended, got, hidden, made, scan, support, tip  # noqa: E402
 
 from MRSuperResLib.errors import UnsuitableVolume  # noqa: E402
 
@@ -123,9 +122,10 @@ def test_choices_and_results_come_back_with_a_saved_scene(panel: Any, module: An
     """Its volumes come one by one: the list of inputs would take the first of them if it were let."""
     scan("T1 other")
     node = chosen(panel, module, factor=3.0, seed=7, precision=support("parameters").Precision.FP32)
-    parameters, result = panel._parameterNode, scan("result")
+    parameters, result = panel._parameterNode, made(node)
+    support("scene").record(result, "result", node, metrics={"psnr": 30.0})
     parameters.contrast = support("parameters").Contrast.FLAIR
-    parameters.outputVolume, parameters.metrics = result, '{"psnr": 30.0}'
+    parameters.outputVolume = result
     parameters.madeFrom, parameters.madeFor = node, panel.outputs.subject()
     parameters.parameterNode.SetNodeReferenceID(support("parameters").RESULT_ROLE, result.GetID())
     slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
@@ -136,7 +136,8 @@ def test_choices_and_results_come_back_with_a_saved_scene(panel: Any, module: An
     assert found.contrast is support("parameters").Contrast.FLAIR
     assert found.inputVolume is not node and slicer.mrmlScene.IsNodePresent(found.inputVolume)
     assert (found.inputVolume.GetName(), found.outputVolume.GetName()) == ("T2 thick", "result")
-    assert json.loads(found.metrics) == {"psnr": 30.0} and panel.results.result() is found.outputVolume
+    assert panel.results.result() is found.outputVolume
+    assert panel.ui.metricsTable.item(0, 1).text() == "30.00"
     found.inputVolume = slicer.util.getFirstNodeByClassByName("vtkMRMLScalarVolumeNode", "T1 other")
     assert got(panel.ui.inputSelector, "currentText") == "T1 other", "the lists are bound again"
 

@@ -3,6 +3,8 @@
 Everything here changes only what is shown; the layout and cross-hair the user had come back with `restore`.
 """
 
+import contextlib
+
 import qt
 import slicer
 import vtk
@@ -25,6 +27,7 @@ LAYOUTS = {2: 7411, 3: 7412}  # by number of views; numbers above 999 are free f
 VIEW_COLOURS = ("#4a90d9", "#3aa76d", "#b8860b")
 VIEW_GROUP = 741  # only views of one group follow each other
 FLICKER_MILLISECONDS = 600
+CONTROLLER_WIDTH = 120  # pixels: three views and the panel fit a screen of 1,280
 
 
 def _legend(node):
@@ -116,12 +119,15 @@ def _orientation(node, through):
 
 
 class Comparison:
-    """The comparing layout: shown, changed and taken away again."""
+    """The comparing layout: shown, changed and taken away again. onLeft: called when the user has left it."""
 
-    def __init__(self):
+    def __init__(self, onLeft=None):
         self._before = None  # the user's layout and cross-hair
-        self._observed = []
-        self._result = None
+        self._observed = []  # (node, tag)
+        self._watchedLayout = None
+        self._onLeft = onLeft
+        self.low = self.result = None  # what is compared
+        self._names = ["", "", ""]  # what the views show, in words
         self.caption = ""  # what the third view's colours mean
 
     @property
@@ -130,10 +136,11 @@ class Comparison:
         node = _layoutNode()
         return node is not None and node.GetViewArrangement() in LAYOUTS.values()
 
-    def show(self, low, result, shownMap=None, through=False):
+    def show(self, low, result, shownMap=None, through=False, opacity=1.0):
         """Lay out `low` | `result` (| `shownMap`), linked, in one window and level and zoom, cross-hair on.
 
-        through: look across the slices of `low` instead of along them.
+        shownMap: (node, what it is in a word). through: look across the slices of `low` instead of along them.
+        opacity: of the result over the input, in the second view.
         """
         layout, crosshair = _layoutNode(), _crosshair()
         if layout is None:  # no window, nothing to show
@@ -147,69 +154,130 @@ class Comparison:
         registerLayouts()
         slicer.app.layoutManager().setLayout(LAYOUTS[count])  # unlike the node's own, it leaves a maximized view
         slicer.app.processEvents(qt.QEventLoop.ExcludeUserInputEvents)  # views have their sizes only then
-        self._unlink()
-        self._result = result
+        self._unlinkWindows()
+        self._followLayout(layout)
+        self.low, self.result = low, result
         views = VIEWS[:count]
         for name in views:
-            compositeNode(name).SetLinkedControl(True)
-            compositeNode(name).SetHotLinkedControl(True)
-        _setLayers(VIEWS[0], low)
-        _setLayers(VIEWS[1], low, result)
+            _letShrink(name)
         self.caption = ""
-        if shownMap is not None:
-            self.showMap(shownMap)
-        _align(views, low, _orientation(low, through))
+        with _apart(views):
+            _setLayers(VIEWS[0], low)
+            _setLayers(VIEWS[1], low, result)
+            compositeNode(VIEWS[1]).SetForegroundOpacity(opacity)
+            if shownMap is not None:
+                self._putMap(*shownMap)
+            _align(views, low, _orientation(low, through))
+        self._names[:2] = _("Input"), _("Result")
+        self._label()
         self._linkWindows(low, result)
         if crosshair:
             crosshair.SetCrosshairRAS(_centre(low))
             crosshair.SetCrosshairMode(crosshair.ShowBasic)
             crosshair.SetCrosshairBehavior(crosshair.OffsetJumpSlice)
 
-    def showMap(self, node):
-        """Show the map `node` in the third view, if a comparison has been laid out that has one."""
-        if self._result is None or _sliceWidget(VIEWS[2]) is None:
+    def _shownViews(self):
+        return [name for name in VIEWS if _sliceWidget(name) is not None] if self.isShown else []
+
+    def showMap(self, node, word):
+        """Show the map `node`, which is `word`, in the third view, if a comparison has been laid out that has one."""
+        if self.result is None or VIEWS[2] not in self._shownViews():
             return
+        with _apart(VIEWS), _still(VIEWS):
+            self._putMap(node, word)
+        self._label()
+
+    def _putMap(self, node, word):
         _setLayers(VIEWS[2], node)
         _legend(node)
-        self.caption = _caption(node, node in scene.attached(self._result, "uncertaintyMap"))
+        self._names[2] = word
+        self.caption = _caption(node, node in scene.attached(self.result, "uncertaintyMap"))
 
-    def showResult(self, node):
-        """Show `node`, e.g. a sample, in place of the result."""
-        low = slicer.mrmlScene.GetNodeByID(compositeNode(VIEWS[1]).GetBackgroundVolumeID() or "")
-        compositeNode(VIEWS[1]).SetForegroundVolumeID(node.GetID())
-        if low is not None:
-            self._unlink()
-            self._linkWindows(low, node)
+    def showResult(self, node, word=""):
+        """Show `node`, e.g. a sample, in place of the result; word: what it is, "" for the result."""
+        views = self._shownViews()
+        if VIEWS[1] not in views:
+            return
+        with _apart(views), _still(views):
+            compositeNode(VIEWS[1]).SetForegroundVolumeID(node.GetID())
+        self._names[1] = word or _("Result")
+        self._label()
+        if self.low is not None:
+            self._unlinkWindows()
+            self._linkWindows(self.low, node)
 
     def setBlend(self, opacity):
         """From the input (0) to the result (1) in the second view."""
-        if self.isShown:
-            compositeNode(VIEWS[1]).SetForegroundOpacity(opacity)
+        views = self._shownViews()
+        if VIEWS[1] in views:
+            with _apart(views):
+                compositeNode(VIEWS[1]).SetForegroundOpacity(opacity)
+            self._label()
 
     def swap(self):
         """The input in place of the result in the second view, or the other way round."""
-        if self.isShown:
+        if VIEWS[1] in self._shownViews():
             self.setBlend(0.0 if compositeNode(VIEWS[1]).GetForegroundOpacity() > 0.5 else 1.0)
+
+    def _label(self):
+        """Say in each view what is drawn there, in one word: long labels would widen the window."""
+        for name, word in zip(VIEWS, self._names, strict=True):
+            if name not in self._shownViews():
+                continue
+            opacity = compositeNode(name).GetForegroundOpacity() if name == VIEWS[1] else 1.0
+            if 0.0 < opacity < 1.0:
+                word = f"{word} {opacity:.0%}"
+            sliceNode(name).SetLayoutLabel(word if opacity > 0.0 else self._names[0])
 
     def restore(self):
         """The layout and cross-hair there were before; the four views if a loaded scene brought the comparing layout."""
-        self._unlink()
-        manager, crosshair = slicer.app.layoutManager(), _crosshair()
+        manager = slicer.app.layoutManager()
         if manager is None or not (self._before or self.isShown):
+            self._leave()
             return
-        arrangement, cross = self._before or (slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView, None)
-        self._before = None
-        manager.setLayout(arrangement)
-        if crosshair and cross:
-            crosshair.SetCrosshairMode(cross[0])
-            crosshair.SetCrosshairBehavior(cross[1])
+        manager.setLayout(self._before[0] if self._before else slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+        self._leave()
 
     def forget(self):
         """The scene goes: let go of its nodes, and leave the comparing layout if it is shown."""
         if self.isShown:
             self.restore()
-        self._unlink()
-        self._result, self.caption = None, ""
+        self._leave()
+
+    def _followLayout(self, layout):
+        """Notice when the user leaves by Slicer's own layout menu."""
+        if self._watchedLayout is not None:
+            return
+
+        def changed(caller, event):
+            if self._before is not None and not self.isShown:
+                self._leave()
+                if self._onLeft is not None:
+                    self._onLeft()
+
+        self._watchedLayout = (layout, layout.AddObserver(vtk.vtkCommand.ModifiedEvent, changed))
+
+    def _leave(self):
+        """Undo what else than the layout was changed: linked windows, cross-hair, and the layers of our views.
+
+        Volumes in views that nobody sees would keep their eyes open in the Data module's tree.
+        """
+        self._unlinkWindows()
+        before, self._before = self._before, None
+        crosshair = _crosshair()
+        if before is not None and crosshair and before[1]:
+            crosshair.SetCrosshairMode(before[1][0])
+            crosshair.SetCrosshairBehavior(before[1][1])
+        if self._watchedLayout is not None:
+            layout, tag = self._watchedLayout
+            self._watchedLayout = None
+            layout.RemoveObserver(tag)
+        for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+            if composite.GetLayoutName() in VIEWS:
+                composite.SetLinkedControl(False)
+                composite.SetBackgroundVolumeID(None)
+                composite.SetForegroundVolumeID(None)
+        self.low, self.result, self.caption = None, None, ""
 
     def _linkWindows(self, first, second):
         """Give both volumes the window and level of `first`, now and whenever the user changes either.
@@ -230,18 +298,60 @@ class Comparison:
 
             self._observed.append((one, one.AddObserver(vtk.vtkCommand.ModifiedEvent, follow)))
 
-    def _unlink(self):
+    def _unlinkWindows(self):
         for display, tag in self._observed:
             display.RemoveObserver(tag)
         self._observed = []
 
 
+@contextlib.contextmanager
+def _apart(names):
+    """While inside, these views do not hand to each other what they show; afterwards they share place and zoom only.
+
+    A linked view's controller broadcasts the opacity and the interpolation of whatever its own view is given, also by a
+    program (qMRMLSliceControllerWidget), and vtkMRMLSliceLinkLogic hands it to the views of its group.
+    """
+    composites = [compositeNode(name) for name in names]
+    for composite in composites:
+        composite.SetInteractionFlagsModifier(0)  # no layer and no opacity, whoever changes them
+        composite.SetLinkedControl(False)
+    try:
+        yield
+    finally:
+        for composite in composites:
+            composite.SetHotLinkedControl(True)
+            composite.SetLinkedControl(True)
+
+
+@contextlib.contextmanager
+def _still(names):
+    """Keep place and zoom of these views: new layers must not fit them anew."""
+    kept = []
+    for name in names:
+        node, matrix = sliceNode(name), vtk.vtkMatrix4x4()
+        matrix.DeepCopy(node.GetSliceToRAS())
+        kept.append((node, matrix, node.GetFieldOfView(), node.GetXYZOrigin()))
+    yield
+    for node, matrix, field, origin in kept:
+        node.GetSliceToRAS().DeepCopy(matrix)
+        node.SetFieldOfView(*field)
+        node.SetXYZOrigin(*origin)
+        node.UpdateMatrices()
+
+
+def _letShrink(name):
+    """Slice controllers ask for more width than a third of a small screen has: let them be cut off instead."""
+    controller = getattr(_sliceWidget(name), "sliceController", None)
+    if controller is not None:
+        controller().setMinimumWidth(CONTROLLER_WIDTH)
+
+
 def _setLayers(name, background, foreground=None):
+    """The volumes of a view. Where there is no foreground its opacity means nothing, and is left alone."""
     composite = compositeNode(name)
     composite.SetBackgroundVolumeID(background.GetID())
     composite.SetForegroundVolumeID(foreground.GetID() if foreground else None)
     composite.SetLabelVolumeID(None)
-    composite.SetForegroundOpacity(1.0 if foreground else 0.0)
 
 
 def _align(names, volume, orientation):

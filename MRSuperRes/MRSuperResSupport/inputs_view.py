@@ -20,18 +20,53 @@ class InputsView(Part):
         self.offered = []
         self.firstModels = []
         self._targets = []
+        self._suggested = None  # the input that nobody chose
         ui = self.ui
+        ui.inputSelector.nodeActivated.connect(self.accept)
         ui.modelSelector.currentIndexChanged.connect(self._onModel)
         ui.firstModelSelector.currentIndexChanged.connect(self._onFirstModel)
         ui.targetSelector.currentIndexChanged.connect(self._onTarget)
         ui.overlapButton.clicked.connect(self.onOverlapButton)
 
-    def guessContrast(self):
+    def hideOurs(self):
+        """Maps and samples are nobody's input, reference or truth."""
+        hidden = [node.GetID() for node in scene.accompanying()]
+        for selector in (self.ui.inputSelector, self.ui.referenceSelector, self.ui.truthSelector):
+            model = selector.sortFilterProxyModel()
+            if list(model.hiddenNodeIDs) != hidden:
+                model.hiddenNodeIDs = hidden
+
+    def suggest(self, newest=None):
+        """Choose an input, unless the user or a program has chosen one that still is there.
+
+        newest: a volume that was just added. Else what the slice views show, else what is selected in the Data module's
+        tree, else the volume loaded last.
+        """
+        parameters = self._parameterNode
+        current = self._live(parameters.inputVolume)
+        if self.panel.work.isRunning or (current is not None and current is not self._suggested):
+            return
+        candidates = [newest] if newest is not None else [scene.shownVolume(), scene.selectedVolume()]
+        volumes = [node for node in scene.volumes() if not self.logic.refusal(node)]
+        node = next((node for node in [*candidates, *reversed(volumes)] if node in volumes), None)
+        if node is not None and node is not current:
+            parameters.inputVolume = node
+        self._suggested = node
+
+    def accept(self, _node=None):
+        """The user works with the input there is: another volume that is loaded does not take its place."""
+        self._suggested = None
+
+    def settle(self):
+        """For a new input, guess its contrast, and let go of what was chosen or said for the one before."""
         parameters = self._parameterNode
         volume = self._live(parameters.inputVolume)
-        if volume is parameters.guessedFor:
+        if volume is parameters.settledFor:
             return
-        parameters.guessedFor = volume
+        parameters.settledFor = volume
+        parameters.referenceVolume = parameters.truthVolume = None  # perhaps another patient's
+        self.ui.overlapLabel.text = ""
+        self.panel.work.forget()
         if volume is None:
             return
         guess = self.logic.guessContrast(volume)
@@ -287,6 +322,7 @@ class InputsView(Part):
     def _onModel(self, _entry=None):
         number = self.ui.modelSelector.currentIndex
         if not self._refreshing and self._parameterNode is not None and 0 <= number < len(self.offered):
+            self.accept()
             self._parameterNode.model = self.offered[number].card.id
 
     def _onFirstModel(self, _entry=None):

@@ -7,6 +7,7 @@
 What computes is a child process (see `worker`): Slicer stays responsive, and survives it.
 """
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,6 +232,8 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
     def _waited(self, request):
         run = self.start(request)
         wait(run)
+        for message in run.warnings:  # the console has no status line: Slicer prints these, and keeps them in its log
+            logging.warning("%s: %s", request.model, message)
         if run.error is not None:
             raise run.error
         return run.result

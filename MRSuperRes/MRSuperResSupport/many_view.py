@@ -90,7 +90,7 @@ class ManyView(Part):
                 holder, parameters.model, firstModel=options.get("superResolveWith") or "", **asked
             )
         except MRSuperResError as error:
-            self.panel.work.fail(error.message)
+            self.panel.work.fail(error)
             return
         if not self.panel.work.confirmed(_shortened(warnings)):
             return
@@ -111,7 +111,7 @@ class ManyView(Part):
                 **options,
             )
         except MRSuperResError as error:
-            self.panel.work.fail(error.message)
+            self.panel.work.fail(error)
         else:
             started.append(run)
             self.panel.work.run = run if run.isRunning else None

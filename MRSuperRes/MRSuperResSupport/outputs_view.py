@@ -1,6 +1,6 @@
 """Where results go, and which of the outputs chosen still belong to what is chosen above."""
 
-from .parameters import OUTPUTS, RESULT_ROLE, Task
+from .parameters import OUTPUTS, Task
 from .part import Part
 
 
@@ -8,7 +8,7 @@ class OutputsView(Part):
     """Result and maps."""
 
     def subject(self):
-        """What else than the input makes a result what its name says it is."""
+        """The settings, besides the input, that determine the name of a result."""
         parameters = self._parameterNode
         choices = [parameters.task.name, parameters.model]
         if parameters.task is Task.TRANSLATE:
@@ -26,9 +26,6 @@ class OutputsView(Part):
         parameters.madeFor = ""
         for name in OUTPUTS:
             setattr(parameters, name, None)
-        if not sameInput:
-            parameters.metrics = ""
-            parameters.parameterNode.RemoveNodeReferenceIDs(RESULT_ROLE)
 
     def maps(self):
         """The maps by name: the node chosen for each and whether it will be made."""

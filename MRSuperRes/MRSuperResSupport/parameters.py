@@ -107,13 +107,13 @@ class MRSuperResParameterNode:
     """Everything the panel remembers; saved and restored with the scene.
 
     offerAll: also models that were not made for the scan, after a warning. spacing: mm along the axes the task refines.
-    guessedFor: the volume whose contrast was guessed. metrics: JSON. madeFrom, madeFor: the input that the outputs now chosen
-    were made from, and how, see `_subject`; "" if a run made none of them.
+    settledFor: the input that contrast, reference and ground truth were chosen for. madeFrom, madeFor: the input that the
+    outputs now chosen were made from, and how, see `OutputsView.subject`; "" if a run made none of them.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
     contrast: Contrast = Contrast.UNKNOWN
-    guessedFor: vtkMRMLScalarVolumeNode
+    settledFor: vtkMRMLScalarVolumeNode
     task: Task = Task.THROUGH_PLANE
     model: str = ""
     offerAll: bool = False
@@ -138,6 +138,5 @@ class MRSuperResParameterNode:
     device: Device = Device.AUTO
     precision: Precision = Precision.AUTO
     project: bool = False
-    metrics: str = ""
     madeFrom: vtkMRMLScalarVolumeNode
     madeFor: str = ""

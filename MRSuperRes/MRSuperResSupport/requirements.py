@@ -59,7 +59,7 @@ def _ensureSmall(missing):
         pip_ensure([Requirement(text) for text in missing], skip_packages=KEPT, requester="MRSuperRes")
     except RuntimeError as error:
         raise MissingRequirement(
-            _("{names} were not installed; press Apply again to install them").format(names=names)
+            _("{names} were not installed; press Apply again to install them").format(names=names), code="declined"
         ) from error
     except subprocess.CalledProcessError as error:
         raise MissingRequirement(
@@ -86,9 +86,12 @@ def _ensureTorch():
         torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=TORCH)
     except Exception as error:  # whatever pip, the network or a locked file brought up
         raise MissingRequirement(
-            _("PyTorch could not be installed ({error}): see the PyTorch module, or install it there").format(
+            _("PyTorch could not be installed ({error}): see the module PyTorch Utils, or install it there").format(
                 error=error
             )
         ) from error
-    if torch is None or not _installed("torch" + TORCH):
-        raise MissingRequirement(_("PyTorch was not installed; press Apply again, or install it in the PyTorch module"))
+    if torch is None:  # how it tells that the user declined
+        text = _("PyTorch was not installed; press Apply again, or install it in the module PyTorch Utils")
+        raise MissingRequirement(text, code="declined")
+    if not _installed("torch" + TORCH):
+        raise MissingRequirement(_("PyTorch is not complete: install it again in the module PyTorch Utils"))

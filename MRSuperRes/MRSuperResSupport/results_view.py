@@ -1,7 +1,5 @@
 """What a run made: scores, maps, samples, and input and result side by side."""
 
-import json
-
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -19,7 +17,7 @@ class ResultsView(Part):
         Part.__init__(self, panel)
         self._resultMaps = []  # that the comparison can show
         self.overlaid = False  # the reference lies over the slice views, to show the overlap
-        self.comparison = compare.Comparison()
+        self.comparison = compare.Comparison(onLeft=self._onLeft)
         self.flicker = qt.QTimer()
         self.flicker.interval = compare.FLICKER_MILLISECONDS
         self.flicker.timeout.connect(self.onFlicker)
@@ -32,8 +30,23 @@ class ResultsView(Part):
         ui.sampleSlider.valueChanged.connect(self.onSample)
 
     def result(self):
-        """The node the last run on this input made, None if there is none any more."""
-        return self._live(self._parameterNode.parameterNode.GetNodeReference(RESULT_ROLE))
+        """What was made last from the input that is chosen now, None if nothing was: never another patient's."""
+        volume = self._live(self._parameterNode.inputVolume)
+        if volume is None:
+            return None
+        last = self._live(self._parameterNode.parameterNode.GetNodeReference(RESULT_ROLE))
+        if last is not None and scene.sourceOf(last) is volume:
+            return last
+        return next(reversed(scene.resultsOf(volume)), None)
+
+    def leaveOthers(self):
+        """Take a comparison away whose input or result is not the panel's any more."""
+        shown = self.comparison
+        if not shown.isShown or shown.low is None:  # a scene saved while comparing: nobody knows what it compares
+            return
+        if shown.low is not self._live(self._parameterNode.inputVolume) or self._live(shown.result) is None:
+            self.ui.flickerButton.checked = False
+            shown.restore()
 
     def present(self, node):
         """Show `node` in the slice views, without the reference that may lie over them."""
@@ -42,9 +55,9 @@ class ResultsView(Part):
         self.overlaid = False
 
     def showMetrics(self):
-        """The scores of the last run, kept with the scene."""
-        table, text = self.ui.metricsTable, self._parameterNode.metrics
-        scores = json.loads(text) if text else {}
+        """The scores of the result that Compare would show."""
+        table, result = self.ui.metricsTable, self.result()
+        scores = scene.metricsOf(result) if result is not None else {}
         rows = [(name, key, form) for name, key, form in _scores() if scores.get(key) is not None]
         table.rowCount = len(rows)
         for number, (name, key, form) in enumerate(rows):
@@ -60,7 +73,7 @@ class ResultsView(Part):
         return scene.attached(result, "sample") if result is not None else []
 
     def shownMap(self):
-        """The map chosen to be compared, None if there is none."""
+        """(map chosen to be compared, what it is in a word), None if there is none."""
         number = self.ui.mapSelector.currentIndex
         return self._resultMaps[number] if 0 <= number < len(self._resultMaps) else None
 
@@ -82,9 +95,12 @@ class ResultsView(Part):
         for widget in (ui.sampleLabel, ui.sampleRow):
             widget.visible = bool(samples)
         ui.sampleSlider.maximum = float(len(samples))
-        self._resultMaps = [node for name in MAPS for node in scene.attached(result, name)] if ready else []
+        words = mapWords()
+        self._resultMaps = (
+            [(node, words[name]) for name in MAPS for node in scene.attached(result, name)] if ready else []
+        )
         current = min(max(0, ui.mapSelector.currentIndex), len(self._resultMaps) - 1)
-        fill(ui.mapSelector, [node.GetName() for node in self._resultMaps], current)
+        fill(ui.mapSelector, [word for _node, word in self._resultMaps], current)
         for widget in (ui.mapLabel, ui.mapSelector):
             widget.visible = len(self._resultMaps) > 1
         ui.legendLabel.text = self.comparison.caption if shown else ""
@@ -97,14 +113,20 @@ class ResultsView(Part):
         if volume is None or result is None:
             return
         self.ui.sampleSlider.value = 0.0
-        self.comparison.show(volume, result, self.shownMap(), through=self.panel.inputs.plane() == "through-plane")
-        self.comparison.setBlend(self.ui.blendSlider.value)
+        through = self.panel.inputs.plane() == "through-plane"
+        self.comparison.show(volume, result, self.shownMap(), through, self.ui.blendSlider.value)
         self.panel.refresh()
 
     def onRestoreLayoutButton(self, checked=False):
         """The layout the user had."""
         self.ui.flickerButton.checked = False
         self.comparison.restore()
+        self.panel.refresh()
+
+    def _onLeft(self):
+        """The user left by Slicer's layout menu."""
+        self.flicker.stop()
+        self.ui.flickerButton.checked = False
         self.panel.refresh()
 
     def _onBlend(self, value):
@@ -122,7 +144,7 @@ class ResultsView(Part):
 
     def _onMap(self, _entry=None):
         if not self._refreshing and self.comparison.isShown and self.shownMap() is not None:
-            self.comparison.showMap(self.shownMap())
+            self.comparison.showMap(*self.shownMap())
             self.panel.refresh()
 
     def onSample(self, value):
@@ -134,10 +156,15 @@ class ResultsView(Part):
         if node is None:
             return
         if self.comparison.isShown:
-            self.comparison.showResult(node)
+            self.comparison.showResult(node, _("Sample {number}").format(number=number) if number else "")
         else:
             self.present(node)
         self.panel.work.say(node.GetName())
+
+
+def mapWords():
+    """What each map is, in a word."""
+    return {"errorMap": _("Error"), "consistencyMap": _("Consistency"), "uncertaintyMap": _("Uncertainty")}
 
 
 def _scores():

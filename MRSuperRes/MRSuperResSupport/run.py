@@ -17,6 +17,7 @@ from MRSuperResLib.jobs import Job
 from MRSuperResLib.staging import PREFIX as STAGED
 
 from . import scene
+from .words import _
 
 try:
     import qt
@@ -84,6 +85,8 @@ class Run:
         self._onProgress, self._onWarning, self._onLog, self._onFinished = onProgress, onWarning, onLog, onFinished
         self._folder = self._answer = self._failure = None
         self._lastErrors, self._cancelled, self.isRunning = [], False, False
+        self._inputName = request.input.GetName() if request.input is not None else ""
+        self._gone = False  # the input left the scene
 
     def begin(self):
         """Export and start; raises `MRSuperResError`, leaving nothing behind."""
@@ -126,8 +129,12 @@ class Run:
 
     def pump(self):
         """Take in what the worker has said; the timer calls it, and whoever blocks."""
-        if self.isRunning:
-            self._process.pump()
+        if not self.isRunning:
+            return
+        if not self._cancelled and not slicer.mrmlScene.IsNodePresent(self.request.input):
+            self._gone = True
+            self.cancel()
+        self._process.pump()
 
     def _line(self, line, isError):
         if isError:
@@ -171,6 +178,8 @@ class Run:
             self._onFinished(self)
 
     def _errorOf(self, code):
+        if self._gone:
+            return Cancelled(_("{name} was removed from the scene: stopped.").format(name=self._inputName), code="gone")
         if self._cancelled or (self._failure or {}).get("code") == "cancelled":
             return Cancelled("cancelled; nothing was changed")
         if self._failure is not None:
@@ -180,8 +189,6 @@ class Run:
             ended = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
             hint = " (out of memory?)" if code in (-9, 137) else ""
             return MRSuperResError(f"the worker {ended}{hint}: {last}", code="crash")
-        if self._outputFile is None and not slicer.mrmlScene.IsNodePresent(self.request.input):
-            return Cancelled("the volume left the scene meanwhile; its result was dropped")
         return None
 
     def _imported(self):
@@ -200,18 +207,18 @@ class Run:
         name = scene.resultName(source.GetName(), request.model, factor, request.target, request.superResolveWith)
         with _batch():
             former = self._former()
-            result.output = self._node(request.output, name, loaded, source, provenance, like=not request.target)
+            result.output = self._node(request.output, name, loaded, "result", like=not request.target)
             for attribute, key in MAPS.items():
                 if outputs.get(key):
                     mapName = f"{name} {MAP_NAMES[attribute]}"
                     place = self._place(getattr(request, attribute), former[attribute])
-                    made = self._node(place, mapName, scene.load(outputs[key]), source, provenance, like=False)
+                    made = self._node(place, mapName, scene.load(outputs[key]), attribute)
                     scene.colourMap(made, signed=attribute == "consistencyMap")
                     setattr(result, attribute, made)
                 scene.attach(result.output, attribute, filter(None, [getattr(result, attribute)]))
             for number, path in enumerate(outputs.get("samples") or [], start=1):
                 place = self._place(True, former["sample"])
-                made = self._node(place, f"{name} sample {number}", scene.load(path), source, provenance, like=False)
+                made = self._node(place, f"{name} sample {number}", scene.load(path), "sample")
                 scene.show(made, result.output)  # one window for all: they differ by what they show
                 result.samples.append(made)
             scene.attach(result.output, "sample", result.samples)
@@ -231,13 +238,16 @@ class Run:
         """The node asked for, else one of the `former`, which it takes out of there, else True for a new one."""
         return wanted if _isLive(wanted) or not former else former.pop(0)
 
-    def _node(self, wanted, name, loaded, source, provenance, like):
+    def _node(self, wanted, name, loaded, role, like=False):
+        """A node with the voxels `loaded`, beside the input; like: with its window, colours and units."""
+        source, provenance = self.request.input, self._answer["provenance"]
         node = wanted if _isLive(wanted) else scene.create(name)
         scene.fill(node, *loaded)
         scene.show(node, source if like else None)
         scene.placeBeside(node, source)
         kept = ("model", "parameters", "versions", "created", "statement")
-        scene.record(node, {key: provenance[key] for key in kept if key in provenance}, source)
+        known = {key: provenance[key] for key in kept if key in provenance}
+        scene.record(node, role, source, known, self._answer["metrics"] if role == "result" else None)
         return node
 
     def _clean(self):

@@ -4,6 +4,7 @@ Slicer's nodes lie in RAS, the library's grids in LPS. Input nodes are read, nev
 """
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -180,7 +181,17 @@ def colourRange(values, signed):
     finite = np.abs(values[np.isfinite(values)])
     top = float(np.percentile(finite, MAP_PERCENTILE)) if finite.size else 0.0
     top = top or (float(finite.max()) if finite.size else 0.0) or 1.0
+    top = _rounded(top)
     return (-top if signed else 0.0), top
+
+
+def _rounded(value):
+    """`value` up to the next number of two digits, of which the second is even.
+
+    Window and level are then short numbers: kept as text with a scene they still end at zero, not at -5e-05.
+    """
+    step = 2 * 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(round(value / step, 6)) * step:.2g}")
 
 
 def colourMap(node, signed=False):
@@ -209,11 +220,74 @@ def placeBeside(node, source):
         hierarchy.SetItemParent(own, parent)
 
 
-def record(node, provenance, source):
-    """Keep where `node` came from as attributes, which are saved with the scene."""
-    node.SetAttribute(ATTRIBUTE + "source", source.GetID())
-    for key, value in provenance.items():
+def record(node, role, source, provenance=None, metrics=None):
+    """Keep what `node` is and where it came from, with the scene.
+
+    role: "result", "sample" or the name of a map. metrics: scores of a result against the ground truth.
+    """
+    node.SetAttribute(ATTRIBUTE + "role", role)
+    node.SetNodeReferenceID(ATTRIBUTE + "source", source.GetID())
+    for key, value in (provenance or {}).items():
         node.SetAttribute(ATTRIBUTE + key, value if isinstance(value, str) else json.dumps(value))
+    node.SetAttribute(ATTRIBUTE + "metrics", json.dumps(metrics) if metrics else None)
+
+
+def roleOf(node):
+    """What a run of ours made the node as (see `record`), "" if none did."""
+    return node.GetAttribute(ATTRIBUTE + "role") or ""
+
+
+def sourceOf(node):
+    """The volume that a result, map or sample was made from, None if it left the scene or there was none."""
+    return node.GetNodeReference(ATTRIBUTE + "source")
+
+
+def metricsOf(result):
+    """Scores of a result, {} without a ground truth."""
+    return json.loads(result.GetAttribute(ATTRIBUTE + "metrics") or "{}")
+
+
+def resultsOf(source):
+    """The results made from `source` that still are in the scene, the latest last."""
+    found = [
+        node
+        for node in slicer.util.getNodesByClass(VOLUME_CLASS)
+        if roleOf(node) == "result" and sourceOf(node) is source
+    ]
+    return sorted(found, key=lambda node: node.GetAttribute(ATTRIBUTE + "created") or "")
+
+
+def volumes():
+    """Volumes that may be worked on, in the order they came into the scene: no maps, no samples, no results."""
+    return [
+        node
+        for node in slicer.util.getNodesByClass(VOLUME_CLASS)  # label maps and colour volumes are of derived classes
+        if node.GetClassName() == VOLUME_CLASS and not node.GetHideFromEditors() and not roleOf(node)
+    ]
+
+
+def shownVolume():
+    """The background volume of the first slice view that shows one."""
+    manager = slicer.app.layoutManager()
+    for name in manager.sliceViewNames() if manager is not None else ():
+        identity = manager.sliceWidget(name).mrmlSliceCompositeNode().GetBackgroundVolumeID()
+        node = slicer.mrmlScene.GetNodeByID(identity) if identity else None
+        if node is not None:
+            return node
+    return None
+
+
+def selectedVolume():
+    """The volume selected in the Data module's tree."""
+    handler = getattr(slicer, "qSlicerSubjectHierarchyPluginHandler", None)
+    item = handler.instance().currentItem() if handler is not None else 0
+    return _dataOf(item) if item else None
+
+
+def accompanying():
+    """Maps and samples of the scene, which are nobody's input; results may be."""
+    nodes = slicer.util.getNodesByClass(VOLUME_CLASS)
+    return [node for node in nodes if roleOf(node) not in ("", "result")]
 
 
 def attach(result, role, nodes):
@@ -265,7 +339,7 @@ def itemsOf(item):
         if node is not None
         and node.GetClassName() == VOLUME_CLASS
         and not node.GetHideFromEditors()
-        and node.GetAttribute(ATTRIBUTE + "source") is None
+        and not roleOf(node)
     ]
 
 
@@ -280,7 +354,7 @@ def collections():
             if len(volumes) > 1:
                 found.append((hierarchy.GetItemName(item), len(volumes), item))
     for sequence in slicer.util.getNodesByClass("vtkMRMLSequenceNode"):
-        if sequence.GetDataNodeClassName() == VOLUME_CLASS and sequence.GetAttribute(ATTRIBUTE + "source") is None:
+        if sequence.GetDataNodeClassName() == VOLUME_CLASS and not roleOf(sequence):
             found.append((sequence.GetName(), sequence.GetNumberOfDataNodes(), sequence))
     return found
 
@@ -293,7 +367,7 @@ def playAlong(sequence, source):
     """Let the browser that plays `source` play `sequence` with it, so that their frames are seen together."""
     if source is None or not slicer.mrmlScene.IsNodeClassRegistered("vtkMRMLSequenceBrowserNode"):
         return  # it left the scene meanwhile, or this application does not play sequences
-    sequence.SetAttribute(ATTRIBUTE + "source", source.GetID())
+    record(sequence, "result", source)
     browsers = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")
     browser = next(
         (browser for browser in browsers if browser.IsSynchronizedSequenceNodeID(source.GetID(), True)), None

@@ -1,7 +1,5 @@
 """Apply and Cancel, progress, status and log: what starts a run and tells how it goes."""
 
-import json
-
 import slicer
 from slicer.i18n import tr as _
 
@@ -11,6 +9,9 @@ from .parameters import RESULT_ROLE, Task
 from .part import Part
 from .run import MAPS, RunRequest
 
+ALARM = "QLabel { color: #c62828; font-weight: bold; }"
+QUIET = ("gone", "declined")  # codes of what the user did: removed the input, declined an installation
+
 
 class WorkView(Part):
     """The run in progress, of one volume or of many, and what is said about it."""
@@ -18,6 +19,7 @@ class WorkView(Part):
     def __init__(self, panel):
         Part.__init__(self, panel)
         self.run = None
+        self._subject = ""  # settings of the run, see `OutputsView.subject`
         self.starting = False  # installing may let the user press Apply once more
         self.ui.applyButton.clicked.connect(self.onApplyButton)
 
@@ -51,6 +53,8 @@ class WorkView(Part):
         if self.starting or not self.confirmed(self.panel.inputs.warnings()):
             return
         self.begin()
+        self.panel.inputs.accept()
+        self._subject = self.panel.outputs.subject()
         try:
             run = self.logic.start(
                 self.request(),
@@ -60,7 +64,7 @@ class WorkView(Part):
                 onFinished=self._onFinished,
             )
         except MRSuperResError as error:
-            self.fail(error.message)
+            self.fail(error)
         else:
             self._follow(run)
         finally:
@@ -87,6 +91,12 @@ class WorkView(Part):
         self.ui.statusLabel.styleSheet = style
         self.ui.statusLabel.visible = bool(text)
 
+    def forget(self):
+        """Say nothing any more about a run that has ended: it was on another input, whose name it may tell."""
+        if not self.isRunning:
+            self.say("")
+            self.ui.logText.clear()
+
     def begin(self):
         """Empty what tells of the last run."""
         self.starting = True
@@ -94,7 +104,6 @@ class WorkView(Part):
         self.say(_("Starting…"))
         self.ui.progressBar.setRange(0, 0)
         self.ui.progressBar.visible = True
-        self._parameterNode.metrics = ""
 
     def request(self):
         """The run the panel asks for."""
@@ -144,47 +153,53 @@ class WorkView(Part):
         self.run = None
         self.ui.progressBar.visible = False
         if run.error is not None:
-            self.fail(run.error.message, cancelled=run.error.code == "cancelled")
+            self.fail(run.error)
         else:
-            self._show(run.result)
+            self._show(run)
         self.panel.refresh()
 
-    def fail(self, message, cancelled=False):
+    def fail(self, error):
+        """Say why a run ended without a result: in a box, unless the user wanted it so."""
         self.run = None
         self.ui.progressBar.visible = False
-        if cancelled:
+        if error.code == "cancelled":
             self.say(_("Cancelled. Nothing was changed."))
-            return
-        self.say(message, "QLabel { color: #c62828; font-weight: bold; }")
-        self.ui.logText.appendPlainText(_("Error: {message}").format(message=message))
-        slicer.util.errorDisplay(message, windowTitle=_("MRSuperRes"))
+        elif error.code in QUIET:
+            self.say(error.message)
+        else:
+            self.say(error.message, ALARM)
+            self.ui.logText.appendPlainText(_("Error: {message}").format(message=error.message))
+            slicer.util.errorDisplay(error.message, windowTitle=_("MRSuperRes"))
 
     def abandon(self):
         """Cancel a run nobody waits for any more."""
         run, self.run = self.run, None
         if run is not None:
             run.cancel()
-            self.ui.progressBar.visible = False
-            self.say("")
+        self.ui.progressBar.visible = False
+        self.forget()
 
-    def _show(self, result):
+    def _show(self, run):
         """Put the results into the panel, and on the screen."""
-        parameters = self._parameterNode
+        parameters, result = self._parameterNode, run.result
+        done = _("Done in {seconds:.0f} s: {name}").format(seconds=result.seconds, name=result.output.GetName())
+        if run.request.input is not self._live(parameters.inputVolume):  # a program chose another meanwhile
+            self.say(done)
+            return
         with slicer.util.NodeModify(parameters.parameterNode):
             parameters.outputVolume = result.output
             for name in MAPS:
                 node = getattr(result, name)
                 if node is not None:
                     setattr(parameters, name, node)
-            parameters.metrics = json.dumps(result.metrics) if result.metrics else ""
-            parameters.madeFrom, parameters.madeFor = parameters.inputVolume, self.panel.outputs.subject()
+            parameters.madeFrom, parameters.madeFor = run.request.input, self._subject
             parameters.parameterNode.SetNodeReferenceID(RESULT_ROLE, result.output.GetID())
         self.ui.sampleSlider.value = 0.0
         if self.panel.results.comparison.isShown:
             self.panel.results.onCompareButton()
         else:
             self.panel.results.present(result.output)
-        text = _("Done in {seconds:.0f} s: {name}").format(seconds=result.seconds, name=result.output.GetName())
+        text = done
         if result.warnings:
             text += "\n" + _("Warning: {message}").format(message=result.warnings[0])
             self.ui.logCollapsibleButton.collapsed = False

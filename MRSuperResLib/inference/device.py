@@ -43,9 +43,9 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if there else "cpu")
     if kind == "cuda" and int(number or 0) >= there:
         found = f"{there} CUDA device{'s' if there != 1 else ''}" if there else "no CUDA device"
-        raise DeviceError(f"device '{name}' is asked for, this machine has {found}: use --device auto or cpu")
+        raise DeviceError(f"device '{name}' is asked for, this machine has {found}: choose auto or cpu instead")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("device 'mps' is asked for, this machine has none: use --device auto or cpu")
+        raise DeviceError("device 'mps' is asked for, this machine has none: choose auto or cpu instead")
     return torch.device(name)
 
 

@@ -158,7 +158,9 @@ class SliceRunner:
         if not is_out_of_memory(error):
             text = str(error).strip().split("\n")[0]
             if isinstance(error, RuntimeError) and any(name in text.lower() for name in DEVICE_FAULTS):
-                raise DeviceError(f"the device failed ({text[:160]}): try --device cpu", code="device-fault") from error
+                raise DeviceError(
+                    f"the device failed ({text[:160]}): choose the processor (device cpu) instead", code="device-fault"
+                ) from error
             raise error
         error.__traceback__ = None  # its frames hold the tensors that filled the memory
         release_memory(self.device)

@@ -17,6 +17,7 @@ import slicer
 import vtk
 
 from . import parameters, sampledata, widgets
+from .views import LayoutManager
 
 RUNNING: list[Application] = []
 KEPT: list[Any] = []  # Qt and VTK objects with cycles between them are not for the garbage collector
@@ -26,72 +27,6 @@ ctypes.pythonapi.Py_IncRef(ctypes.py_object(NONES))
 COLOURS = 256
 TRUE_PROPERTY = 2  # the bit of that feature of PySide6
 MODULE = Path(__file__).resolve().parents[2] / "MRSuperRes"
-
-
-class SliceWidget:
-    """One slice view: a real slice logic with its nodes, without a window."""
-
-    def __init__(self, application: Application, node: Any) -> None:
-        self._node, self._logic = node, slicer.vtkMRMLSliceLogic()
-        self._logic.SetMRMLApplicationLogic(application.logic)
-        self._logic.SetMRMLScene(slicer.mrmlScene)
-        self._logic.SetSliceNode(node)
-        application.logic.GetSliceLogics().AddItem(self._logic)
-        node.SetDimensions(300, 300, 1)
-
-    def mrmlSliceNode(self) -> Any:
-        return self._node
-
-    def mrmlSliceCompositeNode(self) -> Any:
-        return self._logic.GetSliceCompositeNode()
-
-    def sliceLogic(self) -> Any:
-        return self._logic
-
-
-class LayoutManager:
-    """The layout logic makes the slice nodes a layout describes; this gives each its slice logic."""
-
-    def __init__(self, application: Application) -> None:
-        self._application, self._widgets = application, {}
-        self._logic = slicer.vtkMRMLLayoutLogic()
-        self._logic.SetMRMLScene(slicer.mrmlScene)
-
-    def close(self) -> None:
-        for widget in self._widgets.values():
-            widget.sliceLogic().SetMRMLScene(None)
-            widget.sliceLogic().SetMRMLApplicationLogic(None)
-        self._application.logic.GetSliceLogics().RemoveAllItems()
-        self._widgets.clear()
-        self._logic.SetMRMLScene(None)
-
-    def layoutLogic(self) -> Any:
-        return self._logic
-
-    def setLayout(self, number: int) -> None:
-        node = self._logic.GetLayoutNode()
-        if node.GetViewArrangement() != number:
-            node.RemoveAllMaximizedViewNodes()
-            node.SetViewArrangement(number if node.IsLayoutDescription(number) else node.SlicerLayoutConventionalView)
-
-    def sliceViewNames(self) -> list[str]:
-        views = self._logic.GetViewNodes()
-        nodes = [views.GetItemAsObject(number) for number in range(views.GetNumberOfItems())]
-        return [node.GetLayoutName() for node in nodes if node.IsA("vtkMRMLSliceNode")]
-
-    def sliceWidget(self, name: str) -> SliceWidget | None:
-        node = slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLSliceNode")
-        if node is None or name not in self.sliceViewNames():
-            return None
-        known = self._widgets.get(name)
-        if known is None or known.mrmlSliceNode() is not node:
-            self._widgets[name] = SliceWidget(self._application, node)
-        return self._widgets[name]
-
-    def mrmlSliceLogics(self) -> Any:
-        for name in self.sliceViewNames():
-            self.sliceWidget(name)
-        return self._application.logic.GetSliceLogics()
 
 
 class Application:
@@ -108,6 +43,9 @@ class Application:
         self.logic = slicer.vtkMRMLApplicationLogic()
         self.logic.SetMRMLScene(slicer.mrmlScene)
         self.logic.SetSliceLogics(vtk.vtkCollection())
+        self.links = slicer.vtkMRMLSliceLinkLogic()  # as the real application logic has one
+        self.links.SetMRMLApplicationLogic(self.logic)
+        self.links.SetMRMLScene(slicer.mrmlScene)
         self.colours = slicer.vtkSlicerColorLogic()
         self.colours.SetMRMLScene(slicer.mrmlScene)
         self.sequences = slicer.vtkSlicerSequencesLogic()
@@ -136,6 +74,7 @@ class Application:
     def close(self) -> None:
         """Let go of the scene in order, views first: VTK's objects do not survive being collected in any other."""
         self._layouts.close()
+        self.links.SetMRMLScene(None)
         self.sequences.SetMRMLScene(None)
         self.colours.SetMRMLScene(None)
         self.logic.SetMRMLScene(None)

@@ -48,6 +48,16 @@ def scan(name: str = "T2 thick", shape: tuple[int, int, int] = (10, 24, 20), spa
     return node
 
 
+def made(source: Any, name: str = "result", **maps: Any) -> Any:
+    """A finer volume as a run on `source` would have left it, with `maps` by their names."""
+    result, scenes = scan(name, (20, 24, 20), (1, 1, 2)), support("scene")
+    scenes.record(result, "result", source)
+    for role, node in maps.items():
+        scenes.record(node, role, source)
+        scenes.attach(result, role, [node])
+    return result
+
+
 def chosen(panel: Any, module: Any, **fields: Any) -> Any:
     """A scan, interpolation as the model, and `fields` of the parameter node set; returns the scan."""
     node = scan()

@@ -115,10 +115,28 @@ class qMRMLWidget(QtWidgets.QWidget):
             self.findChild(QtWidgets.QWidget, name).setMRMLScene(scene)
 
 
+class qMRMLSortFilterProxyModel(QtCore.QObject):
+    """Which nodes a list leaves out; only these IDs are modelled."""
+
+    def __init__(self, box: qMRMLNodeComboBox) -> None:
+        super().__init__(box)
+        self._box, self._hidden = box, []
+
+    def _read(self) -> list[str]:
+        return self._hidden
+
+    def _write(self, identities: Any) -> None:
+        self._hidden = list(identities)
+        self._box._list()
+
+    hiddenNodeIDs = QtCore.Property("QStringList", _read, _write)
+
+
 class qMRMLNodeComboBox(QtWidgets.QComboBox):
     """Lists the nodes of its types; follows additions, removals and renaming."""
 
     currentNodeChanged = Signal(object)
+    nodeActivated = Signal(object)  # by the user only
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
@@ -128,6 +146,7 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
         self._current: Any = None
         self._types: list[str] = []
         self._flags = {"noneEnabled": False, "noneDisplay": NO_NODE}
+        self._model = qMRMLSortFilterProxyModel(self)
         self.activated.connect(self._chosen)
 
     def _flag(name: str, kind: type = bool) -> Any:
@@ -169,7 +188,7 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
         if self._scene is None:
             return
         nodes = [n for t in self._types for n in slicer.util.getNodesByClass(t) if n.GetClassName() == t]
-        nodes = [n for n in nodes if not n.GetHideFromEditors()]
+        nodes = [n for n in nodes if not n.GetHideFromEditors() and n.GetID() not in self._model._hidden]
         blocked = self.blockSignals(True)
         self.clear()
         self._nodes = ([None] if self._flags["noneEnabled"] else []) + nodes
@@ -190,6 +209,10 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
 
     def _chosen(self, number: int) -> None:
         self._show(self._nodes[number])
+        self.nodeActivated.emit(self._nodes[number])
+
+    def sortFilterProxyModel(self) -> qMRMLSortFilterProxyModel:
+        return self._model
 
     def currentNode(self) -> Any:
         return self._current
