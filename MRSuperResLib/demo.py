@@ -41,6 +41,8 @@ BLOCK_MM = 48.0  # front to back; a thicker block takes longer and looks the sam
 MARGIN_MM = 6.0  # around the head
 FINEST_RATIO = 1.2  # a truth whose slices are thicker than this many in-plane voxels is no truth through the plane
 COMPARED = "bspline"  # the interpolation shown beside the model
+BESIDE = ("linear", COMPARED, "lanczos")
+BOXES = "Left: in the box around the head, where the sharp edge of a stripped skull flatters. brain: 4 mm and more inside it."
 PREFERRED = ("rdst-e-through-x4",)
 
 
@@ -109,7 +111,7 @@ def run(
         input=str(acquired), output="", model="", plane="through-plane", factor=float(factor), truth=str(truth),
         slice_axis=axis, device=device, threads=threads, model_folders=tuple(model_folders),
     )  # fmt: skip
-    names = [name for name in models.BASELINES if name != entry.card.id]
+    names = [name for name in BESIDE if name != entry.card.id]
     names.append(model if model is not None else entry.card.id)
     answers = tuple(_answer(job, name, place, say) for name in names)
     say("")
@@ -183,17 +185,25 @@ def head_block(volume: Volume, axis: int, factor: int, block_mm: float | None) -
 
 
 def table(answers: Sequence[Answer]) -> str:
-    """The scores as text: dB and the gain over `COMPARED`."""
+    """The scores as text: dB and the gain over `COMPARED`, in the head's box and inside the brain without its rim."""
     reference = next((answer for answer in answers if answer.model == COMPARED), answers[0])
     width = max(len(answer.model) for answer in answers)
-    lines = [f"{'':{width}}  PSNR (dB)   gain     SSIM     NMSE   seconds"]
+    lines = [f"{'':{width}}  PSNR (dB)   gain  brain (dB)   gain     SSIM     NMSE   seconds"]
     for answer in answers:
         psnr, ssim, nmse = (answer.metrics[name] for name in ("psnr", "ssim", "nmse"))
         gain = psnr - reference.metrics["psnr"]
         lines.append(
-            f"{answer.model:{width}}  {psnr:9.2f}  {gain:+5.2f}  {ssim:7.4f}  {nmse:7.5f}  {answer.seconds:8.1f}"
+            f"{answer.model:{width}}  {psnr:9.2f}  {gain:+5.2f}  {_in_brain(answer, reference)}  {ssim:7.4f}  {nmse:7.5f}"
+            f"  {answer.seconds:8.1f}"
         )
+    lines += ["", BOXES]
     return "\n".join(lines)
+
+
+def _in_brain(answer: Answer, reference: Answer) -> str:
+    """PSNR inside the brain and its gain; dashes if no brain was found."""
+    inside, beside = (each.metrics.get("psnr_brain") for each in (answer, reference))
+    return f"{'-':>10}  {'-':>5}" if inside is None or beside is None else f"{inside:10.2f}  {inside - beside:+5.2f}"
 
 
 def _answer(job: Job, model: str, place: Path, say: Callable[[str], None]) -> Answer:

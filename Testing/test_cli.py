@@ -197,7 +197,7 @@ def test_evaluate_scores_models_beside_the_baselines_and_draws(
     assert cli.main([*arguments, "--json", "--figure", str(out / "gain.png")]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {(row["scan"], row["model"]) for row in rows} == {
-        (scan, model) for scan in ("one", "two") for model in ("linear", "bspline", "lanczos", "tiny-through-x2")
+        (scan, model) for scan in ("one", "two") for model in (*models.BASELINES, "tiny-through-x2")
     }
     assert {row["degradation"] for row in rows} == {"through-box"} and all(row["metrics"]["psnr"] > 15 for row in rows)
     assert sorted(path.name for path in out.iterdir()) == ["gain-one.png", "gain-two.png"]

@@ -149,7 +149,7 @@ def test_interpolation_named_as_the_model_is_listed_once_and_drawn(name: str, tm
     said: list[str] = []
     made = demo.run(tmp_path / "out", source=tmp_path / "head.nii.gz", model=name, say=said.append)
     listed = [answer.model for answer in made.answers]
-    assert sorted(listed) == sorted(models.BASELINES) and listed[-1] == name
+    assert sorted(listed) == sorted(demo.BESIDE) and listed[-1] == name
     assert f"--model {name} " in said[-1] and made.figure is not None
 
 
@@ -222,7 +222,7 @@ def test_the_shipped_model_beats_interpolation_on_the_packaged_volume(tmp_path: 
     made = demo.run(tmp_path, block_mm=12.0, device="cpu", say=lambda line: None)
     scores = {answer.model: answer.metrics["psnr"] for answer in made.answers}
     model = made.answers[-1].model
-    assert all(scores[model] > scores[name] + 1.0 for name in models.BASELINES)
+    assert all(scores[model] > scores[name] + 1.0 for name in demo.BESIDE)
 
 
 def test_progress_is_shown_on_a_terminal_and_warnings_everywhere(

@@ -11,7 +11,8 @@ import pytest
 from MRSuperResLib import evaluation, networks
 from MRSuperResLib.errors import MissingRequirement, OutputError, UnsuitableVolume, UsageError
 from MRSuperResLib.evaluation import metrics
-from MRSuperResLib.models import ModelCard, load_network, read_entry, save_model
+from MRSuperResLib.models import ModelCard, load_network, read_entry, save_model, scores
+from MRSuperResLib.resample import resample
 from MRSuperResLib.volume import Grid, Volume
 
 
@@ -29,30 +30,30 @@ def truth() -> Volume:
     ("plane", "factor", "low"),
     [("in-plane", 4, (9, 8, 31)), ("through-plane", 4, (37, 34, 7)), ("through-plane", 1.5, (37, 34, 20))],
 )
-def test_the_trial_covers_the_truth_edge_to_edge(
+def test_the_coarse_scan_covers_the_truth_edge_to_edge(
     truth: Volume, plane: str, factor: float, low: tuple[int, int, int]
 ) -> None:
-    trial = evaluation.make_trial(truth, plane, factor)
-    assert trial.low.grid.size == low and trial.axis == 2
-    np.testing.assert_allclose(trial.low.grid.corners(), trial.truth.grid.corners(), atol=1e-4)
-    ratio = np.array(trial.low.grid.spacing) / trial.truth.grid.spacing
+    pair = evaluation.degraded_pair(truth, plane, factor)
+    assert pair.low.grid.size == low and pair.axis == 2
+    np.testing.assert_allclose(pair.low.grid.corners(), pair.truth.grid.corners(), atol=1e-4)
+    ratio = np.array(pair.low.grid.spacing) / pair.truth.grid.spacing
     expected = [factor, factor, 1] if plane == "in-plane" else [1, 1, factor]
     np.testing.assert_allclose(ratio, expected, rtol=1e-6)
-    first = trial.truth.grid.world_to_index(truth.grid.index_to_world(np.zeros((1, 3))))[0]
+    first = pair.truth.grid.world_to_index(truth.grid.index_to_world(np.zeros((1, 3))))[0]
     np.testing.assert_allclose(first, np.rint(first), atol=1e-4)  # trimmed by whole voxels
 
 
 def test_few_slices_are_taken_from_the_middle_of_the_head(truth: Volume) -> None:
-    trial = evaluation.make_trial(truth, "in-plane", 2, slices=5)
-    assert trial.truth.grid.size[2] == 5
-    centre = truth.grid.world_to_index(trial.truth.grid.corners().mean(0)[None])[0]
+    pair = evaluation.degraded_pair(truth, "in-plane", 2, slices=5)
+    assert pair.truth.grid.size[2] == 5
+    centre = truth.grid.world_to_index(pair.truth.grid.corners().mean(0)[None])[0]
     assert abs(centre[2] - 15) < 1.5
 
 
 def test_spline_beats_linear_and_the_table_tells(truth: Volume, tmp_path: Path) -> None:
-    trial = evaluation.make_trial(truth, "through-plane", 2)
+    pair = evaluation.degraded_pair(truth, "through-plane", 2)
     said: list[str] = []
-    rows, answers = evaluation.evaluate(trial, ["linear", "bspline", "lanczos"], report=said.append)
+    rows, answers = evaluation.evaluate(pair, ["linear", "bspline", "lanczos"], report=said.append)
     scores = {row.model: row.metrics["psnr"] for row in rows}
     assert scores["bspline"] > scores["linear"] > 10 and len(said) == 3
     assert list(evaluation.gains(rows, "linear", "bspline").values()) == [
@@ -61,10 +62,10 @@ def test_spline_beats_linear_and_the_table_tells(truth: Volume, tmp_path: Path) 
     text = evaluation.table(rows)
     assert "bspline" in text and f"{scores['bspline']:.2f}" in text and "mean over 1 scans" in text
     assert json.loads(evaluation.to_json(rows))[1]["metrics"]["psnr"] == pytest.approx(scores["bspline"])
-    evaluation.figure(tmp_path / "figure.png", trial, answers)
+    evaluation.figure(tmp_path / "figure.png", pair, answers)
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(OutputError):
-        evaluation.figure(tmp_path / "missing" / "figure.png", trial, answers)
+        evaluation.figure(tmp_path / "missing" / "figure.png", pair, answers)
 
 
 def test_scans_of_one_file_name_keep_their_own_scores(truth: Volume, tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_scans_of_one_file_name_keep_their_own_scores(truth: Volume, tmp_path: P
     rows = []
     for number, name in enumerate(names):
         scan = Volume(truth.array ** (1 + 0.2 * number), truth.grid, name)
-        rows += evaluation.evaluate(evaluation.make_trial(scan, "through-plane", 2), ["linear", "bspline"])[0]
+        rows += evaluation.evaluate(evaluation.degraded_pair(scan, "through-plane", 2), ["linear", "bspline"])[0]
     gains = evaluation.gains(rows, "linear", "bspline")
     expected = [rows[2 * n].metrics["psnr"] - rows[2 * n + 1].metrics["psnr"] for n in range(4)]
     assert list(gains.values()) == expected and list(gains) == names
@@ -109,11 +110,11 @@ def test_a_figure_that_fails_leaves_the_old_one_and_nothing_else(
         Path(place).write_bytes(b"half a pict")
         raise OSError(28, "No space left on device")
 
-    trial = evaluation.make_trial(truth, "through-plane", 2)
+    pair = evaluation.degraded_pair(truth, "through-plane", 2)
     (tmp_path / "gain.png").write_bytes(b"the old one")
     monkeypatch.setattr(Figure, "savefig", full)
     with pytest.raises(OutputError, match="No space left"):
-        evaluation.figure(tmp_path / "gain.png", trial, {"answer": trial.truth})
+        evaluation.figure(tmp_path / "gain.png", pair, {"answer": pair.truth})
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"the old one"]
 
 
@@ -127,8 +128,8 @@ def test_published_cards_print_the_scores_beside_the_baselines(truth: Volume, tm
         }
     )  # fmt: skip
     entry = save_model(tmp_path / "tiny.safetensors", card, network.state_dict())
-    trial = evaluation.make_trial(truth, "through-plane", 2, slices=6)
-    rows, _ = evaluation.evaluate(trial, ["bspline", entry])
+    pair = evaluation.degraded_pair(truth, "through-plane", 2, slices=6)
+    rows, _ = evaluation.evaluate(pair, ["bspline", entry])
     published = evaluation.publish(rows, entry, tmp_path / "scored.safetensors")
     (score,) = read_entry(tmp_path / "scored.safetensors").card.metrics
     assert (
@@ -143,26 +144,88 @@ def test_published_cards_print_the_scores_beside_the_baselines(truth: Volume, tm
 
 
 def test_the_truth_itself_scores_perfectly_and_a_shift_costs(truth: Volume) -> None:
-    trial = evaluation.make_trial(truth, "in-plane", 2)
-    assert evaluation.score(trial, trial.truth, "truth").metrics["psnr"] == metrics.HIGHEST_PSNR
-    shifted = Volume(np.roll(trial.truth.array, 1, axis=2), trial.truth.grid)
-    assert evaluation.score(trial, shifted, "shifted").metrics["psnr"] < 30
+    pair = evaluation.degraded_pair(truth, "in-plane", 2)
+    assert evaluation.score(pair, pair.truth, "truth").metrics["psnr"] == metrics.HIGHEST_PSNR
+    shifted = Volume(np.roll(pair.truth.array, 1, axis=2), pair.truth.grid)
+    assert evaluation.score(pair, shifted, "shifted").metrics["psnr"] < 30
     with pytest.raises(UnsuitableVolume, match="another grid"):
-        evaluation.score(trial, trial.low, "low")
+        evaluation.score(pair, pair.low, "low")
 
 
 def test_nonsense_is_refused(truth: Volume) -> None:
     with pytest.raises(UsageError, match="diagonal"):
-        evaluation.make_trial(truth, "diagonal", 2)
+        evaluation.degraded_pair(truth, "diagonal", 2)
     with pytest.raises(UsageError, match="more than 1"):
-        evaluation.make_trial(truth, "in-plane", 1)
+        evaluation.degraded_pair(truth, "in-plane", 1)
     for factor in (float("nan"), float("inf"), -2.0):
         with pytest.raises(UsageError, match="more than 1"):
-            evaluation.make_trial(truth, "through-plane", factor)
+            evaluation.degraded_pair(truth, "through-plane", factor)
     for wrong in ({"seed": -1}, {"slices": 0}, {"slices": -3}, {"slices": 1}, {"slice_axis": 3}, {"slice_axis": -1}):
         with pytest.raises(UsageError, match="expected"):
-            evaluation.make_trial(truth, "in-plane", 2, **wrong)  # type: ignore[arg-type]
+            evaluation.degraded_pair(truth, "in-plane", 2, **wrong)  # type: ignore[arg-type]
     with pytest.raises(UnsuitableVolume, match="too few"):
-        evaluation.make_trial(truth, "through-plane", 20)
+        evaluation.degraded_pair(truth, "through-plane", 20)
     assert evaluation.table([]) == "nothing was scored"
-    assert evaluation.with_baselines(["rdst-e", "linear"]) == ["linear", "bspline", "lanczos", "rdst-e"]
+    assert evaluation.with_baselines(["rdst-e", "linear"]) == [
+        "linear",
+        "bspline",
+        "lanczos",
+        "bicubic",
+        "zerofill",
+        "rdst-e",
+    ]
+
+
+def test_degradations_are_told_apart_and_the_worst_scan_is_named(truth: Volume) -> None:
+    """Under a k-space crop gains are told over zero-filling, and both degradations have their own means."""
+    other = Volume(truth.array**1.3, truth.grid, "other")
+    rows = []
+    for scan in (truth, other):
+        for way in ("kspace", "bicubic"):
+            pair = evaluation.degraded_pair(scan, "in-plane", 2, way)
+            rows += evaluation.evaluate(pair, ["zerofill", "bspline"])[0]
+            better = pair.truth.array + 0.5 * (resample(pair.low, pair.truth.grid, "bspline").array - pair.truth.array)
+            rows.append(evaluation.score(pair, Volume(better, pair.truth.grid), "half"))
+    text = evaluation.table(rows)
+    for way, baseline in (("kspace", "zerofill"), ("bicubic", "bspline")):
+        own = [row for row in rows if row.degradation == way]
+        found = evaluation.gains(own, "half", baseline)
+        worst = min(found, key=lambda scan: found[scan])
+        assert list(found) == ["ball", "other"] and f"in-plane, {way}, x2" in text
+        told = f"{np.mean(list(found.values())):+.2f} dB over {baseline}"
+        inside = np.mean(list(evaluation.gains(own, "half", baseline, "psnr_brain").values()))
+        assert f"{told}, brain {inside:+.2f} (worst scan {worst}: {found[worst]:+.2f})" in text
+    assert "over zerofill" not in text[text.index("in-plane, bicubic") :]
+
+
+def test_slices_thinner_than_their_distance_are_sharper(truth: Volume) -> None:
+    """2 mm slices 4 mm apart leave gaps: each holds the mean of less tissue, so it differs more from its neighbours."""
+    thick, thin = (evaluation.degraded_pair(truth, "through-plane", 4, "through-box", thickness=t) for t in (4, 2))
+    assert thin.degradation == "through-box, 2 mm thick" and thin.low.grid.same_as(thick.low.grid)
+    np.testing.assert_allclose(thin.low.array[0], thin.truth.array[1:3].mean(0), atol=1e-3)
+    np.testing.assert_allclose(thick.low.array[0], thick.truth.array[0:4].mean(0), atol=1e-3)
+    with pytest.raises(UsageError, match="in-plane"):
+        evaluation.degraded_pair(truth, "in-plane", 2, thickness=2.0)
+
+
+def test_scores_of_another_degradation_stay_in_the_card(truth: Volume, tmp_path: Path) -> None:
+    hyper = {"blocks": 1, "width": 12, "growth": 6, "factors": [2, 2], "skip": "bicubic"}
+    card = ModelCard.from_json(
+        {
+            "id": "tiny", "title": "Tiny", "version": "1", "architecture": "rdst", "task": "super-resolve", "licence": "Apache-2.0",
+            "hyperparameters": hyper, "plane": "in-plane", "factors": [2, 2], "contrasts": ["any"], "spacing": None,
+            "intended_use": "Tests.",
+        }
+    )  # fmt: skip
+    entry = save_model(tmp_path / "tiny.safetensors", card, networks.build("rdst", hyper).state_dict())
+    for way in ("kspace", "bicubic", "kspace"):
+        pair = evaluation.degraded_pair(truth, "in-plane", 2, way, slices=4)
+        rows, _ = evaluation.evaluate(pair, ["bspline", "zerofill", entry])
+        entry = evaluation.publish(rows, entry, tmp_path / "tiny.safetensors")
+    names = [score.degradation for score in entry.card.metrics]
+    assert names == ["bicubic, 4 middle slices, x2", "kspace, 4 middle slices, x2"]
+    last = scores.gains(entry.card)[-1]
+    assert (last.baseline, last.worst, last.scans) == ("zerofill", "ball", 1)
+    by_model = {row.model: row.metrics for row in rows}
+    assert last.mean == last.least == pytest.approx(by_model["tiny"]["psnr"] - by_model["zerofill"]["psnr"], abs=2e-3)
+    assert last.brain == pytest.approx(by_model["tiny"]["psnr_brain"] - by_model["zerofill"]["psnr_brain"], abs=2e-3)

@@ -298,7 +298,7 @@ def test_a_model_that_takes_a_baselines_name_is_ignored(tmp_path: Path) -> None:
     models.save_model(tmp_path / "x.safetensors", card("linear"), weights())
     told: list[str] = []
     listed = models.list_models([tmp_path], lambda code, message: told.append(message))
-    assert [entry.path for entry in listed] == [None] * 3
+    assert [entry.path for entry in listed] == [None] * len(models.BASELINES)
     assert "name of a baseline" in told[0]
 
 
@@ -315,7 +315,7 @@ def test_a_copy_of_a_model_is_no_duplicate(package: Path) -> None:
     (package.parent / "copy.safetensors").write_bytes(package.read_bytes())
     told: list[str] = []
     listed = models.list_models([package.parent], lambda code, message: told.append(message))
-    assert len(listed) == 4 and not told
+    assert len(listed) == len(models.BASELINES) + 1 and not told
 
 
 def test_a_misspelt_model_is_answered_with_close_names(package: Path) -> None:
@@ -331,7 +331,7 @@ def test_a_folder_that_is_named_must_be_there_and_a_default_one_need_not(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MRSUPERRES_MODELS", str(tmp_path / "none"))
-    assert len(models.list_models([package.parent])) == 4
+    assert len(models.list_models([package.parent])) == len(models.BASELINES) + 1
     for wrong in (tmp_path / "nope", package):
         with pytest.raises(UsageError, match=f"no folder {wrong}"):
             models.list_models([package.parent, wrong])

@@ -7,6 +7,7 @@ degradation are random or not linear, and follow as functions.
 from __future__ import annotations
 
 from .degradation import PRESETS, Degradation, acquire, preset
+from .interpolation import SEPARABLE, bicubic_interpolation, interpolate, zero_filled
 from .noise import add_gaussian_noise, add_rician_noise, add_signal_dependent_noise, bias_field
 from .operators import (
     GAUSSIAN_SIGMA_PER_FWHM,
@@ -17,6 +18,7 @@ from .operators import (
     axis_operator,
     bicubic,
     kspace_crop,
+    partial_kspace,
     slice_profile,
 )
 from .second_order import (
@@ -38,6 +40,7 @@ __all__ = [
     "PRESETS",
     "PROFILES",
     "SECOND_ORDER",
+    "SEPARABLE",
     "Acquisition",
     "AxisOperator",
     "Degradation",
@@ -49,11 +52,15 @@ __all__ = [
     "axis_operator",
     "bias_field",
     "bicubic",
+    "bicubic_interpolation",
     "blur_kernel",
     "blurred",
     "drawn_blur",
+    "interpolate",
     "kspace_crop",
+    "partial_kspace",
     "preset",
     "second_order",
     "slice_profile",
+    "zero_filled",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .noise import add_gaussian_noise
-from .operators import Acquisition, axis_operator
+from .operators import Acquisition, AxisOperator, axis_operator, partial_kspace
 from .second_order import SECOND_ORDER, second_order
 
 if TYPE_CHECKING:
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 class Degradation:
     """One named way to make a coarse volume out of a fine one: the operator's kind and the noise that follows.
 
-    noise: standard deviation over the volume's robust range (see `IntensityScale`), Gaussian.
+    thickness: of the slices over their spacing. apodisation: of the acquired k-space, 0 to 1 (`kspace_crop`). partial: share of it
+    that is acquired along the first coarse axis of the array; below 1 the image is a magnitude. noise: standard deviation over the
+    volume's robust range (see `IntensityScale`), Gaussian.
     """
 
     kind: str
     thickness: float = 1.0
     apodisation: float = 0.0
+    partial: float = 1.0
     noise: float = 0.0
 
 
@@ -36,6 +39,8 @@ PRESETS: dict[str, Degradation] = {
     "bicubic": Degradation("bicubic"),
     "bicubic-noise": Degradation("bicubic", noise=0.01),  # eq. 13 of RDST; the paper does not print its sigma
     "kspace": Degradation("kspace"),
+    "kspace-apodised": Degradation("kspace", apodisation=0.5),
+    "kspace-partial": Degradation("kspace", partial=0.75),  # 6/8 partial Fourier, the missing part zero
     SECOND_ORDER: Degradation(SECOND_ORDER),
 }
 
@@ -66,11 +71,25 @@ def acquire(
             operators[2 - axis_ijk] = axis_operator(
                 way.kind, n_high, n_high / n_low, thickness=way.thickness, apodisation=way.apodisation
             )
-    low = Acquisition(operators).apply(volume.array)
+    if way.partial < 1:
+        low = _magnitude(volume.array, operators, way)
+    else:
+        low = Acquisition(operators).apply(volume.array)
     if way.noise:
         scale = IntensityScale.of(volume.array)
         low = add_gaussian_noise(low, way.noise * (scale.high - scale.low), np.random.default_rng(seed))
     return Volume(np.ascontiguousarray(low, dtype=np.float32), grid, volume.name, volume.metadata)
+
+
+def _magnitude(array: np.ndarray, operators: dict[int, AxisOperator], way: Degradation) -> np.ndarray:
+    """`array` acquired by `operators`, the first of them in part: the magnitude of a complex image."""
+    if way.kind != "kspace":
+        raise UsageError(f"only a k-space can be acquired in part, not '{way.kind}'")
+    first = min(operators)
+    n_high, n_low = operators[first].n_high, operators[first].n_low
+    rest = Acquisition({axis: operator for axis, operator in operators.items() if axis != first}).apply(array)
+    parts = partial_kspace(n_high, n_high / n_low, way.partial, way.apodisation)
+    return np.hypot(*(part.apply(rest, first) for part in parts))
 
 
 def _second_order_slices(array: np.ndarray, factors: tuple[float, ...], rng: np.random.Generator) -> np.ndarray:

@@ -112,6 +112,29 @@ def kspace_crop(n_high: int, factor: float, apodisation: float = 0.0) -> AxisOpe
 
     apodisation: 0 keeps the frequencies as they are (Gibbs ringing and all), 1 applies a full Hann window to them.
     """
+    phase, kept, weights = _frequencies(n_high, factor, apodisation)
+    matrix = sum(w * np.cos(k * phase) for k, w in zip(kept, weights, strict=True)) / n_high
+    return AxisOperator(np.asarray(matrix), f"k-space crop, apodisation {apodisation:g}")
+
+
+def partial_kspace(
+    n_high: int, factor: float, share: float, apodisation: float = 0.0
+) -> tuple[AxisOperator, AxisOperator]:
+    """A coarse matrix of which one side of k-space is acquired in part, zero-filled: real and imaginary part of the image.
+
+    share: of the matrix that is acquired, more than 0.5; 0.75 leaves out half of the negative frequencies (6/8 partial Fourier).
+    """
+    if not 0.5 < share <= 1:
+        raise UsageError(f"the acquired share of k-space is {share:g}, expected more than 0.5 and at most 1")
+    phase, kept, weights = _frequencies(n_high, factor, apodisation)
+    acquired = weights * (kept >= -round((2 * share - 1) * (len(kept) // 2)))
+    waves = [sum(w * f(k * phase) for k, w in zip(kept, acquired, strict=True)) / n_high for f in (np.cos, np.sin)]
+    name = f"partial Fourier {share:g}, apodisation {apodisation:g}"
+    return AxisOperator(np.asarray(waves[0]), name), AxisOperator(np.asarray(waves[1]), name)
+
+
+def _frequencies(n_high: int, factor: float, apodisation: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a cropped k-space: phases (n_low, n_high) of one cycle a field of view, the frequencies kept, their weights."""
     n_low = _coarse_size(n_high, factor)
     low = (np.arange(n_low) + 0.5) / n_low
     high = (np.arange(n_high) + 0.5) / n_high
@@ -119,9 +142,7 @@ def kspace_crop(n_high: int, factor: float, apodisation: float = 0.0) -> AxisOpe
     weights = (1.0 - apodisation) + apodisation * np.cos(np.pi * kept / (n_low + 1)) ** 2
     if n_low % 2 == 0:  # the Nyquist pair of an even matrix: half each, so that the operator stays real and symmetric
         weights = weights * np.where(np.abs(kept) == n_low // 2, 0.5, 1.0)
-    phase = 2.0 * np.pi * (low[:, None] - high[None, :])
-    matrix = sum(w * np.cos(k * phase) for k, w in zip(kept, weights, strict=True)) / n_high
-    return AxisOperator(np.asarray(matrix), f"k-space crop, apodisation {apodisation:g}")
+    return 2.0 * np.pi * (low[:, None] - high[None, :]), kept, weights
 
 
 def bicubic(n_high: int, factor: float) -> AxisOperator:
@@ -131,7 +152,7 @@ def bicubic(n_high: int, factor: float) -> AxisOperator:
     matrix = np.zeros((len(centres), n_high))
     for row, centre in enumerate(centres):
         positions = np.arange(int(np.floor(centre)) - reach, int(np.floor(centre)) + reach + 1)
-        weights = _cubic((positions - centre) / factor)
+        weights = cubic((positions - centre) / factor)
         np.add.at(matrix[row], mirrored(positions, n_high), weights / weights.sum())
     return AxisOperator(matrix, "bicubic")
 
@@ -189,9 +210,9 @@ def _slr(distance: np.ndarray) -> np.ndarray:
     return np.where(np.abs(distance) < 2.0, profile, 0.0)
 
 
-def _cubic(distance: np.ndarray) -> np.ndarray:
-    """Keys' cubic convolution kernel with a = -0.5."""
+def cubic(distance: np.ndarray, a: float = BICUBIC_A) -> np.ndarray:
+    """Keys' cubic convolution kernel; with a = -0.5 a ramp stays straight."""
     d = np.abs(distance)
-    inner = (BICUBIC_A + 2) * d**3 - (BICUBIC_A + 3) * d**2 + 1
-    outer = BICUBIC_A * (d**3 - 5 * d**2 + 8 * d - 4)
+    inner = (a + 2) * d**3 - (a + 3) * d**2 + 1
+    outer = a * (d**3 - 5 * d**2 + 8 * d - 4)
     return np.where(d < 1, inner, np.where(d < 2, outer, 0.0))

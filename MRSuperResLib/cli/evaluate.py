@@ -26,8 +26,11 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument("--plane", required=True, type=plane, metavar="PLANE", help="in-plane or through-plane")
     parser.add_argument("--factor", required=True, type=float, metavar="F", help="how much coarser the input is made")
     parser.add_argument(
-        "--profile", metavar="NAME", help="gaussian, box, sinc, kspace, bicubic, bicubic-noise or second-order"
-    )
+        "--degradation", "--profile", metavar="NAME[,NAME...]", default="",
+        help="gaussian, box, sinc; kspace, kspace-apodised, kspace-partial; bicubic, bicubic-noise, second-order; several are "
+        "scored apart (bicubic-noise in plane, gaussian through it)",
+    )  # fmt: skip
+    parser.add_argument("--thickness", type=float, metavar="MM", help="of the slices made; by default as far as apart")
     parser.add_argument(
         "--reference", nargs="+", metavar="REF", help="for reference-guided models, one for each volume"
     )
@@ -58,7 +61,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             f"{len(options.truth)} volumes and {len(options.reference)} references: give one for each, in order"
         )
     folder = checked_folder(options.publish) if options.publish else None
-    profile = f"through-{options.profile}" if f"through-{options.profile}" in PRESETS else options.profile
+    ways = [f"through-{way}" if f"through-{way}" in PRESETS else way for way in options.degradation.split(",")]
     how = Options(device=options.device, threads=options.threads, model_folders=tuple(options.model_folders))
     asked = [name for name in options.model.split(",") if name]
     names = evaluation.with_baselines([*asked])
@@ -68,21 +71,23 @@ def _evaluate(options: argparse.Namespace) -> int:
         for number, scan in enumerate(evaluation.scan_names(options.truth)):
             truth = replace(read_volume(options.truth[number], warn=tell), name=scan)
             reference = read_volume(options.reference[number], warn=tell) if options.reference else None
-            trial = evaluation.make_trial(
-                truth,
-                options.plane,
-                options.factor,
-                profile,
-                seed=options.seed,
-                slices=options.slices,
-                slice_axis=options.slice_axis,
-            )
-            found, answers = evaluation.evaluate(trial, names, reference=reference, options=how, report=say)
-            rows += found
-            if figure:
-                several = len(options.truth) > 1
-                shown = {name: answer for name, answer in answers.items() if name not in ("linear", "lanczos")}
-                evaluation.figure(figure.with_stem(f"{figure.stem}-{scan}") if several else figure, trial, shown)
+            for way in ways:
+                pair = evaluation.degraded_pair(
+                    truth,
+                    options.plane,
+                    options.factor,
+                    way or None,
+                    seed=options.seed,
+                    slices=options.slices,
+                    slice_axis=options.slice_axis,
+                    thickness=options.thickness,
+                )
+                found, answers = evaluation.evaluate(pair, names, reference=reference, options=how, report=say)
+                rows += found
+                if figure:
+                    tags = [scan] * (len(options.truth) > 1) + [way] * (len(ways) > 1)
+                    shown = {name: answer for name, answer in answers.items() if name not in ("linear", "lanczos")}
+                    evaluation.figure(figure.with_stem("-".join([figure.stem, *tags])), pair, shown)
     finally:  # what was scored is told even if the next scan, or a picture, fails
         if rows:
             print(evaluation.to_json(rows) if options.json else evaluation.table(rows), flush=True)

@@ -12,6 +12,7 @@ from .. import models
 from ..documents import encode
 from ..errors import MRSuperResError
 from ..inference.translation import MOST_SAMPLES
+from ..models.scores import gains
 from .arguments import add_command, add_fields
 from .output import table
 
@@ -104,6 +105,12 @@ def _card_text(entry: models.ModelEntry) -> str:
         lines.append(f"  notes: {card.training.notes}")
     for source in card.sources:
         lines.append(f"  data: {source.name} ({source.licence}), {source.use}")
+    for gain in gains(card):
+        inside = "" if gain.brain is None else f", in the brain {gain.brain:+.2f}"
+        lines.append(
+            f"  gain, {gain.degradation}: {gain.mean:+.2f} dB over {gain.baseline}{inside}; "
+            f"worst of {gain.scans} scans {gain.worst}: {gain.least:+.2f}"
+        )
     for score in card.metrics:
         beside = ", ".join(f"{name} {psnr:.2f} dB" for name, (psnr, _) in score.baseline.items())
         lines.append(f"  {score.scan}, {score.degradation}: PSNR {score.psnr:.2f} dB, SSIM {score.ssim:.4f} ({beside})")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..acquisition import Degradation, acquire, preset
 from ..errors import UnsuitableVolume, UsageError
@@ -16,7 +16,7 @@ ANISOTROPIC = 1.2
 
 
 @dataclass(frozen=True)
-class Trial:
+class DegradedPair:
     """A truth made coarse: `low` covers exactly the extent of `truth`. axis: of i, j, k, the acquired slices'."""
 
     truth: Volume
@@ -27,7 +27,7 @@ class Trial:
     degradation: str
 
 
-def make_trial(
+def degraded_pair(
     truth: Volume,
     plane: str,
     factor: float,
@@ -36,13 +36,14 @@ def make_trial(
     seed: int = 0,
     slices: int | None = None,
     slice_axis: int | None = None,
-) -> Trial:
+    thickness: float | None = None,
+) -> DegradedPair:
     """`truth` trimmed to a multiple of `factor`, and coarsened.
 
     plane: "in-plane" coarsens both axes within the slices, "through-plane" the slice axis. slices: keep only that many in the
     middle of the head (in-plane: acquired slices; through-plane: voxels along one in-plane axis), to be quick. slice_axis: of
-    i, j, k; by default the coarsest, or the axial one of an isotropic scan. Raises `UsageError` for values that make no
-    trial, `UnsuitableVolume` for a scan too small for the factor.
+    i, j, k; by default the coarsest, or the axial one of an isotropic scan. thickness: of the slices, mm; by default as
+    thick as they are apart. Raises `UsageError` for values that make no pair, `UnsuitableVolume` for a scan too small.
     """
     if plane not in DEFAULT_DEGRADATION:
         raise UsageError(f"plane is '{plane}', expected in-plane or through-plane")
@@ -54,7 +55,10 @@ def make_trial(
         raise UsageError(f"slices is {slices}, expected at least {FEWEST_SLICES}")
     if slice_axis not in (None, 0, 1, 2):
         raise UsageError(f"slice axis is {slice_axis}, expected 0, 1 or 2 (i, j or k)")
-    way = degradation or DEFAULT_DEGRADATION[plane]
+    if thickness is not None and (plane == "in-plane" or not thickness > 0):
+        raise UsageError(f"thickness is {thickness:g} mm of {plane} slices: expected more than 0, through-plane")
+    name = degradation or DEFAULT_DEGRADATION[plane]
+    way, name = preset(name), name if isinstance(name, str) else name.kind
     axis = acquired_axis(truth.grid) if slice_axis is None else slice_axis
     coarse = [other != axis if plane == "in-plane" else other == axis for other in range(3)]
     factors = tuple(float(factor) if along else 1.0 for along in coarse)
@@ -74,10 +78,12 @@ def make_trial(
                 )
             start[other], size[other] = (size[other] - kept) // 2, kept
     truth = truth.crop(tuple(start), tuple(size))  # type: ignore[arg-type]
-    name = way if isinstance(way, str) else way.kind
+    if thickness is not None:
+        way = replace(way, thickness=thickness / (truth.grid.spacing[axis] * factor))
+        name += f", {thickness:g} mm thick"
     if slices is not None:
         name += f", {slices} middle slices"
-    return Trial(truth, acquire(truth, factors, preset(way), seed=seed), axis, plane, factor, name)  # type: ignore[arg-type]
+    return DegradedPair(truth, acquire(truth, factors, way, seed=seed), axis, plane, factor, name)  # type: ignore[arg-type]
 
 
 def acquired_axis(grid: Grid) -> int:
@@ -87,11 +93,11 @@ def acquired_axis(grid: Grid) -> int:
     return next((axis for axis in range(3) if grid.axis_name(axis) == "axial"), grid.slice_axis)
 
 
-def scored_axis(trial: Trial) -> int:
+def scored_axis(pair: DegradedPair) -> int:
     """The array axis whose slices the network's plane shows: the acquired slices, or a reformat that holds the slice axis."""
-    if trial.plane == "in-plane":
-        return 2 - trial.axis
-    return 2 - next(axis for axis in (1, 0, 2) if axis != trial.axis)
+    if pair.plane == "in-plane":
+        return 2 - pair.axis
+    return 2 - next(axis for axis in (1, 0, 2) if axis != pair.axis)
 
 
 def _middle(volume: Volume, axis: int, count: int) -> Volume:

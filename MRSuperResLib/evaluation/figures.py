@@ -13,7 +13,7 @@ from ..grid import Grid
 from ..staging import Staging
 from ..volume import Volume
 from . import metrics
-from .degrade import Trial, scored_axis
+from .degrade import DegradedPair, scored_axis
 from .super_resolution import score
 
 FIGURES = (".png", ".pdf", ".svg", ".jpg")
@@ -30,7 +30,7 @@ def check_figure(path: str | os.PathLike[str]) -> None:
     Staging().path(path)
 
 
-def figure(path: str | os.PathLike[str], trial: Trial, answers: dict[str, Volume]) -> None:
+def figure(path: str | os.PathLike[str], pair: DegradedPair, answers: dict[str, Volume]) -> None:
     """Truth, acquired and each answer through the middle of the head; below, absolute errors on one colour scale.
 
     path: the picture, in one of the formats `FIGURES`. Raises what `check_figure` raises.
@@ -41,30 +41,30 @@ def figure(path: str | os.PathLike[str], trial: Trial, answers: dict[str, Volume
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    axis, spacing = scored_axis(trial), trial.truth.grid.spacing[::-1]
-    box = metrics.head_box(trial.truth.array)
+    axis, spacing = scored_axis(pair), pair.truth.grid.spacing[::-1]
+    box = metrics.head_box(pair.truth.array)
     middle = (
-        (box[axis].start + box[axis].stop) // 2 if box[axis].start is not None else trial.truth.array.shape[axis] // 2
+        (box[axis].start + box[axis].stop) // 2 if box[axis].start is not None else pair.truth.array.shape[axis] // 2
     )
 
     def cut(array: np.ndarray) -> np.ndarray:
-        index = min(array.shape[axis] - 1, middle * array.shape[axis] // trial.truth.array.shape[axis])
+        index = min(array.shape[axis] - 1, middle * array.shape[axis] // pair.truth.array.shape[axis])
         image = np.take(array, index, axis=axis)
-        return image[::-1] if _upside_down(trial.truth.grid, axis) else image
+        return image[::-1] if _upside_down(pair.truth.grid, axis) else image
 
     rest = [a for a in range(3) if a != axis]
-    height, width = (trial.truth.array.shape[a] * spacing[a] for a in rest)
+    height, width = (pair.truth.array.shape[a] * spacing[a] for a in rest)
     extent = (0.0, width, height, 0.0)
-    high = float(np.percentile(cut(trial.truth.array), 99.8))
-    low = float(np.percentile(trial.truth.array, 0.1))
+    high = float(np.percentile(cut(pair.truth.array), 99.8))
+    low = float(np.percentile(pair.truth.array, 0.1))
     worst = 0.0
     for name in ("bspline", *answers):
         if name in answers:
-            worst = float(np.percentile(np.abs(cut(answers[name].array) - cut(trial.truth.array)), 99.5)) or 1.0
+            worst = float(np.percentile(np.abs(cut(answers[name].array) - cut(pair.truth.array)), 99.5)) or 1.0
             break
     columns = 2 + len(answers)
     plot, axes = plt.subplots(2, columns, figsize=(2.6 * columns, 2 * 2.6 * height / width + 0.8), layout="constrained")
-    shown = [("truth", trial.truth), (f"acquired (x{trial.factor:g} coarser)", trial.low), *answers.items()]
+    shown = [("truth", pair.truth), (f"acquired (x{pair.factor:g} coarser)", pair.low), *answers.items()]
     colours = None
     for column, (name, volume) in enumerate(shown):
         axes[0, column].imshow(
@@ -74,11 +74,11 @@ def figure(path: str | os.PathLike[str], trial: Trial, answers: dict[str, Volume
         axes[0, column].axis("off")
         axes[1, column].axis("off")
         if column >= 2:
-            error = np.abs(cut(volume.array) - cut(trial.truth.array))
+            error = np.abs(cut(volume.array) - cut(pair.truth.array))
             colours = axes[1, column].imshow(
                 error, cmap="inferno", vmin=0, vmax=worst, extent=extent, interpolation="nearest"
             )
-            found = score(trial, volume, name).metrics
+            found = score(pair, volume, name).metrics
             axes[1, column].set_title(f"{found['psnr']:.2f} dB  SSIM {found['ssim']:.3f}", fontsize=9)
     if colours is not None:
         plot.colorbar(colours, ax=axes[1, :], location="right", shrink=0.8, label="absolute error, the scan's units")

@@ -8,17 +8,18 @@ tenth of that range, so that air, which everything gets right, does not count.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
 
 from ..errors import UnsuitableVolume
 from ..intensity import IntensityScale
+from .masks import FEWEST_VOXELS, HEAD_LEVEL, brain_inside, head_box
 
 SSIM_SIGMA = 1.5  # Wang et al. 2004: Gaussian window of 11 samples, K1 and K2 as below
 SSIM_RADIUS = 5
 SSIM_K1, SSIM_K2 = 0.01, 0.03
-HEAD_LEVEL = 0.1  # of the robust range
 HIGHEST_PSNR = 100.0  # dB; what summaries say of equal images, because JSON has no infinity
 EMPTY_SLICE = 0.02  # a slice with less of its pixels brighter than HEAD_LEVEL is not scored
 
@@ -53,6 +54,13 @@ def ssim(result: np.ndarray, truth: np.ndarray, range_: float | None = None) -> 
     Gaussian window of sigma 1.5 over 11 samples an axis, population covariances, K1 0.01, K2 0.03; the mean leaves out the
     border that the window does not fit in, except along axes shorter than the window.
     """
+    similarity = ssim_map(result, truth, range_)
+    inner = tuple(slice(SSIM_RADIUS, -SSIM_RADIUS) if n > 2 * SSIM_RADIUS else slice(None) for n in similarity.shape)
+    return float(similarity[inner].mean())
+
+
+def ssim_map(result: np.ndarray, truth: np.ndarray, range_: float | None = None) -> np.ndarray:
+    """The structural similarity around every voxel, of which `ssim` is the mean."""
     _same_shape(result, truth)
     peak = data_range(truth) if range_ is None else range_
     x, y = result.astype(np.float64), truth.astype(np.float64)
@@ -61,11 +69,10 @@ def ssim(result: np.ndarray, truth: np.ndarray, range_: float | None = None) -> 
     var_x = _windowed(x * x) - mean_x**2
     var_y = _windowed(y * y) - mean_y**2
     covariance = _windowed(x * y) - mean_x * mean_y
-    similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
+    similarity: np.ndarray = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
         (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
     )
-    inner = tuple(slice(SSIM_RADIUS, -SSIM_RADIUS) if n > 2 * SSIM_RADIUS else slice(None) for n in x.shape)
-    return float(similarity[inner].mean())
+    return similarity
 
 
 def dice(result: np.ndarray, truth: np.ndarray) -> float:
@@ -73,17 +80,6 @@ def dice(result: np.ndarray, truth: np.ndarray) -> float:
     _same_shape(result, truth)
     total = int(np.count_nonzero(result)) + int(np.count_nonzero(truth))
     return 1.0 if total == 0 else 2.0 * int(np.count_nonzero(np.logical_and(result, truth))) / total
-
-
-def head_box(truth: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box around what is brighter than a tenth of the robust range; the whole array if nothing is."""
-    scale = IntensityScale.of(truth)
-    bright = truth > scale.low + HEAD_LEVEL * (scale.high - scale.low)
-    box = []
-    for axis in range(truth.ndim):
-        found = np.flatnonzero(bright.any(axis=tuple(other for other in range(truth.ndim) if other != axis)))
-        box.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(None))
-    return tuple(box)
 
 
 def by_slice(result: np.ndarray, truth: np.ndarray, axis: int) -> dict[str, float]:
@@ -108,11 +104,14 @@ def by_slice(result: np.ndarray, truth: np.ndarray, axis: int) -> dict[str, floa
     }
 
 
-def summary(result: np.ndarray, truth: np.ndarray, axis: int | None = None) -> dict[str, float]:
+def summary(
+    result: np.ndarray, truth: np.ndarray, axis: int | None = None, spacing: Sequence[float] | None = None
+) -> dict[str, float]:
     """All scores of a volume (k, j, i).
 
     psnr, ssim, nmse: inside the head's box. *_whole: the whole volume. *_slices: means over slices along array `axis`, if
-    given. PSNR is at most HIGHEST_PSNR.
+    given. *_brain: inside the brain without its rim of 4 mm, if its `spacing` (mm along the array's axes) is given and there is a
+    brain to be found. PSNR is at most HIGHEST_PSNR.
     """
     box, peak = head_box(truth), data_range(truth)
     inside, real = result[box], truth[box]
@@ -124,7 +123,21 @@ def summary(result: np.ndarray, truth: np.ndarray, axis: int | None = None) -> d
         "ssim_whole": ssim(result, truth, peak),
         "nmse_whole": nmse(result, truth),
     }
+    if spacing is not None:
+        scores |= in_brain(result, truth, spacing)
     return scores if axis is None else scores | by_slice(result, truth, axis)
+
+
+def in_brain(result: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> dict[str, float]:
+    """PSNR and SSIM inside the brain, 4 mm and more from its surface; none if no brain is found. spacing: mm, array's axes."""
+    where, peak = brain_inside(truth, spacing), data_range(truth)
+    if int(np.count_nonzero(where)) < FEWEST_VOXELS:
+        return {}
+    similarity = ssim_map(result, truth, peak)[where]
+    return {
+        "psnr_brain": min(psnr(result[where], truth[where], peak), HIGHEST_PSNR),
+        "ssim_brain": float(similarity.mean()),
+    }
 
 
 def _windowed(values: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from .. import models
 from ..errors import ModelError, UsageError
 from ..intensity import IntensityScale
 from ..models import ModelEntry
+from ..models.scores import mean_gain
 from . import planning
 from .options import Aligned, Cancel, Options, Progress, Warn, log_warning, never, silent, stop_if
 from .planning import Plan, Stage
@@ -146,13 +147,7 @@ def answering(entry: ModelEntry, guide: Aligned | None, options: Options) -> Mod
         for other in models.list_models(options.model_folders)
         if other.card.task == "super-resolve" and (other.card.plane, other.card.factors) == (card.plane, card.factors)
     ]
-    return max(others, key=_gain, default=entry)
-
-
-def _gain(entry: ModelEntry) -> float:
-    """Mean PSNR (dB) over B-spline interpolation on the scans of the card; 0 without any."""
-    gains = [score.psnr - score.baseline["bspline"][0] for score in entry.card.metrics if "bspline" in score.baseline]
-    return sum(gains) / len(gains) if gains else 0.0
+    return max(others, key=lambda other: mean_gain(other.card), default=entry)
 
 
 def _without_reference(entry: ModelEntry, alone: ModelEntry) -> str:
@@ -164,10 +159,11 @@ def _without_reference(entry: ModelEntry, alone: ModelEntry) -> str:
 
 
 def _interpolated(volume: Volume, target: Grid, interpolation: str, progress: Progress) -> Volume:
+    from ..acquisition import SEPARABLE, interpolate
     from ..resample import resample
 
     progress(STAGE, 0, 1, None)
-    result = resample(volume, target, interpolation)
+    result = (interpolate if interpolation in SEPARABLE else resample)(volume, target, interpolation)
     progress(STAGE, 1, 1, 0.0)
     return result
 

@@ -52,7 +52,7 @@ class JobOutputs:
         if self.translation is not None:
             unit = IntensityScale(*self.translation["robust_range"]).to_unit(array)
             array = np.asarray(IntensityScale.of(truth.array).from_unit(unit), dtype=np.float32)
-        scores = metrics.summary(array, truth.array)
+        scores = metrics.summary(array, truth.array, spacing=truth.grid.spacing[::-1])
         self.metrics = {name: value if math.isfinite(value) else None for name, value in scores.items()}
         difference = np.abs(array - truth.array)
         self.error = Volume(difference, self.result.grid, f"{self.result.name} error")

@@ -50,7 +50,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Score:
-    """A model on one held-out scan; `baseline` maps a baseline's name to its (PSNR, SSIM) on the same scan."""
+    """A model on one held-out scan, in the head's box; `baseline` maps a baseline's name to its (PSNR, SSIM) on the same scan.
+
+    brain_psnr, brain_baseline: PSNR inside the brain, 4 mm and more from its surface; None and empty where no brain was found.
+    """
 
     scan: str
     plane: str
@@ -59,6 +62,8 @@ class Score:
     ssim: float
     nmse: float
     baseline: dict[str, tuple[float, float]] = field(default_factory=dict)
+    brain_psnr: float | None = None
+    brain_baseline: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

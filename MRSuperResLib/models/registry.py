@@ -15,7 +15,7 @@ from ..errors import ModelError, UsageError
 from .card import INTERPOLATION, ModelCard, ModelEntry, Requirements
 from .package import SUFFIX, read_entry
 
-BASELINES = ("linear", "bspline", "lanczos")
+BASELINES = ("linear", "bspline", "lanczos", "bicubic", "zerofill")
 Warn = Callable[[str, str], None]  # (stable code, one line for people)
 
 
@@ -109,6 +109,8 @@ def baselines() -> tuple[ModelEntry, ...]:
         "linear": "Linear interpolation",
         "bspline": "Cubic B-spline interpolation",
         "lanczos": "Lanczos interpolation",
+        "bicubic": "Bicubic interpolation, as papers use it",
+        "zerofill": "Zero-filling of k-space",
     }
     cards = (
         ModelCard(
