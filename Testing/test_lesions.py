@@ -185,7 +185,7 @@ def test_the_depth_of_a_place_is_measured_in_mm() -> None:
 
 def test_torch_paints_what_numpy_paints() -> None:
     torch = pytest.importorskip("torch")
-    from MRSuperResLib.training.lesions import insert_lesions, lesion_batch
+    from MRSuperResLib.training.streams.lesions import insert_lesions, lesion_batch
 
     way, names = plain_way(), ["T1w", "FLAIR"]
     lesion = plain_lesion(18.0, axes=(1.0, 1.2, 1 / 1.2), turns=(0.5, 0.0, 0.0), push=0.2, soft=1.5)
@@ -203,7 +203,7 @@ def test_torch_paints_what_numpy_paints() -> None:
 
 def test_lesions_are_placed_in_the_head_and_never_in_air() -> None:
     torch = pytest.importorskip("torch")
-    from MRSuperResLib.training.lesions import LesionSpec, draw_lesions, insert_lesions, random_places
+    from MRSuperResLib.training.streams.lesions import LesionSpec, draw_lesions, insert_lesions, random_places
 
     images = torch.zeros(6, 2, 96, 96)
     images[:, :, 20:70, 30:80] = 0.5

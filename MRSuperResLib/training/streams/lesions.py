@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..lesions import REACH, TEXTURE, Lesion, draw_lesion
-from ..relaxation import Acquired
+from ...lesions import REACH, TEXTURE, Lesion, draw_lesion
+from ...relaxation import Acquired
 
 LAYERS = 3
 KNOTS = 9  # of the unevenness, across a lesion's reach
@@ -143,11 +143,15 @@ def insert_lesions(
     return images.clamp_min(0.0), covered
 
 
-def random_places(images: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
-    """(B, count, 2) rows and columns inside what is bright in one of the contrasts (B, C, H, W)."""
-    batch, width = len(images), images.shape[-1]
+def random_places(images: Tensor, count: int, generator: torch.Generator | None = None, depth: int = DEPTH) -> Tensor:
+    """(B, count, 2) rows and columns inside what is bright in one of the contrasts (B, C, H, W).
+
+    Four fifths of the `depth` pixels around are bright, if there is such a place.
+    """
+    width = images.shape[-1]
     bright = (images.amax(1, keepdim=True) > INSIDE).float()
-    inside = (functional.avg_pool2d(bright, DEPTH, 1, DEPTH // 2) > 0.8).float().view(batch, -1) + 1e-6
+    deep = functional.avg_pool2d(bright, depth, 1, depth // 2) > 0.8
+    inside = (deep + 0.001 * bright + 1e-7).flatten(1)
     chosen = torch.multinomial(inside, count, replacement=True, generator=generator)
     return torch.stack((chosen // width, chosen % width), -1).float()
 

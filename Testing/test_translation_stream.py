@@ -1,0 +1,141 @@
+"""Batches of translation pairs with lesions: physically possible, reproducible, and of known contrasts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from MRSuperResLib.grid import Grid
+from MRSuperResLib.io.write import write_volume
+from MRSuperResLib.relaxation import material
+from MRSuperResLib.training.contrasts import DisturbanceSpec
+from MRSuperResLib.training.pack import Pack, pack
+from MRSuperResLib.training.streams.lesions import LesionSpec
+from MRSuperResLib.training.streams.physics import LabelTissues, PhysicsSpec, blurred, painted
+from MRSuperResLib.training.streams.translation import TranslationStream, TranslationStreamSpec
+from MRSuperResLib.volume import Volume
+
+CONTRASTS = ("T1w", "T2w", "FLAIR")
+STILL = DisturbanceSpec(0.0, 0.0, 0.0, (1.0, 1.0), (1.0, 1.0), 0.0, 0.0)
+LEVELS = {"T1w": (0.15, 0.5, 0.7), "T2w": (0.85, 0.45, 0.3), "FLAIR": (0.12, 0.66, 0.54)}
+GRID = Grid((72, 72, 16), (1.0, 1.0, 3.0), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+
+
+def anatomy() -> np.ndarray:
+    """0 air, 1 fluid, 2 grey, 3 white: rings in every slice, (k, j, i)."""
+    rows, columns = np.meshgrid(np.arange(72) - 36, np.arange(72) - 36, indexing="ij")
+    radius = np.hypot(rows, columns)
+    one = np.select([radius < 6, radius < 18, radius < 27, radius < 30], [1, 3, 2, 1], 0)
+    return np.repeat(one[None], 16, axis=0)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    folder = tmp_path_factory.mktemp("data")
+    which = anatomy()
+    rng = np.random.default_rng(0)
+    for name, levels in LEVELS.items():
+        values = np.array([0.0, *levels])[which] + 0.005 * rng.standard_normal(which.shape)
+        write(folder / "multicontrast" / f"one_{name}.nii.gz", np.maximum(values, 0) * 1000)
+    write(
+        folder / "labels" / "head-1.nii.gz",
+        np.array([0, 24, 3, 2])[which] + 500 * (which == 1) * (np.indices(which.shape)[1] < 10),
+    )
+    return pack(folder, folder / "train.pack")
+
+
+def write(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    write_volume(Volume(values.astype(np.float32), GRID, path.name), path)
+
+
+def stream(packed: Pack, spec: TranslationStreamSpec, batch: int = 8, **more: int) -> TranslationStream:
+    return TranslationStream(packed, [("multicontrast/*", 1.0)], ["labels/*"], spec, STILL, CONTRASTS, batch, **more)
+
+
+def test_a_batch_is_a_function_of_seed_and_number(packed: Pack) -> None:
+    spec = TranslationStreamSpec(patch=64)
+    first = stream(packed, spec)
+    batches = [batch for batch, _ in zip(first, range(3), strict=False)]
+    again = next(iter(stream(packed, spec, start=16)))
+    assert all(torch.equal(a, b) for a, b in zip(batches[2], again, strict=True))
+    other = next(iter(stream(packed, spec, start=16, seed=1)))
+    assert not torch.equal(again[0], other[0])
+    source, target, a, b, weight = again
+    assert source.shape == target.shape == weight.shape == (8, 1, 64, 64)
+    assert (a != b).all() and set(a.tolist()) | set(b.tolist()) <= {0, 1, 2}
+    assert torch.isfinite(source).all() and torch.isfinite(target).all() and (source >= 0).all()
+
+
+def test_real_pairs_without_lesions_are_the_scans(packed: Pack) -> None:
+    none = TranslationStreamSpec(patch=64, synthetic=0.0, spacing=(0.999, 1.001), lesions=LesionSpec(counts=(1.0,)))
+    source, _, a, _, weight = stream(packed, none, 12).draw(0)
+    for n in range(12):
+        image = source[n, 0]
+        level = LEVELS[CONTRASTS[int(a[n])]]
+        top = max(LEVELS[CONTRASTS[int(a[n])]])
+        found = image[image > 0.03].median() * top
+        assert min(abs(float(found) - value) for value in level) < 0.08
+    assert float(weight.min()) == 1.0
+
+
+def test_lesions_stand_at_one_place_in_source_and_target_and_weigh_more(packed: Pack) -> None:
+    some = LesionSpec(counts=(0.0, 1.0), diameter=(12.0, 18.0))
+    spec = TranslationStreamSpec(patch=64, synthetic=0.0, bright_weight=0.0, spacing=(1.0, 1.001), lesions=some)
+    source, target, _, _, weight = stream(packed, spec, 16).draw(3)
+    core = weight > 1 + 0.98 * spec.lesion_weight
+    assert (core.sum((1, 2, 3)) > 20).float().mean() > 0.9
+    spread = [
+        float(image[part].std() / image[part].mean().clamp_min(0.05))
+        for image, part in zip(target, core, strict=True)
+        if part.sum() > 20
+    ]
+    assert np.median(spread) < 0.25  # a lesion covers what was there
+    assert source.shape == target.shape
+
+
+def test_children_and_stripped_heads_are_among_the_synthetic_ones() -> None:
+    tissues = LabelTissues([np.array([0, 2, 3, 24, 515])])
+    assert tissues.codes.tolist() == [0, 2, 3, 24, 515]
+    assert tissues.coded(np.array([[3, 515]])).tolist() == [[2, 4]]
+    rng, spec = np.random.default_rng(1), PhysicsSpec()
+    white, outside = [], []
+    for _ in range(300):
+        field, made = tissues.person(spec, rng)
+        white.append(made[1, 0] / (720 if field == 1.5 else 880))
+        outside.append(made[4, 2])
+        assert (made[:, 1] <= made[:, 0]).all()
+    assert 0.04 < np.mean(np.array(white) > 1.2) < 0.2
+    assert 0.3 < np.mean(np.array(outside) == 0) < 0.6
+
+
+def test_synthetic_slices_have_the_levels_that_the_signal_equations_give() -> None:
+    tissues = LabelTissues([np.array([0, 2, 3, 24])])
+    spec = PhysicsSpec(immature=0.0, texture=0.0, blur=(0.05, 0.05))
+    way, levels = tissues.acquired(CONTRASTS, spec, np.random.default_rng(2))
+    assert levels.shape == (4, 3)
+    for number, (white, grey, fluid) in enumerate(levels[1:].T):  # tissues in the order their contrast is known for
+        ordered = {"T1w": fluid < grey < white, "T2w": white < grey < fluid, "FLAIR": fluid < white < grey}
+        assert ordered[CONTRASTS[number]]
+        assert white == pytest.approx(float(way.level(CONTRASTS[number], material("white", way.field))), rel=0.35)
+    codes = torch.zeros(1, 40, 40, dtype=torch.uint8)
+    codes[:, 10:30, 10:30] = 2
+    place = torch.tensor([[[1.0, 0, 0], [0, 1.0, 0]]])
+    made = painted(
+        codes, torch.from_numpy(levels)[None], torch.ones(1), place, 40, spec, torch.Generator().manual_seed(0)
+    )
+    assert made.shape == (1, 3, 40, 40)
+    assert torch.allclose(made[0, :, 20, 20], torch.from_numpy(levels[2]), rtol=1e-4)
+
+
+def test_blurring_keeps_the_mean_and_spreads_as_a_gaussian_does() -> None:
+    point = torch.zeros(2, 1, 31, 31)
+    point[:, :, 15, 15] = 1.0
+    made = blurred(point, torch.tensor([0.05, 1.0]))
+    assert torch.allclose(made.sum((1, 2, 3)), torch.ones(2), atol=1e-4)
+    assert float(made[0, 0, 15, 15]) == pytest.approx(1.0, abs=1e-4)
+    rows = torch.arange(31.0) - 15
+    assert float((made[1, 0].sum(1) * rows**2).sum()) == pytest.approx(1.0, abs=0.03)
