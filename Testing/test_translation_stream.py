@@ -11,7 +11,10 @@ import torch
 from MRSuperResLib.grid import Grid
 from MRSuperResLib.io.write import write_volume
 from MRSuperResLib.relaxation import material
-from MRSuperResLib.training.contrasts import DisturbanceSpec
+from MRSuperResLib.training.data.crops import SourceSpec
+from MRSuperResLib.training.data.translation import DisturbanceSpec
+from MRSuperResLib.training.fit import fit
+from MRSuperResLib.training.methods.translation import weighted
 from MRSuperResLib.training.pack import Pack, pack
 from MRSuperResLib.training.streams.lesions import LesionSpec
 from MRSuperResLib.training.streams.physics import LabelTissues, PhysicsSpec, blurred, painted
@@ -52,12 +55,16 @@ def write(path: Path, values: np.ndarray) -> None:
     write_volume(Volume(values.astype(np.float32), GRID, path.name), path)
 
 
-def stream(packed: Pack, spec: TranslationStreamSpec, batch: int = 8, **more: int) -> TranslationStream:
-    return TranslationStream(packed, [("multicontrast/*", 1.0)], ["labels/*"], spec, STILL, CONTRASTS, batch, **more)
+def stream(
+    packed: Pack, spec: TranslationStreamSpec, batch: int = 8, synthetic: float = 0.3, **more: int
+) -> TranslationStream:
+    sources = (SourceSpec("multicontrast/*", "axial", 1 - synthetic), SourceSpec("labels/*", "all", synthetic))
+    sources = tuple(source for source in sources if source.weight)
+    return TranslationStream(packed, sources, 64, spec, STILL, CONTRASTS, batch, **more)
 
 
 def test_a_batch_is_a_function_of_seed_and_number(packed: Pack) -> None:
-    spec = TranslationStreamSpec(patch=64)
+    spec = TranslationStreamSpec()
     first = stream(packed, spec)
     batches = [batch for batch, _ in zip(first, range(3), strict=False)]
     again = next(iter(stream(packed, spec, start=16)))
@@ -71,8 +78,8 @@ def test_a_batch_is_a_function_of_seed_and_number(packed: Pack) -> None:
 
 
 def test_real_pairs_without_lesions_are_the_scans(packed: Pack) -> None:
-    none = TranslationStreamSpec(patch=64, synthetic=0.0, spacing=(0.999, 1.001), lesions=LesionSpec(counts=(1.0,)))
-    source, _, a, _, weight = stream(packed, none, 12).draw(0)
+    none = TranslationStreamSpec(spacing=(0.999, 1.001), lesions=LesionSpec(counts=(1.0,)))
+    source, _, a, _, weight = stream(packed, none, 12, 0.0).draw(0)
     for n in range(12):
         image = source[n, 0]
         level = LEVELS[CONTRASTS[int(a[n])]]
@@ -84,8 +91,8 @@ def test_real_pairs_without_lesions_are_the_scans(packed: Pack) -> None:
 
 def test_lesions_stand_at_one_place_in_source_and_target_and_weigh_more(packed: Pack) -> None:
     some = LesionSpec(counts=(0.0, 1.0), diameter=(12.0, 18.0))
-    spec = TranslationStreamSpec(patch=64, synthetic=0.0, bright_weight=0.0, spacing=(1.0, 1.001), lesions=some)
-    source, target, _, _, weight = stream(packed, spec, 16).draw(3)
+    spec = TranslationStreamSpec(bright_weight=0.0, spacing=(1.0, 1.001), lesions=some)
+    source, target, _, _, weight = stream(packed, spec, 16, 0.0).draw(3)
     core = weight > 1 + 0.98 * spec.lesion_weight
     assert (core.sum((1, 2, 3)) > 20).float().mean() > 0.9
     spread = [
@@ -139,3 +146,54 @@ def test_blurring_keeps_the_mean_and_spreads_as_a_gaussian_does() -> None:
     assert float(made[0, 0, 15, 15]) == pytest.approx(1.0, abs=1e-4)
     rows = torch.arange(31.0) - 15
     assert float((made[1, 0].sum(1) * rows**2).sum()) == pytest.approx(1.0, abs=0.03)
+
+
+RECIPE = """
+method = "translation"
+architecture = "translation"
+loss = { l1 = 20.0, gan = 1.0, latent = 0.5, kl = 0.01, anchor = 20.0, spread = 20.0 }
+network = { widths = [4, 8], latent = 2 }
+optimisation = { learning_rate = 1e-3, batch = 4 }
+adversarial = { pretraining = 0.3, widths = [4, 8], encoder = [4, 8] }
+data = { patch = 32, sources = [
+  { match = "multicontrast/*", planes = "axial", weight = 1.0 }, { match = "labels/*", weight = 1.0 } ] }
+stream = { lesion_weight = 2.0, lesions = { diameter = [4.0, 20.0] } }
+[card]
+id = "tiny"
+title = "Tiny"
+version = "1"
+task = "translate"
+plane = "any"
+factors = [1, 1]
+contrasts = ["T1w", "T2w", "FLAIR"]
+target_contrasts = ["T1w", "T2w", "FLAIR"]
+anatomy = "brain"
+spacing = { in_plane = [0.6, 1.5], through_plane = [0.6, 6.0] }
+licence = "Apache-2.0"
+intended_use = "A test."
+requirements = { smallest = 32, multiple_of = 4, halo = 16, latent = 2 }
+"""
+
+
+def test_a_recipe_with_a_stream_trains_on_lesions_to_the_end(packed: Pack, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    (tmp_path / "train.pack").symlink_to(packed.path)
+    said: list[str] = []
+    made = fit(
+        tmp_path / "tiny.toml",
+        tmp_path,
+        tmp_path / "out",
+        minutes=0.08,
+        device="cpu",
+        validate=False,
+        report=said.append,
+    )
+    assert made.is_file()
+    assert (tmp_path / "out" / "pretrained").is_dir()  # the adversarial part was reached
+    assert int(said[-1].split("step ")[1].split()[0]) >= 2, said
+
+
+def test_errors_in_lesions_count_as_often_as_they_weigh() -> None:
+    error = torch.tensor([[1.0, -3.0]])
+    assert float(weighted(error, torch.tensor([[1.0, 1.0]]))) == 2.0
+    assert float(weighted(error, torch.tensor([[1.0, 3.0]]))) == 2.5

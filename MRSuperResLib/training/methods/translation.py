@@ -22,6 +22,7 @@ from ..method import Validator, of_kind
 from ..pack import Pack
 from ..recipes import Recipe
 from ..report import psnr
+from ..streams.translation import TranslationStream, TranslationStreamSpec
 from .adversarial import VALIDATION_PAIRS, VALIDATION_SEED, Adversarial, GameSpec
 
 VALIDATION_SAMPLES = 4
@@ -36,10 +37,11 @@ class TranslationSpec(GameSpec):
 
 @dataclass(frozen=True)
 class TranslationRecipe(Recipe):
-    """A `Recipe` with [adversarial] and [disturbance]."""
+    """A `Recipe` with [adversarial] and [disturbance]; with [stream], pairs have lesions and are drawn on the device."""
 
     adversarial: TranslationSpec = field(default_factory=TranslationSpec)
     disturbance: DisturbanceSpec = field(default_factory=DisturbanceSpec)
+    stream: TranslationStreamSpec | None = None
 
     def __post_init__(self) -> None:
         if self.optimisation.batch < 2:
@@ -87,16 +89,31 @@ class Translation(Adversarial):
         self.contrasts, self.latent = generator.contrasts, generator.latent
 
     def stream(self, pack: Pack, seed: int, start: int) -> Any:
-        """Source, target and their contrasts."""
-        return ContrastPairs(pack, self.plan.data, self.plan.disturbance, self.contrasts, seed=seed, start=start)
+        """Source, target and their contrasts, and with [stream] the weight of each pixel."""
+        plan = self.plan
+        if plan.stream is None:
+            return ContrastPairs(pack, plan.data, plan.disturbance, self.contrasts, seed=seed, start=start)
+        return TranslationStream(
+            pack,
+            plan.data.sources,
+            plan.data.patch,
+            plan.stream,
+            plan.disturbance,
+            self.contrasts,
+            plan.optimisation.batch,
+            self.device,
+            seed,
+            start,
+        )
 
     def generator_losses(self, batch: Sequence[Tensor], adversarial: bool) -> dict[str, Tensor]:
         """L1 at z = 0 or, when `adversarial`, the terms of eq. 7."""
-        source, self.real, a, b = batch
+        source, self.real, a, b = batch[:4]
+        weight = batch[4] if len(batch) > 4 else torch.ones_like(self.real)
         generator = self.parts["generator"]
         nothing = source.new_zeros(len(source), self.latent)
         if not adversarial:
-            return {"l1": (generator(source, nothing, a, b).float() - self.real).abs().mean()}
+            return {"l1": weighted(generator(source, nothing, a, b).float() - self.real, weight)}
         half, found = len(source) // 2, {}
         z = drawn = torch.randn(len(source), self.latent, device=source.device)
         if "encoder" in self.parts:
@@ -108,7 +125,7 @@ class Translation(Adversarial):
         self.half, self.source, self.b = half, source, b
         aimed = slice(half) if "encoder" in self.parts else slice(None)  # only an encoded z is told what to aim at
         found |= {
-            "l1": (answer[aimed] - self.real[aimed]).abs().mean(),
+            "l1": weighted(answer[aimed] - self.real[aimed], weight[aimed]),
             "gan": lsgan_loss(self.parts["discriminator_vae"](self.fake[:half], b[:half]), REAL)
             + lsgan_loss(self.parts["discriminator_lr"](self.fake[half:], b[half:]), REAL),
         }
@@ -117,8 +134,9 @@ class Translation(Adversarial):
         if self.plan.weight("anchor"):
             mirrored = generator(source[half:], -drawn[half:], a[half:], b[half:]).float()
             error = 0.5 * (answer[half:] + mirrored) - self.real[half:]
-            found["anchor"] = error.abs().mean()
-            found["spread"] = (0.5 * (answer[half:] - mirrored).abs() - error.abs().detach()).abs().mean()
+            found["anchor"] = weighted(error, weight[half:])
+            apart = 0.5 * (answer[half:] - mirrored).abs()
+            found["spread"] = weighted(apart - error.abs().detach(), weight[half:])
         return found
 
     def latent_loss(self, answer: Tensor, contrast: Tensor, drawn: Tensor) -> Tensor:
@@ -166,6 +184,11 @@ class Translation(Adversarial):
             return self.told(found)
 
         return scores
+
+
+def weighted(error: Tensor, weight: Tensor) -> Tensor:
+    """Mean absolute error with that weight of each pixel."""
+    return (weight * error.abs()).sum() / weight.sum()
 
 
 METHOD = Translation

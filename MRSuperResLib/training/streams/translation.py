@@ -24,7 +24,8 @@ from .lesions import LesionSpec, draw_lesions, insert_lesions, random_places
 from .physics import LabelTissues, PhysicsSpec, blurred, painted
 
 if TYPE_CHECKING:
-    from ..contrasts import DisturbanceSpec
+    from ..data.crops import SourceSpec
+    from ..data.translation import DisturbanceSpec
 
 TYPICAL = {"T1w": (0.15, 0.52, 0.72), "T2w": (0.85, 0.46, 0.32), "FLAIR": (0.12, 0.66, 0.54)}  # fluid, grey, white
 CANVAS = 320  # pixels: slices are centred in a square of that side
@@ -42,13 +43,11 @@ Batch = tuple[
 
 @dataclass(frozen=True)
 class TranslationStreamSpec:
-    """What is drawn. synthetic: part of a batch that comes from label maps. spacing: mm of a pixel, log-uniform.
+    """What is drawn, beside what [data] and [disturbance] say. spacing: mm of a pixel, log-uniform.
 
     lesion_weight, bright_weight: added to the weight of pixels in a lesion, and of those as bright on FLAIR as MS lesions are.
     """
 
-    patch: int = 128
-    synthetic: float = 0.35
     spacing: tuple[float, float] = (0.6, 1.5)
     lesion_weight: float = 3.0
     bright_weight: float = 1.0
@@ -57,17 +56,17 @@ class TranslationStreamSpec:
 
 
 class TranslationStream:
-    """Endless batches (source, target, a, b, weight); `start` samples have been drawn before.
+    """Endless batches (source, target, a, b, weight) of `batch` crops of `patch` pixels; `start` samples have been drawn before.
 
-    real: (pattern, weight) of scans; those of one subject with two known contrasts or more are used, axial slices. labels:
-    patterns of label maps, any plane.
+    sources: scans, of which subjects with two known contrasts or more are used in axial slices, and label maps, which are cut
+    along any plane; their weights say how much of a batch is synthetic.
     """
 
     def __init__(
         self,
         pack: Pack,
-        real: Sequence[tuple[str, float]],
-        labels: Sequence[str],
+        sources: Sequence[SourceSpec],
+        patch: int,
         spec: TranslationStreamSpec,
         disturbance: DisturbanceSpec,
         contrasts: Sequence[str],
@@ -77,12 +76,20 @@ class TranslationStream:
         start: int = 0,
     ) -> None:
         self.spec, self.disturbance, self.contrasts = spec, disturbance, tuple(contrasts)
-        self.batch, self.seed, self.number = batch, seed, start // batch
+        self.patch, self.batch, self.seed, self.number = patch, batch, seed, start // batch
         self.device = torch.device(device)
-        self.shelf = SliceShelf(pack, real, self.contrasts, self.device)
         self.pack = pack
-        self.maps = [entry for pattern in labels for entry in pack.select(pattern)]
-        self.synthetic = round(batch * spec.synthetic) if self.maps else 0
+        real, self.maps, synthetic = [], [], 0.0
+        for source in sources:
+            entries = pack.select(source.match)
+            if entries and entries[0].labels:
+                self.maps += entries
+                synthetic += source.weight
+            else:
+                real.append((source.match, source.weight))
+        share = synthetic / sum(source.weight for source in sources)
+        self.synthetic = round(batch * share)
+        self.shelf = SliceShelf(pack, real, self.contrasts, self.device) if real else None
         self.tissues = LabelTissues([pack.stored(entry) for entry in self.maps]) if self.maps else None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -121,6 +128,7 @@ class TranslationStream:
     def _real(
         self, spacing: np.ndarray, host: np.random.Generator, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, list[tuple[str, str]], list[Acquired]]:
+        assert self.shelf is not None
         numbers, names, ways, zooms = [], [], [], []
         for mm in spacing:
             person, number = self.shelf.pick(host)
@@ -134,8 +142,8 @@ class TranslationStream:
         zoom = torch.tensor(zooms, dtype=torch.float32, device=self.device)
         stack = blurred(stack, ((zoom - 1).clamp_min(0) / 2))
         grid = functional.affine_grid(
-            _places(stack[:, :2], zoom, self.spec.patch, generator),
-            [len(stack), 1, *(2 * [self.spec.patch])],
+            _places(stack[:, :2], zoom, self.patch, generator),
+            [len(stack), 1, *(2 * [self.patch])],
             align_corners=False,
         )
         images = functional.grid_sample(stack, grid, mode="bicubic", padding_mode="zeros", align_corners=False)
@@ -164,9 +172,9 @@ class TranslationStream:
             zooms.append(mm / min(entry.grid.spacing))
         codes = torch.from_numpy(cuts).to(self.device)
         zoom = torch.tensor(zooms, dtype=torch.float32, device=self.device)
-        place = _places((codes[:, None] > 0).float(), zoom, self.spec.patch, generator)
+        place = _places((codes[:, None] > 0).float(), zoom, self.patch, generator)
         table = torch.from_numpy(np.stack(levels)).to(self.device)
-        images = painted(codes, table, zoom, place, self.spec.patch, self.spec.physics, generator)
+        images = painted(codes, table, zoom, place, self.patch, self.spec.physics, generator)
         return images, torch.ones_like(images[:, :1]), names, ways
 
     def _disturbed(self, source: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
