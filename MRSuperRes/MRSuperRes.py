@@ -71,9 +71,13 @@ class MRSuperRes(ScriptedLoadableModule):
 
 
 def _register():
-    """Tell the application of the samples, and of the comparing layouts that a scene to be loaded may need."""
-    from MRSuperResSupport import samples
+    """Tell the application of the samples, and of the comparing layouts that a scene to be loaded may need.
 
+    What runs of a Slicer that crashed have left is removed.
+    """
+    from MRSuperResSupport import run, samples
+
+    run.removeDead()
     samples.register()
     compare.registerLayouts()
 

@@ -1,17 +1,30 @@
-"""All the outputs of a job or none: files are made under temporary names beside their places and renamed together."""
+"""All the outputs of a job or none, also when the process is killed at any moment.
+
+Files are made under short names in a private folder beside their places. A commit writes down where each belongs, sets
+one mark, and moves them. Whoever finds the private folder of a dead run finishes what was marked and drops the rest: so
+old or new files are there, never some of each.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
 import os
-import secrets
 import shutil
+import tempfile
 import threading
+import unicodedata
 from pathlib import Path
 from types import TracebackType
 
 from .errors import OutputError
+from .private import PrivateFolder, dead_folders, is_ours, taken_over
 
 PREFIX = ".mrsuperres-"
+PLAN = "plan.json"  # which file belongs where
+MARK = "commit"  # in the first folder of a run: from here on the new files count
+LONGEST_PLAN = 2**20  # bytes
 
 
 class Staging:
@@ -21,8 +34,9 @@ class Staging:
     """
 
     def __init__(self) -> None:
-        self._token = secrets.token_hex(6)
-        self._files: dict[Path, Path] = {}
+        self._files: dict[Path, Path] = {}  # by target
+        self._keys: set[tuple[str, str]] = set()
+        self._private: dict[Path, PrivateFolder] = {}
         self._folders: list[Path] = []
         self._lock = threading.Lock()
         self.committed = False
@@ -36,69 +50,157 @@ class Staging:
         self.discard()
 
     def path(self, final: str | os.PathLike[str]) -> Path:
-        """A name to write to now, in the folder of `final` and with its suffixes, for what `commit` will call `final`.
+        """A name to write to now, with the suffixes of `final`, for what `commit` will call `final`; nobody else can write there.
 
-        Raises `OutputError` if that folder is missing or cannot be written to, so before any work is done.
+        Raises `OutputError` before any work is done: the folder is missing or read-only, the name is too long.
         """
-        target = Path(os.path.abspath(Path(final).expanduser()))
-        if target.is_dir():
-            raise OutputError(f"{final} is a folder: give the name of a file in it", code="output-is-folder")
-        if target in self._files:
+        target = _absolute(final)
+        _check_name(target)
+        key = _key(target)
+        if key in self._keys:
             raise OutputError(f"two results would be written to {final}: give each its own name", code="output-twice")
-        check_folder(target.parent)
-        self._files[target] = target.with_name(f"{PREFIX}{self._token}-{target.name}")
+        home = target.parent.parent if target.parent in self._folders else target.parent
+        private = self._private_in(home)
+        self._keys.add(key)
+        self._files[target] = private.path / f"{len(self._files)}{_suffix(target)}"
         return self._files[target]
 
     def in_final_names(self, message: str) -> str:
         """`message` with temporary names replaced by what the files are going to be called."""
         for target, temporary in self._files.items():
-            message = message.replace(temporary.name, target.name)
+            message = message.replace(str(temporary), str(target))
+        for folder, private in self._private.items():
+            message = message.replace(str(private.path), str(folder))
         return message
 
     def folder(self, folder: str | os.PathLike[str]) -> Path:
-        """`folder`, made if it is missing, and removed again if nothing is committed."""
-        path = Path(os.path.abspath(Path(folder).expanduser()))
-        if not path.exists():
+        """`folder`, to be made by the commit if it is missing."""
+        path = _absolute(folder)
+        if path.is_dir():
+            check_folder(path)
+        elif path not in self._folders:
+            _check_name(path)
             check_folder(path.parent)
-            path.mkdir()
             self._folders.append(path)
-        check_folder(path)
         return path
 
     def commit(self) -> None:
-        """Rename every file to its own name; if one cannot be, leave everything as it was and raise `OutputError`."""
+        """Move every file to its own name; if one cannot be, leave everything as it was and raise `OutputError`."""
         with self._lock:
-            kept: dict[Path, Path] = {}
-            done: list[Path] = []
-            try:
-                for target, temporary in self._files.items():
-                    if target.exists():
-                        kept[target] = temporary.with_name(temporary.name + ".old")
-                        os.replace(target, kept[target])
-                    os.replace(temporary, target)
-                    done.append(target)
-            except OSError as error:
-                for target in done:
-                    target.unlink(missing_ok=True)
-                for target, old in kept.items():
-                    os.replace(old, target)
-                raise OutputError(f"{target} cannot be written: {error.strerror}") from error
-            for old in kept.values():
-                old.unlink(missing_ok=True)
-            self._files.clear()
-            self._folders.clear()
+            if self._files:
+                self._commit()
             self.committed = True
 
     def discard(self) -> None:
-        """Remove the temporary files and the folders made for them; nothing happens after a commit."""
+        """Remove the temporary files; nothing happens after a commit."""
         with self._lock:
-            for folder in {target.parent for target in self._files}:
-                for leftover in folder.glob(f"*{PREFIX}{self._token}*"):  # writers have their own names for a half file
-                    leftover.unlink(missing_ok=True)
-            for folder in self._folders:
-                shutil.rmtree(folder, ignore_errors=True)
+            for private in self._private.values():
+                private.remove()
+            self._private.clear()
             self._files.clear()
             self._folders.clear()
+
+    def _private_in(self, folder: Path) -> PrivateFolder:
+        if folder not in self._private:
+            check_folder(folder)
+            clean(folder)
+            try:
+                self._private[folder] = PrivateFolder(folder, PREFIX)
+            except OSError as error:
+                raise _unwritable(folder, error) from error
+        return self._private[folder]
+
+    def _commit(self) -> None:
+        plans = self._plans()
+        home, *partners = plans
+        try:
+            for temporary in self._files.values():
+                _to_disk(temporary)
+            for private, files in plans.items():
+                _write(private / PLAN, {"files": files, **_relations(private, home, partners)})
+            _write(home / MARK, {})
+        except OSError as error:
+            raise OutputError(
+                f"the results cannot be written to {home.parent}: {error.strerror}", code="cannot-write"
+            ) from error
+        self._move()
+        for private in (*partners, home):  # the mark goes last
+            next(p for p in self._private.values() if p.path == private).remove()
+        self._private.clear()
+
+    def _plans(self) -> dict[Path, dict[str, str]]:
+        """By private folder: the name of each file in it, and where it belongs, seen from the folder's parent."""
+        plans: dict[Path, dict[str, str]] = {}
+        for target, temporary in self._files.items():
+            place = target.relative_to(temporary.parent.parent).as_posix()
+            plans.setdefault(temporary.parent, {})[temporary.name] = place
+        return plans
+
+    def _move(self) -> None:
+        kept: dict[Path, Path] = {}
+        done: list[Path] = []
+        made: list[Path] = []
+        try:
+            for target, temporary in self._files.items():
+                if not target.parent.exists():
+                    target.parent.mkdir()
+                    made.append(target.parent)
+                if os.path.lexists(target):
+                    kept[target] = temporary.with_name(f"old-{temporary.name}")
+                    _keep(target, kept[target])
+                os.replace(temporary, target)
+                done.append(target)
+        except OSError as error:
+            text = f"{target} cannot be written: {error.strerror}"
+            try:
+                self._undo(done, kept, made)
+            except OSError:  # neither forth nor back: all is kept, and the next run goes forth
+                self._private.clear()
+                text += f"; the results are kept in {PREFIX}* beside it and put into place by the next run"
+            raise OutputError(text) from error
+
+    def _undo(self, done: list[Path], kept: dict[Path, Path], made: list[Path]) -> None:
+        """Have everything as it was before; the mark goes last, so that a kill meanwhile leaves the new files."""
+        for target in done:
+            os.replace(target, self._files[target])
+        for target, old in kept.items():
+            os.replace(old, target)
+        for folder in made:
+            folder.rmdir()
+        (next(iter(self._files.values())).parent / MARK).unlink()
+
+
+def clean(folder: Path) -> None:
+    """Finish or drop what dead runs have left in `folder`."""
+    for left in dead_folders(folder, PREFIX):
+        home = _home(left)
+        if home == left:
+            _finish(left)
+    for left in [path for path in folder.glob(f"{PREFIX}*") if path.is_dir() and is_ours(path)]:
+        home = _home(left)
+        if home != left:  # its run began in another folder: settled there, then here
+            with taken_over(home) as dead:
+                if dead:
+                    _finish(home)
+            with taken_over(left) as dead:
+                if dead and not (home / MARK).exists():
+                    shutil.rmtree(left, ignore_errors=True)
+    for old in (*folder.glob(f"{PREFIX}*"), *folder.glob(f".{PREFIX}*")):  # files of earlier versions
+        if old.is_file() and not old.is_symlink():
+            with contextlib.suppress(OSError):
+                old.unlink()
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file whole or not at all, with the permissions that the user's umask says. Raises `OutputError`."""
+    with Staging() as staging:
+        place = staging.path(path)
+        try:
+            with place.open("xb") as file:
+                file.write(content)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror}", code="cannot-write") from error
+        staging.commit()
 
 
 def check_folder(folder: Path) -> None:
@@ -107,12 +209,137 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"the output folder {folder} is a file: give a folder", code="no-folder")
     if not folder.is_dir():
         raise OutputError(f"the output folder {folder} does not exist: create it or choose another", code="no-folder")
-    probe = folder / f"{PREFIX}{secrets.token_hex(4)}"
     try:
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise OutputError(
-            f"the output folder {folder} cannot be written to ({error.strerror}): choose another",
-            code="read-only-folder",
-        ) from error
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"the output folder {folder} cannot be written to ({error.strerror}): choose another", code="read-only-folder"
+    )
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def _check_name(target: Path) -> None:
+    """Raise `OutputError` for a name that the file system cannot take, or that is a folder's."""
+    try:
+        target.lstat()
+        if target.is_dir():
+            raise OutputError(f"{target} is a folder: give the name of a file in it", code="output-is-folder")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            length = len(os.fsencode(target.name))
+            text = f"{target} is too long a name ({length} bytes, most file systems take 255): choose a shorter one"
+            raise OutputError(text, code="name-too-long") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise OutputError(f"{target} cannot be written: {reason}", code="cannot-write") from error
+
+
+def _key(target: Path) -> tuple[str, str]:
+    """The same for names that some file system takes for one: letters of either case, composed or not."""
+    return os.path.realpath(target.parent), unicodedata.normalize("NFC", target.name).casefold()
+
+
+def _suffix(target: Path) -> str:
+    name = target.name
+    return name[-len(".nii.gz") :] if name.lower().endswith(".nii.gz") else target.suffix
+
+
+def _keep(target: Path, old: Path) -> None:
+    """Have `target` as `old` too, or instead where a file cannot have two names."""
+    try:
+        os.link(target, old, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        os.replace(target, old)
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write(path: Path, value: object) -> None:
+    """A small JSON file that is there whole or not at all."""
+    new = path.with_name(f"{path.name}.new")
+    with new.open("x", encoding="utf-8") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+
+
+def _relations(private: Path, home: Path, partners: list[Path]) -> dict[str, object]:
+    def seen(other: Path) -> str:
+        try:
+            return os.path.relpath(other, private)
+        except ValueError:  # another drive
+            return str(other)
+
+    return {"home": seen(home), "partners": [seen(other) for other in partners] if private == home else []}
+
+
+def _plan(private: Path) -> dict[str, object]:
+    """The plan in a private folder; empty if there is none, or none that this library wrote."""
+    try:
+        with (private / PLAN).open("rb") as file:
+            plan = json.loads(file.read(LONGEST_PLAN))
+        return plan if isinstance(plan, dict) else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def _home(private: Path) -> Path:
+    """The first private folder of the run that `private` belongs to."""
+    home = Path(os.path.normpath(private / str(_plan(private).get("home") or ".")))
+    return home if home.name.startswith(PREFIX) else private
+
+
+def _finish(home: Path) -> None:
+    """Move the files of a dead run whose commit was marked to their places, then remove its folders."""
+    partners = _plan(home).get("partners")
+    folders = [Path(os.path.normpath(home / str(name))) for name in partners] if isinstance(partners, list) else []
+    folders = [folder for folder in folders if folder.name.startswith(PREFIX) and folder != home]
+    marked, whole = (home / MARK).exists(), True
+    for folder in folders:
+        with taken_over(folder) as dead:
+            if dead and _home(folder) == home:
+                whole = (not marked or _move_on(folder)) and whole
+    if marked and not (_move_on(home) and whole):
+        return  # a disk is full, or read-only: the next run tries again
+    for folder in folders:
+        with taken_over(folder) as dead:
+            if dead and _home(folder) == home:
+                shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def _move_on(private: Path) -> bool:
+    """Move what is left in `private` to its places, all in its parent or one folder below; whether that was possible."""
+    files = _plan(private).get("files")
+    for name, place in files.items() if isinstance(files, dict) else ():
+        parts = Path(str(place)).parts
+        safe = (
+            1 <= len(parts) <= 2 and not {"..", "/", "\\", os.sep} & set(parts) and not Path(str(place)).is_absolute()
+        )
+        temporary = private / str(name)
+        if not safe or temporary.parent != private or temporary.is_symlink() or not temporary.is_file():
+            continue
+        target = private.parent / Path(*parts)
+        if len(parts) == 2 and target.parent.is_symlink():
+            continue
+        try:
+            target.parent.mkdir(exist_ok=True)
+            os.replace(temporary, target)
+        except OSError:
+            return False
+    return True

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small import left_in, run
+from small import REPOSITORY, left_in, run
 
 from MRSuperResLib.errors import OutputError
 from MRSuperResLib.jobs import Job
-from MRSuperResLib.staging import Staging
+from MRSuperResLib.private import PrivateFolder, dead_folders
+from MRSuperResLib.staging import PREFIX, Staging, clean, write_whole
 from MRSuperResLib.volume import Volume, write_volume
 
 pytestmark = pytest.mark.usefixtures("no_models_of_this_machine")
@@ -62,7 +68,8 @@ def test_committed_files_replace_old_ones_and_stay(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("old")
     with Staging() as staging:
         staging.path(tmp_path / "a.txt").write_text("new")
-        (staging.folder(tmp_path / "samples") / "x").touch()
+        staging.path(staging.folder(tmp_path / "samples") / "x").touch()
+        assert left_in(tmp_path)[1:] == ["a.txt"], "nothing but a hidden folder is there before the commit"
         staging.commit()
     assert left_in(tmp_path) == ["a.txt", "samples"] and (tmp_path / "a.txt").read_text() == "new"
 
@@ -72,3 +79,198 @@ def test_a_folder_made_for_results_goes_with_them(tmp_path: Path) -> None:
         staging.folder(tmp_path / "samples")
         staging.path(tmp_path / "samples" / "x.nii").touch()
     assert left_in(tmp_path) == []
+
+
+# killed
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from MRSuperResLib.staging import Staging
+folder, fatal, calls = Path(sys.argv[1]), int(sys.argv[2]), [0]
+def counted(call):
+    def counting(*given, **named):
+        calls[0] += 1
+        if calls[0] == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*given, **named)
+    return counting
+with Staging() as staging:
+    samples = staging.folder(folder / "samples")
+    for place in (folder / "a.txt", folder / "b.txt", folder / "maps" / "c.txt", samples / "d.txt", samples / "e.txt"):
+        staging.path(place).write_text("new " + place.name)
+    for name in ("replace", "link", "unlink", "rmdir", "rename", "mkdir", "open"):
+        setattr(os, name, counted(getattr(os, name)))
+    staging.commit()
+print(calls[0])
+"""
+OLD = {"a.txt": "old a.txt", "maps/c.txt": "old c.txt"}
+NEW = {
+    name: f"new {name.rsplit('/')[-1]}" for name in ("a.txt", "b.txt", "maps/c.txt", "samples/d.txt", "samples/e.txt")
+}
+
+
+def old_files(folder: Path) -> Path:
+    """A folder with yesterday's results."""
+    (folder / "maps").mkdir(parents=True)
+    for name, text in OLD.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def killed(folder: Path, call: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", KILLED, str(folder), str(call)]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env={**os.environ, **NOT_COVERED})
+
+
+NOT_COVERED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}  # it opens files of its own
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_run_killed_at_any_call_leaves_all_old_or_all_new_files_once_the_next_run_has_looked(tmp_path: Path) -> None:
+    whole = killed(old_files(tmp_path / "whole"), 0)
+    calls = int(whole.stdout)
+    assert content(tmp_path / "whole") == NEW and calls > 15, whole.stderr
+    found = []
+    for call in range(1, calls + 1):
+        folder = old_files(tmp_path / str(call))
+        assert killed(folder, call).returncode == -signal.SIGKILL
+        clean(folder if call % 2 else folder / "maps")  # the next run may write to either
+        clean(folder)
+        clean(folder / "maps")
+        assert content(folder) in (OLD, NEW), f"killed at call {call} of {calls}"
+        assert not list(folder.rglob(f"*{PREFIX}*"))
+        found.append(content(folder) == NEW)
+    assert found == sorted(found) and found[0] is False and found[-1] is True, "old until a moment, new from then on"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_run_in_a_folder_finishes_what_a_killed_one_had_begun_there(tmp_path: Path) -> None:
+    """The next run only asks for a name in that folder."""
+    folder = old_files(tmp_path / "out")
+    calls = int(killed(old_files(tmp_path / "whole"), 0).stdout)
+    for call in (3, calls // 2, calls - 3):
+        killed(folder, call)
+        with Staging() as staging:
+            staging.path(folder / "maps" / "other.txt")
+            staging.path(folder / "other.txt")
+        assert content(folder) in (OLD, NEW) and not list(folder.rglob(f"*{PREFIX}*"))
+
+
+def test_what_a_living_run_is_writing_is_left_to_it(tmp_path: Path) -> None:
+    with Staging() as first, Staging() as second:
+        first.path(tmp_path / "a.txt").write_text("a")
+        second.path(tmp_path / "b.txt").write_text("b")
+        clean(tmp_path)
+        second.commit()
+        first.commit()
+    assert content(tmp_path) == {"a.txt": "a", "b.txt": "b"}
+
+
+def test_leftovers_of_earlier_versions_are_removed(tmp_path: Path) -> None:
+    (tmp_path / f"{PREFIX}0123456789ab-sr.nii.gz").touch()
+    (tmp_path / f".{PREFIX}0123456789ab-sr.x7gh2k.nii.gz").touch()
+    (tmp_path / "sr.nii.gz").touch()
+    with Staging() as staging:
+        staging.path(tmp_path / "other.nii")
+    assert left_in(tmp_path) == ["sr.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"files": {"0.txt": "../victim.txt"}, "home": ".", "partners": []},
+        {"files": {"0.txt": "/victim.txt"}, "home": ".", "partners": []},
+        {"files": {"../victim.txt": "mine.txt"}, "home": ".", "partners": []},
+        {"files": {"0.txt": "a/../../victim.txt"}, "home": ".", "partners": []},
+        {"files": {"link.txt": "mine.txt"}, "home": ".", "partners": []},
+        {"files": {"0.txt": "linked/victim.txt"}, "home": ".", "partners": []},
+        {"files": ["0.txt"], "home": 3, "partners": "../.."},
+        "no plan",
+    ],
+)
+def test_a_planted_plan_moves_nothing_out_of_its_folder(tmp_path: Path, plan: object) -> None:
+    (tmp_path / "victim.txt").write_text("precious")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "linked").symlink_to(tmp_path, target_is_directory=True)
+    planted = tmp_path / "data" / f"{PREFIX}evil"
+    planted.mkdir(mode=0o700)
+    (planted / "0.txt").write_text("evil")
+    (planted / "link.txt").symlink_to(tmp_path / "victim.txt")
+    (planted / "plan.json").write_text(json.dumps(plan))
+    (planted / "commit").write_text("{}")
+    clean(tmp_path / "data")
+    assert content(tmp_path)["victim.txt"] == "precious" and left_in(tmp_path) == ["data", "victim.txt"]
+    assert left_in(tmp_path / "data") == ["linked"]
+
+
+# names, links and permissions
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_have_the_permissions_that_the_umask_says(tmp_path: Path, job: Job, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        assert run(job)[-1]["event"] == "result"
+        write_whole(tmp_path / "out" / "whole.txt", b"text")
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()}
+    assert set(modes.values()) == {mode} and len(modes) == 5, modes
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_temporary_files_lie_where_nobody_else_can_write_and_their_names_cannot_be_guessed(tmp_path: Path) -> None:
+    """A link planted under a name that a job is going to open would let it overwrite any file of the user's."""
+    names = set()
+    for _ in range(3):
+        with Staging() as staging:
+            place = staging.path(tmp_path / "sr.json")
+            assert stat.S_IMODE(place.parent.stat().st_mode) == 0o700 and place.parent.parent == tmp_path
+            names.add(place.parent.name)
+    assert len(names) == 3 and all(len(name) >= len(PREFIX) + 8 for name in names)
+
+
+def test_a_link_under_the_results_name_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.txt").write_text("precious")
+    (tmp_path / "sr.json").symlink_to(tmp_path / "elsewhere.txt")
+    write_whole(tmp_path / "sr.json", b"record")
+    assert (tmp_path / "elsewhere.txt").read_text() == "precious" and not (tmp_path / "sr.json").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["n" * 248 + ".nii.gz", "ü" * 124 + ".nii.gz"])
+def test_a_name_as_long_as_the_file_system_takes_is_written(tmp_path: Path, name: str) -> None:
+    write_whole(tmp_path / name, b"content")
+    assert left_in(tmp_path) == [name]
+    with pytest.raises(OutputError, match="too long a name"), Staging() as staging:
+        staging.path(tmp_path / f"x{name}")
+
+
+@pytest.mark.parametrize(("first", "second"), [("E.nii", "e.nii"), ("\u00fc.nii", "u\u0308.nii")])
+def test_two_results_that_some_file_systems_take_for_one_are_refused(tmp_path: Path, first: str, second: str) -> None:
+    with Staging() as staging:
+        staging.path(tmp_path / first)
+        with pytest.raises(OutputError, match="its own name"):
+            staging.path(tmp_path / second)
+
+
+# private folders elsewhere
+
+
+def test_a_dead_process_private_folder_is_found_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    """A patient's voxels in the temporary folder of a Slicer that crashed."""
+    code = (
+        "import os, sys; from MRSuperResLib.private import PrivateFolder;"
+        "folder = PrivateFolder(sys.argv[1], 'MRSuperRes-'); (folder.path / 'input.nrrd').touch();"
+        "print(folder.path.name, flush=True); os._exit(9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True)
+    with PrivateFolder(tmp_path, "MRSuperRes-") as living:
+        assert [path.name for path in dead_folders(tmp_path, "MRSuperRes-")] == [done.stdout.strip()], done.stderr
+        assert living.path.is_dir()
+    assert left_in(tmp_path) == [done.stdout.strip()]

@@ -8,6 +8,7 @@ What computes is a child process (see `worker`): Slicer stays responsive, and su
 """
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,7 +266,9 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         requirements.ensure(entry)
         options.setdefault("task", entry.card.task)
         if outputFolder is not None:
-            outputFolder = Path(outputFolder)
+            outputFolder = Path(
+                os.path.abspath(os.path.expanduser(outputFolder))
+            )  # the worker runs in a folder of its own
             try:
                 outputFolder.mkdir(parents=True, exist_ok=True)
             except OSError as error:

@@ -1,9 +1,10 @@
 """Many runs, one after another: nodes, files, folders of the subject hierarchy, frames of sequences."""
 
 import hashlib
+import itertools
 import json
-import tempfile
 import time
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import slicer
 from MRSuperResLib import models
 from MRSuperResLib.documents import encode
 from MRSuperResLib.errors import Cancelled, MRSuperResError, UsageError
+from MRSuperResLib.private import PrivateFolder
 from MRSuperResLib.provenance import sidecar_path
 
 from . import scene
-from .run import MAP_NAMES, MAPS, Run, RunRequest, jobOf, mapFile, temporaryPath
+from .run import MAP_NAMES, MAPS, PREFIX, Run, RunRequest, jobOf, mapFile, temporaryPath
 
 
 @dataclass
@@ -77,9 +79,10 @@ class ManyRun:
             try:
                 if self._begun(item):
                     return
-            except MRSuperResError as error:
+            except (MRSuperResError, OSError, ValueError, RuntimeError) as error:  # one bad volume ends nothing
                 item.release()
-                self.results.append(ManyResult(item.name, error=error))
+                known = error if isinstance(error, MRSuperResError) else MRSuperResError(str(error), code="bad-item")
+                self.results.append(ManyResult(item.name, error=known))
         if not self.isRunning:
             return
         self.isRunning = False
@@ -105,8 +108,8 @@ class ManyRun:
         request = RunRequest(input=node, model=self._model, **options)
         target = None
         if self._folder is not None:
-            target = self._folder / f"{self._unique(item.name)}.nrrd"
-            if self._resume and _isDone(target, request):
+            target, voxels = self._target(item.name, request)
+            if self._resume and voxels and _isDone(target, request, voxels):
                 item.release()
                 self.results.append(ManyResult(item.name, str(target), skipped=True))
                 return False
@@ -137,14 +140,26 @@ class ManyRun:
             raise
         return True
 
-    def _unique(self, name):
-        stem = scene.fileName(self._named(scene.stemOf(name)))
-        number, unique = 1, stem
-        while unique in self._taken:
-            number += 1
-            unique = f"{stem}_{number}"
-        self._taken.add(unique)
-        return unique
+    def _target(self, name, request):
+        """The file for a result, and the SHA-256 of the voxels if it is there already, made from them.
+
+        No file is taken twice, and none that was made from other voxels, or by somebody else: of another subject, say, whose
+        scan has the same name. Names that differ in case only are one file on Windows and macOS.
+        """
+        stem, voxels = scene.fileName(self._named(scene.stemOf(name))), None
+        there = {_plain(path.name): path for path in self._folder.glob("*.nrrd")}
+        for number in itertools.count(1):
+            target = self._folder / (f"{stem}.nrrd" if number == 1 else f"{stem}_{number}.nrrd")
+            if _plain(target.name) in self._taken:
+                continue
+            found = there.get(_plain(target.name))
+            if found is not None:
+                voxels = voxels or _digestOf(request.input)
+                if voxels != _madeFrom(found):
+                    continue
+                target = found
+            self._taken.add(_plain(target.name))
+            return target, voxels if found is not None else None
 
     def _named(self, name):
         options = self._options
@@ -236,21 +251,42 @@ def expanded(items):
     return found
 
 
-def _isDone(target, request):
-    """Whether `target` was made from the same voxels, where they lie, by the same model in the same way, maps included."""
-    sidecar = Path(sidecar_path(str(target)))
+def _isDone(target, request, voxels):
+    """Whether `target` was made from those voxels, where they lie, by the same model in the same way, maps included."""
     maps = [mapFile(target, name) for name in MAPS if getattr(request, name)]
-    if not all(path.is_file() for path in (target, sidecar, *maps)):
-        return False
-    with tempfile.TemporaryDirectory(dir=temporaryPath()) as folder:
-        job = jobOf(request, Path(folder), target)
-        try:
-            record = json.loads(sidecar.read_text(encoding="utf-8"))
-            made = record["inputs"]["input"]["sha256"]
-            same = record["model"]["digest"] == models.find_model(request.model).digest
-            if not same or record["parameters"] != encode(job.parameters):
-                return False
-        except (OSError, ValueError, KeyError, TypeError):  # not a record of ours: make it anew
-            return False
-        scene.export(request.input, job.input)
-        return made == hashlib.sha256(Path(job.input).read_bytes()).hexdigest()
+    record = _recordOf(target)
+    job = jobOf(request, Path(temporaryPath() or "."), target)
+    return (
+        all(path.is_file() for path in (target, *maps))
+        and _madeFrom(target) == voxels
+        and record.get("model", {}).get("digest") == models.find_model(request.model).digest
+        and record.get("parameters") == encode(job.parameters)
+    )
+
+
+def _plain(name):
+    """The same for names that some file system takes for one."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _digestOf(node):
+    """SHA-256 of a node's voxels and their place, as the worker gets them."""
+    with PrivateFolder(temporaryPath(), PREFIX) as private:
+        scene.export(node, private.path / "input.nrrd")
+        return hashlib.sha256((private.path / "input.nrrd").read_bytes()).hexdigest()
+
+
+def _recordOf(target):
+    """The record beside a result; empty if there is none."""
+    try:
+        record = json.loads(Path(sidecar_path(str(target))).read_text(encoding="utf-8"))
+        return record if isinstance(record, dict) and isinstance(record.get("model"), dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _madeFrom(target):
+    """SHA-256 of what a result was made from; None if its record does not tell."""
+    inputs = _recordOf(target).get("inputs")
+    scan = inputs.get("input") if isinstance(inputs, dict) else None
+    return scan.get("sha256") if isinstance(scan, dict) else None

@@ -3,18 +3,17 @@
 import contextlib
 import itertools
 import json
-import shutil
-import tempfile
+import os
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import slicer
 
 from MRSuperResLib.errors import Cancelled, MRSuperResError
 from MRSuperResLib.jobs import Job
-from MRSuperResLib.staging import PREFIX as STAGED
+from MRSuperResLib.private import PrivateFolder, remove_dead
+from MRSuperResLib.staging import clean
 
 from . import scene
 from .words import _
@@ -25,6 +24,7 @@ except ImportError:  # a script without Qt: runs are then pumped by whoever wait
     qt = None
 
 POLL_MILLISECONDS = 50
+PREFIX = "MRSuperRes-"  # of the folders, in Slicer's temporary folder, through which volumes go to the worker and back
 MAPS = {"errorMap": "error_map", "consistencyMap": "consistency_map", "uncertaintyMap": "uncertainty_map"}
 MAP_NAMES = {"errorMap": "error", "consistencyMap": "consistency", "uncertaintyMap": "uncertainty"}
 
@@ -83,7 +83,7 @@ class Run:
         self.request, self.error, self.result, self.warnings = request, None, None, []
         self._process, self._outputFile = process, outputFile
         self._onProgress, self._onWarning, self._onLog, self._onFinished = onProgress, onWarning, onLog, onFinished
-        self._folder = self._answer = self._failure = None
+        self._private = self._folder = self._answer = self._failure = None
         self._lastErrors, self._cancelled, self.isRunning = [], False, False
         self._inputName = request.input.GetName() if request.input is not None else ""
         self._gone = False  # the input left the scene
@@ -91,7 +91,9 @@ class Run:
     def begin(self):
         """Export and start; raises `MRSuperResError`, leaving nothing behind."""
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="MRSuperRes-", dir=temporaryPath()))
+            removeDead()
+            self._private = PrivateFolder(temporaryPath(), PREFIX)
+            self._folder = self._private.path
             job = jobOf(self.request, self._folder, self._outputFile)
             for role in ("input", "reference", "truth"):
                 if getattr(job, role):
@@ -252,12 +254,10 @@ class Run:
 
     def _clean(self):
         self.isRunning = False
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        if self._outputFile is not None and self.error is not None:  # a worker ended by force leaves half a file
-            for file in (self._outputFile, *(mapFile(self._outputFile, name) for name in MAPS)):
-                for leftover in file.parent.glob(f"*{STAGED}*-{file.stem}.*"):
-                    leftover.unlink(missing_ok=True)
+        if self._private is not None:
+            self._private.remove()
+        if self._outputFile is not None and self.error is not None:  # a worker ended by force cannot clean up
+            clean(self._outputFile.parent)
 
 
 def wait(run):
@@ -281,7 +281,7 @@ def jobOf(request, folder, outputFile=None):
         files["samples_folder"] = folder / "samples"
     return Job.from_json(
         {
-            "model": request.model,
+            "model": _model(request.model),
             "task": request.task,
             "plane": request.plane,
             "factor": request.factor,
@@ -294,10 +294,15 @@ def jobOf(request, folder, outputFile=None):
             "project": request.project,
             "device": request.device,
             "precision": request.precision,
-            "super_resolve_with": request.superResolveWith,
+            "super_resolve_with": request.superResolveWith and _model(request.superResolveWith),
             **{name: str(path) for name, path in files.items()},
         }
     )
+
+
+def _model(name):
+    """A model's id, or the whole path of its file: the worker runs in a folder of its own."""
+    return os.path.abspath(os.path.expanduser(name)) if str(name).endswith(".safetensors") else name
 
 
 def mapFile(outputFile, name):
@@ -308,6 +313,11 @@ def mapFile(outputFile, name):
 def _isLive(node):
     """Whether what a request holds for an output is a node of the scene, and not None or True."""
     return node not in (None, True) and bool(slicer.mrmlScene.IsNodePresent(node))
+
+
+def removeDead():
+    """Remove what runs of a Slicer that crashed have left in the temporary folder: the voxels of a patient."""
+    remove_dead(temporaryPath(), PREFIX)
 
 
 def temporaryPath():

@@ -20,6 +20,7 @@ import slicer
 
 LIBRARY = Path(__import__("MRSuperResLib").__file__).resolve().parent.parent
 WINDOWS = os.name == "nt"
+SAFE_PATH = ("-P",) if sys.version_info >= (3, 11) else ()  # the current folder is none to import from
 SECONDS_TO_STOP = 1.4  # a worker asked to stop is ended by force after this; it gives itself 1 s
 
 
@@ -53,16 +54,14 @@ class Worker:
         Raises OSError when the interpreter cannot be started.
         """
         self._job, self._onLine, self._onEnd = job, onLine, onEnd
-        environment = dict(os.environ)
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(LIBRARY), environment.get("PYTHONPATH"))))
-        environment["PYTHONUNBUFFERED"] = "1"
         grouping = {"creationflags": subprocess.CREATE_NO_WINDOW} if WINDOWS else {"start_new_session": True}
         self._process = subprocess.Popen(
-            [interpreter(), "-m", "MRSuperResLib", "worker", str(job)],
+            [interpreter(), *SAFE_PATH, "-m", "MRSuperResLib", "worker", str(job)],
+            cwd=Path(job).parent,  # where nobody else can put a numpy.py
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment,
+            env=_environment(),
             encoding="utf-8",
             errors="replace",
             **grouping,
@@ -131,6 +130,18 @@ class Worker:
         for reader in readers:
             reader.join()
         self._events.put(("end", code))
+
+
+def _environment():
+    """Slicer's own environment, without folders to import from that somebody else has added to it."""
+    home = getattr(getattr(slicer, "app", None), "slicerHome", "")
+    kept = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if home and _isBelow(entry, home)]
+    paths = os.pathsep.join([str(LIBRARY), *kept])
+    return {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _isBelow(entry, folder):
+    return os.path.isabs(entry) and Path(folder).resolve() in (Path(entry).resolve(), *Path(entry).resolve().parents)
 
 
 def interpreter():

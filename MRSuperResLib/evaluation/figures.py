@@ -27,7 +27,8 @@ def check_figure(path: str | os.PathLike[str]) -> None:
         raise OutputError(
             f"{path}: a figure is drawn as {', '.join(FIGURES)}, not as '{Path(path).suffix}'", code="output-format"
         )
-    Staging().path(path)
+    with Staging() as files:
+        files.path(path)
 
 
 def figure(path: str | os.PathLike[str], pair: DegradedPair, answers: dict[str, Volume]) -> None:

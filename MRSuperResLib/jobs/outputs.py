@@ -98,7 +98,8 @@ def places_of(job: Job, files: Staging, entry: ModelEntry) -> dict[str, Path]:
 def _check_samples_folder(folder: Path, names: Sequence[str]) -> None:
     """Raise `OutputError` if samples of another job would stay in `folder` beside those called `names`."""
     start = names[0].rpartition("01")[0]
-    left = sorted(path.name for path in folder.iterdir() if path.name.startswith(start) and path.name not in names)
+    there = folder.iterdir() if folder.is_dir() else ()
+    left = sorted(path.name for path in there if path.name.startswith(start) and path.name not in names)
     if left:
         raise OutputError(
             f"{folder} holds samples that this job would not overwrite, {left[0]} for one: remove them, or choose another "
@@ -129,6 +130,7 @@ def outputs_of(job: Job, samples: int) -> dict[str, Any]:
 
 def write_text(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         raise OutputError(f"{path.name} cannot be written: {error.strerror}") from error
