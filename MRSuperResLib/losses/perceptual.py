@@ -7,7 +7,7 @@ caller states. Any network that turns images into one or several feature maps se
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -45,15 +45,18 @@ class PerceptualLoss(nn.Module):
         return features if isinstance(features, Tensor) else features[-1]
 
 
-def read_vgg19(path: str | os.PathLike[str], digest: str) -> dict[str, Tensor]:
+def read_vgg19(
+    path: str | os.PathLike[str], digest: str, channels: Mapping[int, tuple[int, int]] = VGG_CHANNELS
+) -> dict[str, Tensor]:
     """VGG-19's weights, named as torchvision names them, from a safetensors file whose SHA-256 (hex) must be `digest`.
 
-    Raises `MissingRequirement` without the file, `ModelError` if it is another one than said or holds no VGG-19.
+    channels: out and in of the convolutions that must be there, by torchvision's number. Raises `MissingRequirement` without the
+    file, `ModelError` if it is another one than said or holds no VGG-19.
     """
     path = Path(path)
     what = "VGG-19's ImageNet weights there, as safetensors with torchvision's names"
     weights, _digest = read_weights(path, digest, what, "vgg")
-    for number, (out, into) in VGG_CHANNELS.items():
+    for number, (out, into) in channels.items():
         for name, shape in ((f"features.{number}.weight", (out, into, 3, 3)), (f"features.{number}.bias", (out,))):
             if name not in weights or weights[name].shape != shape:
                 there = "is not in it" if name not in weights else f"has {_sides(weights[name].shape)} values there"

@@ -154,6 +154,7 @@ class StyleLevel(nn.Module):
         self, before: int, width: int, size: int, *, latent: int, window: int, head_width: int, mlp_ratio: float
     ) -> None:
         super().__init__()
+        self.width = width
         self.adapt = nn.Sequential(nn.LayerNorm(before), nn.Linear(before, width)) if before else None
         self.register_buffer("positions", sinusoidal_positions(size, width), persistent=False)
         heads = heads_of(width, head_width)

@@ -155,7 +155,7 @@ class TransMRSR(nn.Module):
         latents = self.truncated(self.read_latents(encoded[-1]))
         decoded = self.decoded(latents, encoded).permute(0, 3, 1, 2)
         residual: Tensor = self.tail(self.reconstruction(decoded + encoded[0] if self.skip else decoded))  # eq. 10
-        return x + residual if self.skip else residual  # eq. 11
+        return x.float() + residual.float() if self.skip else residual  # eq. 11; a residual is small beside its image
 
     def encoded(self, x: Tensor) -> list[Tensor]:
         """F_s = F_e0 at full size, then F_e1, F_e2, ... at halves of it, down to 4 x 4; each (B, channels, side, side)."""

@@ -19,7 +19,8 @@ from .recipes import Recipe
 
 def checked_card(plan: Recipe) -> tuple[dict[str, Any], ModelCard]:
     """The card's fields from the recipe, and the card they make, checked against the network before the first step."""
-    fields = {**plan.card, "architecture": plan.architecture, "hyperparameters": plan.network}
+    # TOML has no word for nothing: a card without factors is a prior's.
+    fields = {"factors": None, **plan.card, "architecture": plan.architecture, "hyperparameters": plan.network}
     try:
         card = decode(ModelCard, fields)
     except (BadDocument, ModelError) as error:

@@ -62,7 +62,7 @@ class ScannerSpec:
     itself is first made smooth, as scans that were interpolated before they were stored; `band`: what is left, over Nyquist.
     """
 
-    kinds: dict[str, float]
+    kinds: dict[str, float] = field(default_factory=lambda: {"gaussian": 1.0})
     noise: tuple[float, float] = (0.0, 0.03)
     noise_probability: float = 0.6
     band_limited: float = 0.25

@@ -56,15 +56,16 @@ class StreamSpec:
     """A recipe's [data] where `stream = "device"`.
 
     matrix: rows and columns of the whole slices that are acquired. patch: rows and columns of the coarse crops, cut out afterwards.
-    crops: cut out of each slice.
+    crops: cut out of each slice. shift: how far a whole slice may lie from the middle, pixels; None for anywhere it fits.
     """
 
-    sources: tuple[StreamSource, ...]
-    scanner: ScannerSpec
+    sources: tuple[StreamSource, ...] = (StreamSource("*"),)
+    scanner: ScannerSpec = field(default_factory=ScannerSpec)
     stream: str = "device"
     matrix: int = 256
     patch: tuple[int, int] = (48, 48)
     crops: int = 1
+    shift: int | None = None
     augmentation: StreamAugmentation = field(default_factory=StreamAugmentation)
 
 
@@ -166,7 +167,7 @@ class Shelf:
         side = round(spec.matrix * zoom)
         weights = np.array([weight for weight, _ in self.choices])
         drawn = host.choice(len(self.choices), size=count, p=weights / weights.sum())
-        cuts = [self._cut(int(number), side, host) for number in drawn]
+        cuts = [self._cut(int(number), side, spec.shift, host) for number in drawn]
         is_label = torch.tensor([cut.labels for cut in cuts], device=self.device)
         image = torch.zeros((count, side, side), device=self.device)
         for flag in (False, True):
@@ -185,7 +186,7 @@ class Shelf:
         image = recoloured(image, spec.augmentation, draw, ~is_label)
         return image * bias_fields(image.shape, spec.augmentation.bias, draw)
 
-    def _cut(self, choice: int, side: int, host: np.random.Generator) -> _Cut:
+    def _cut(self, choice: int, side: int, shift: int | None, host: np.random.Generator) -> _Cut:
         """A random slice: the flat position of its first pixel, and the steps along its rows and columns."""
         numbers = self.choices[choice][1]
         place = self.places[numbers[host.integers(len(numbers))]]
@@ -198,7 +199,10 @@ class Shelf:
         spans = []
         for a in (row, column):
             size, step = place.shape[a], place.steps[a]
-            corner = int(host.integers(min(0, size - side), max(0, size - side) + 1))
+            if shift is None:
+                corner = int(host.integers(min(0, size - side), max(0, size - side) + 1))
+            else:
+                corner = (size - side) // 2 + int(host.integers(-shift, shift + 1))
             flip = host.random() < 0.5
             spans.append((step, size, corner, flip))
         return _Cut(place.entry.labels, place.offset + index * place.steps[axis], spans[0], spans[1])
