@@ -7,11 +7,12 @@ refused with the path of the field, what was found and what was expected.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 Document = TypeVar("Document")
@@ -43,7 +44,7 @@ def decode(kind: type[Document], value: Any, where: str = "") -> Document:
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = [str(key) for key in value if key not in fields]
     if unknown:
-        raise BadDocument(f"{_path(where, unknown[0])} is not a known field; expected {', '.join(fields)}")
+        raise BadDocument(f"{_path(where, unknown[0])} is not a known field; {expected(unknown[0], fields)}")
     hints = typing.get_type_hints(kind)
     known: dict[str, Any] = {}
     for name, field in fields.items():
@@ -52,6 +53,13 @@ def decode(kind: type[Document], value: Any, where: str = "") -> Document:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise BadDocument(f"{_path(where, name)} is missing")
     return kind(**known)
+
+
+def expected(name: str, known: Iterable[str]) -> str:
+    """What could have been meant by `name`, in words: the nearest of `known`, if one is near, and all of them."""
+    choices = list(known)
+    near = difflib.get_close_matches(name, choices, n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"expected {', '.join(choices)}"
 
 
 def canonical(value: Any) -> bytes:
@@ -69,7 +77,10 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
         return _decode_optional(kind, value, where)
     if origin is Literal:
         if value not in get_args(kind) or isinstance(value, bool):
-            raise BadDocument(f"{where} is {_shown(value)}, expected one of {', '.join(map(str, get_args(kind)))}")
+            choices = [str(choice) for choice in get_args(kind)]
+            near = difflib.get_close_matches(str(value), choices, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise BadDocument(f"{where} is {_shown(value)}, {hint}expected one of {', '.join(choices)}")
         return value
     if origin is tuple:
         return _decode_tuple(get_args(kind), value, where)
@@ -86,7 +97,15 @@ def _decode_optional(kind: Any, value: Any, where: str) -> Any:
     choices = [choice for choice in get_args(kind) if choice is not type(None)]
     if value is None and len(choices) < len(get_args(kind)):
         return None
-    return _decode(choices[0], value, where)
+    return _decode(next((one for one in choices if _tagged(one, value)), choices[0]), value, where)
+
+
+def _tagged(kind: Any, value: Any) -> bool:
+    """Whether `kind` is a dataclass one of whose Literal fields of a single value has that value in `value`."""
+    if not dataclasses.is_dataclass(kind) or not isinstance(value, Mapping):
+        return False
+    hints = typing.get_type_hints(kind)
+    return any(get_origin(hint) is Literal and get_args(hint) == (value.get(name),) for name, hint in hints.items())
 
 
 def _decode_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

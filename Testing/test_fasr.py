@@ -22,7 +22,11 @@ from MRSuperResLib.errors import MissingRequirement, ModelError
 from MRSuperResLib.losses.fourier import FourierLoss
 from MRSuperResLib.losses.perceptual import PerceptualLoss, read_vgg19
 from MRSuperResLib.models import ModelCard, load_network, read_entry, save_model
-from MRSuperResLib.networks import fasr, projection
+from MRSuperResLib.networks import fasr
+from MRSuperResLib.networks.fasr import attention
+from MRSuperResLib.networks.fasr import hints as of_hints
+from MRSuperResLib.networks.fasr.extractor import IMAGENET_DEVIATION, IMAGENET_MEAN, VGG_LAYERS
+from MRSuperResLib.networks.parts import projection
 
 SMALL = {"size": "s", "widths": [4, 8, 8], "stages": 1, "embedding": 8}
 
@@ -63,7 +67,7 @@ def test_three_inputs_through_conv3_1_cost_what_the_paper_prints() -> None:
 def test_imagenet_weights_come_only_from_the_file_that_was_named(tmp_path: Path) -> None:
     layers = ((3, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256))
     weights: dict[str, Tensor] = {}
-    for number, (a, b) in zip(fasr.VGG_LAYERS, layers, strict=True):
+    for number, (a, b) in zip(VGG_LAYERS, layers, strict=True):
         weights |= {f"features.{number}.weight": torch.randn(b, a, 3, 3), f"features.{number}.bias": torch.randn(b)}
     path = tmp_path / "vgg19.safetensors"
     save_file(weights, path)
@@ -71,7 +75,7 @@ def test_imagenet_weights_come_only_from_the_file_that_was_named(tmp_path: Path)
     extractor = fasr.TextureExtractor()
     extractor.load_vgg(read_vgg19(path, digest))
     image = torch.rand(1, 1, 8, 8)
-    x = (image - torch.tensor(fasr.IMAGENET_MEAN)[:, None, None]) / torch.tensor(fasr.IMAGENET_DEVIATION)[:, None, None]
+    x = (image - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_DEVIATION)[:, None, None]
     for number in (0, 2):
         x = torch.relu(
             torch.conv2d(x, weights[f"features.{number}.weight"], weights[f"features.{number}.bias"], padding=1)
@@ -97,7 +101,7 @@ def test_search_in_pieces_finds_the_indices_of_the_whole_matrix() -> None:
     q, k = torch.randn(2, 48, 7), torch.randn(2, 80, 7)
     weights = torch.softmax(q @ k.transpose(1, 2), -1)
     for chunk in (1, 2 * 80 * 5, 10**9):
-        match = fasr.best_match(q, k, chunk)
+        match = attention.best_match(q, k, chunk)
         assert torch.equal(match.index, weights.argmax(-1))
         torch.testing.assert_close(match.peak, weights.amax(-1))
 
@@ -116,27 +120,27 @@ def test_pyramid_search_in_pieces_finds_the_indices_of_the_upsampled_sum() -> No
         total += c
     whole = total.view(2, size[0] * size[1], -1)
     for chunk in (1, 10**9):
-        match = fasr.best_pyramid_match(q, k, size, key_size, chunk)
+        match = attention.best_pyramid_match(q, k, size, key_size, chunk)
         assert torch.equal(match.index, whole.argmax(-1))
         torch.testing.assert_close(match.peak, whole.amax(-1) / 3)
 
 
 def test_tokens_are_cut_and_pasted_without_loss_and_warped_by_index() -> None:
     image = torch.randn(2, 3, 8, 12)
-    tokens = fasr.cut(image, 4)
+    tokens = attention.unfold(image, 4)
     assert tokens.shape == (2, 6, 48)
-    torch.testing.assert_close(fasr.paste(tokens, (2, 3), 4), image)
-    swapped = fasr.paste(fasr.taken(tokens, torch.tensor([[5, 1, 2, 3, 4, 0]] * 2)), (2, 3), 4)
+    torch.testing.assert_close(attention.fold(tokens, (2, 3), 4), image)
+    swapped = attention.fold(attention.gather_tokens(tokens, torch.tensor([[5, 1, 2, 3, 4, 0]] * 2)), (2, 3), 4)
     torch.testing.assert_close(swapped[..., :4, :4], image[..., 4:, 8:])
 
 
 def test_a_shifted_reference_is_found_where_it_went() -> None:
     """With keys like the queries but one token to the right, every match is one token to the right."""
-    matcher = fasr.Matcher(cosine=True, prior=8.0, patch=4)
+    matcher = attention.Matcher(cosine=True, prior=8.0, patch=4)
     tokens = torch.randn(1, 6, 6, 16)
     q = matcher.queries(tokens.view(1, 36, 16), (6, 6), 4)
     k = matcher.keys(tokens.roll(1, 2).view(1, 36, 16), (6, 6), 4, torch.ones(1, 36))
-    index = fasr.best_match(q, k).index.view(6, 6)
+    index = attention.best_match(q, k).index.view(6, 6)
     assert torch.equal(index[:, :5], torch.arange(36).view(6, 6)[:, 1:])
 
 
@@ -247,11 +251,11 @@ def test_what_a_reference_adds_as_detail_leaves_the_low_frequencies_as_they_were
 
 def test_the_reference_fades_inside_its_border_and_not_at_the_edge_of_the_image() -> None:
     valid = torch.ones(1, 1, 40, 80)
-    assert torch.equal(fasr.faded(valid), valid)
+    assert torch.equal(of_hints.faded(valid), valid)
     valid[..., 60:] = 0
-    weight = fasr.faded(valid)
+    weight = of_hints.faded(valid)
     assert not weight[..., 60:].any() and torch.equal(
-        weight[..., : 60 - 2 * fasr.BORDER], valid[..., : 60 - 2 * fasr.BORDER]
+        weight[..., : 60 - 2 * of_hints.BORDER], valid[..., : 60 - 2 * of_hints.BORDER]
     )
     steps = weight[0, 0, 5].diff()
     assert (steps <= 0).all() and -steps.min() < 0.2  # no artefact: nothing jumps
@@ -261,32 +265,32 @@ def test_hints_do_not_depend_on_the_scaling_of_the_reference() -> None:
     """Gain and offset of the reference leave the guess of the missing detail alone; inverted contrast as well."""
     torch.manual_seed(0)
     low, sharp = torch.rand(1, 1, 32, 32), torch.rand(1, 1, 32, 32)
-    soft, mask = fasr.windowed(sharp, 1), torch.ones(1, 1, 32, 32)
-    hints = fasr.hints_of(low, sharp, soft, mask, (2, 4, 9))
-    assert hints.shape[1] == fasr.HINT_CHANNELS
+    soft, mask = of_hints.windowed(sharp, 1), torch.ones(1, 1, 32, 32)
+    hints = of_hints.guided_hints(low, sharp, soft, mask, (2, 4, 9))
+    assert hints.shape[1] == of_hints.HINT_CHANNELS
     for gain, offset in ((3.0, 0.0), (1.0, 0.7), (-2.0, 1.5)):
-        other = fasr.hints_of(low, gain * sharp + offset, gain * soft + offset, mask, (2, 4, 9))
+        other = of_hints.guided_hints(low, gain * sharp + offset, gain * soft + offset, mask, (2, 4, 9))
         torch.testing.assert_close(other[:, 1::2], hints[:, 1::2], rtol=0.1, atol=5e-3)
-    assert not fasr.hints_of(low, sharp, soft, torch.zeros_like(mask), (2, 4, 9)).any()
+    assert not of_hints.guided_hints(low, sharp, soft, torch.zeros_like(mask), (2, 4, 9)).any()
 
 
 def test_hints_find_the_detail_of_a_linear_contrast() -> None:
     """Where the scan is 0.5 - 0.4 times the reference, the guess is -0.4 times what the base misses in the reference."""
     torch.manual_seed(0)
-    sharp = fasr.windowed(torch.rand(1, 1, 48, 48), 1) * 30  # far above the variance that counts as noise
-    soft = fasr.windowed(sharp, 1)
-    hints = fasr.hints_of(0.5 - 0.4 * soft, sharp, soft, torch.ones_like(sharp), (2, 4, 9)) / fasr.HINT_GAIN
+    sharp = of_hints.windowed(torch.rand(1, 1, 48, 48), 1) * 30  # far above the variance that counts as noise
+    soft = of_hints.windowed(sharp, 1)
+    hints = of_hints.guided_hints(0.5 - 0.4 * soft, sharp, soft, torch.ones_like(sharp), (2, 4, 9)) / of_hints.HINT_GAIN
     for guess in (1, 3, 5):
         torch.testing.assert_close(hints[:, guess : guess + 1], -0.4 * (sharp - soft), rtol=0.02, atol=1e-3)
-        assert float(hints[:, guess + 1].mean() * fasr.HINT_GAIN) < -0.99  # the correlation
+        assert float(hints[:, guess + 1].mean() * of_hints.HINT_GAIN) < -0.99  # the correlation
 
 
 def test_strangers_transfer_little() -> None:
     """An unrelated image of the same texture: the guess is under a tenth of the detail, in the largest window."""
     torch.manual_seed(0)
-    low, sharp = (fasr.windowed(torch.rand(1, 1, 64, 64), 1) * 3 for _ in range(2))
-    soft = fasr.windowed(sharp, 1)
-    hints = fasr.hints_of(low, sharp, soft, torch.ones_like(sharp), (2, 4, 9))
+    low, sharp = (of_hints.windowed(torch.rand(1, 1, 64, 64), 1) * 3 for _ in range(2))
+    soft = of_hints.windowed(sharp, 1)
+    hints = of_hints.guided_hints(low, sharp, soft, torch.ones_like(sharp), (2, 4, 9))
     assert hints[:, 5].std() < 0.1 * hints[:, 0].std()
 
 
@@ -299,9 +303,11 @@ def test_another_contrast_is_trusted_and_noise_is_not() -> None:
     for name, soft in (
         ("inverted", 1 - 0.7 * low),
         ("white", torch.rand_like(low)),
-        ("smooth", fasr.windowed(torch.rand_like(low), 2)),
+        ("smooth", of_hints.windowed(torch.rand_like(low), 2)),
     ):
-        trust[name] = float(fasr.trusted(fasr.hints_of(low, soft + 0.01, soft, mask, (4, 8, 16)), 16).mean())
+        trust[name] = float(
+            of_hints.trust_map(of_hints.guided_hints(low, soft + 0.01, soft, mask, (4, 8, 16)), 16).mean()
+        )
     assert trust["inverted"] > 0.95 and trust["white"] < 0.05 and trust["smooth"] < 0.25, trust
 
 

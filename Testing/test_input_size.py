@@ -17,7 +17,7 @@ from MRSuperResLib.inference import Options, estimate, plan, super_resolve, tran
 from MRSuperResLib.inference.runner import SliceRunner
 from MRSuperResLib.inference.tiles import even_tiles
 from MRSuperResLib.models import ModelCard, ModelEntry, Requirements
-from MRSuperResLib.networks.projection import bicubic
+from MRSuperResLib.networks.parts.projection import bicubic
 from MRSuperResLib.networks.stylswin import StyleSwin
 from MRSuperResLib.volume import Grid, Volume
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from MRSuperResLib.networks.projection import back_projected, bicubic
+from MRSuperResLib.networks.parts.projection import back_projected, bicubic
 from MRSuperResLib.networks.rdst import build
 
 

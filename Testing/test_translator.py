@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from MRSuperResLib.losses.adversarial import FAKE, REAL, kl_divergence, lsgan_loss
-from MRSuperResLib.networks.patchgan import MultiScaleDiscriminator, PatchDiscriminator
+from MRSuperResLib.networks.parts.patchgan import MultiScaleDiscriminator, PatchDiscriminator
 from MRSuperResLib.networks.translation import LatentEncoder, Translator, mixed
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ..errors import DeviceError, ModelError
 from ..models import ModelCard
-from ..networks.projection import bicubic
+from ..networks.parts.projection import bicubic
 from .device import choose_device, choose_precision, half_type, is_out_of_memory, memory_budget, release_memory
 from .options import Cancel, Options, Warn, log_warning, never, stop_if
 from .planning import PIXELS_AT_ONCE, activation_bytes, network_pixels

@@ -20,12 +20,12 @@ from ..networks.fasr import SIZES, TextureExtractor
 
 WEIGHTS = Path(__file__).with_name("tissue.safetensors")
 WIDTHS = (16, 32, 64, 128, 128, 16)
-CLASSES = 5  # `training.synthesis.TISSUES`
+CLASSES = 5  # `training.data.synthesis.TISSUES`
 HEAD_WIDTH = 32
 
 
 def tissue_network() -> nn.Module:
-    """The network with random weights: (B, 1, H, W), multiples of 16 -> logits (B, 5, H, W) of `training.synthesis.TISSUES`."""
+    """The network with random weights: (B, 1, H, W), multiples of 16 -> logits (B, 5, H, W) of `training.data.synthesis.TISSUES`."""
     try:
         from monai.networks.nets import BasicUNet
     except ImportError as error:

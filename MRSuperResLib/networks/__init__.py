@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+NO_NETWORKS = ("parts", "projection", "patchgan")  # the last two have moved to parts
+
+
 def architectures() -> tuple[str, ...]:
     """Names of the modules in this package, the values a card's `architecture` may take."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "parts"))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in NO_NETWORKS))
 
 
 def build(architecture: str, hyperparameters: Mapping[str, Any]) -> nn.Module:

@@ -25,11 +25,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .parts.projection import back_projected
 from .parts.skip import Consistency, Gains, Skip, added, check_skip
 from .parts.swin import SwinLayer as SwinLayer
 from .parts.swin import WindowAttention as WindowAttention
 from .parts.swin import from_windows, shift_mask, shift_windows, to_windows
-from .projection import back_projected
 
 CACHED_MASKS = 8
 PIXELS_IN_CACHE = 3 * 2**11  # input pixels that a CPU computes at once: 2 to 5 % faster than a whole batch
@@ -171,7 +171,7 @@ class RDST(nn.Module):
     blocks: RDSTBs, 8 for RDST and 4 for RDST-E. factors: (fh, fw), rows and columns.
     skip: "none" as published, "bicubic" or "zerofill" to add the interpolated input to the output. consistency: "soft" lets the
     network scale what it adds, inside the measured band and outside, with skip="zerofill"; see `networks.parts.skip`. feedback: the
-    share of one back-projection added at the end, 0 as published; see `networks.projection`.
+    share of one back-projection added at the end, 0 as published; see `networks.parts.projection`.
     """
 
     def __init__(

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ModelError
+from .parts.projection import back_projected
 from .parts.skip import Consistency, Gains, Skip, added, check_skip
-from .projection import back_projected
 from .rdst import upsampling_steps
 
 SCALING = 0.2  # of residuals, ESRGAN section 3.1
@@ -86,7 +86,7 @@ class RRDBNet(nn.Module):
     that weights of the whole network fit the thinned one. factors: (fh, fw), rows and columns. width, growth: channels of the
     trunk, and of each dense convolution. skip: "none" as published, "bicubic" or "zerofill" to add the interpolated input to the
     output. consistency: "soft" lets the network scale what it adds, inside the measured band and outside; see
-    `networks.parts.skip`. feedback: the share of one back-projection added at the end, 0 as published; see `networks.projection`.
+    `networks.parts.skip`. feedback: the share of one back-projection added at the end, 0 as published; see `parts.projection`.
     """
 
     def __init__(

@@ -6,14 +6,13 @@ becomes the model's card, so a model cannot ship without saying what it is for.
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..documents import BadDocument, decode
+from ..documents import BadDocument, decode, expected
 from ..errors import UsageError
 from .data.single import DataSpec
 
@@ -108,9 +107,7 @@ def known(names: Iterable[str], choices: Iterable[str], what: str) -> None:
     among = list(choices)
     for name in names:
         if name not in among:
-            near = difflib.get_close_matches(name, among, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise BadDocument(f"{what}.{name} is not a known {what}; {hint}expected {', '.join(among)}")
+            raise BadDocument(f"{what}.{name} is not a known {what}; {expected(name, among)}")
 
 
 def _read(name_or_path: str | Path) -> tuple[Path, str, dict[str, Any]]:
@@ -119,10 +116,8 @@ def _read(name_or_path: str | Path) -> tuple[Path, str, dict[str, Any]]:
         path = FOLDER / f"{name_or_path}.toml"
     if not path.is_file():
         names = sorted(recipe.stem for recipe in FOLDER.glob("*.toml"))
-        near = difflib.get_close_matches(str(name_or_path), names, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
         raise UsageError(
-            f"no recipe is called '{name_or_path}'; {hint}there are {', '.join(names)}, or give a .toml file"
+            f"no recipe is called '{name_or_path}'; {expected(str(name_or_path), names)}, or give a .toml file"
         )
     text = path.read_text(encoding="utf-8")
     try:

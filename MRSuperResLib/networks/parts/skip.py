@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..projection import bicubic
+from .projection import bicubic
 
 FIRST_GAINS = (0.3, 0.8)  # share of the residual that is added inside the measured band, and outside
 

@@ -9,6 +9,8 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING
 
+from ...documents import BadDocument, expected
+
 if TYPE_CHECKING:
     from ..method import Method
 
@@ -20,8 +22,7 @@ def methods() -> tuple[str, ...]:
 
 def find_method(name: str) -> type[Method]:
     """The method of that name. Raises `BadDocument`, with the nearest name, if there is none."""
-    from ..recipes import known
-
-    known([name], methods(), "method")
+    if name not in methods():
+        raise BadDocument(f"method is '{name}', which is unknown; {expected(name, methods())}")
     found: type[Method] = importlib.import_module(f"{__name__}.{name}").METHOD
     return found

@@ -16,8 +16,8 @@ from ... import networks
 from ...documents import BadDocument
 from ...losses.adversarial import FAKE, REAL, lsgan_loss
 from ...losses.perceptual import PerceptualLoss, read_vgg19
-from ...networks.patchgan import MultiScaleDiscriminator
-from ...networks.projection import bicubic
+from ...networks.parts.patchgan import MultiScaleDiscriminator
+from ...networks.parts.projection import bicubic
 from ...networks.rrdb import load_esrgan
 from ...weights import read_weights
 from ..data.single import SlicePairs, pair_stream

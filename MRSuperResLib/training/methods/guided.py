@@ -22,7 +22,7 @@ from ...losses.perceptual import PerceptualLoss, read_vgg19
 from ...losses.tissue import extractor_weights, tissue_features
 from ...models import ModelEntry, find_model, load_network
 from ...networks.fasr import FASR, TextureExtractor
-from ...networks.projection import bicubic
+from ...networks.parts.projection import bicubic
 from ..card import with_notes
 from ..data.crops import SourceSpec
 from ..data.guided import Guided, GuidedPairs, ReferenceSpec, Reservoir

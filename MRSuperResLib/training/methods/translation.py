@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from ...documents import BadDocument
 from ...losses.adversarial import FAKE, REAL, kl_divergence, lsgan_loss
-from ...networks.patchgan import MultiScaleDiscriminator
+from ...networks.parts.patchgan import MultiScaleDiscriminator
 from ...networks.translation import CONTRASTS, LATENT, LatentEncoder, Translator
 from ..data.translation import ContrastPairs, DisturbanceSpec
 from ..method import Validator, of_kind
