@@ -25,7 +25,7 @@ HEAD_WIDTH = 32
 
 
 def tissue_network() -> nn.Module:
-    """The network with random weights: (B, 1, H, W), multiples of 16 -> logits (B, 5, H, W) of `training.data.synthesis.TISSUES`."""
+    """The network with random weights: (B, 1, H, W), multiples of 16 -> logits (B, 5, H, W) of `training.data.synthesis`."""
     try:
         from monai.networks.nets import BasicUNet
     except ImportError as error:
