@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,6 +10,8 @@ import numpy as np
 from .errors import BadVolume
 
 ORTHONORMAL_TOLERANCE = 1e-3
+FINEST, COARSEST = 1e-4, 1e4  # mm, of a voxel: beyond is a damaged header or another unit
+FARTHEST = 1e6  # mm, of a voxel from the origin of the world
 SQUARE = 1.02  # ratio of a pixel's sides up to which one pair of axes is as square as another
 
 
@@ -30,10 +31,17 @@ class Grid:
     def __post_init__(self) -> None:
         if len(self.size) != 3 or min(self.size) < 1:
             raise BadVolume(f"a grid of {self.size} voxels is not a 3D volume", code="bad-geometry")
-        if len(self.spacing) != 3 or not all(math.isfinite(mm) and mm > 0 for mm in self.spacing):
+        if len(self.spacing) != 3 or not all(FINEST <= mm <= COARSEST for mm in self.spacing):
             raise BadVolume(
-                f"voxel spacing is {numbers(self.spacing)} mm, expected three numbers above 0; mend the header",
+                f"voxel spacing is {numbers(self.spacing)} mm, expected three numbers above 0 ({FINEST:g} to {COARSEST:g}); "
+                "mend the header",
                 code="bad-spacing",
+            )
+        if len(self.origin) != 3 or not all(abs(mm) <= FARTHEST for mm in self.origin):
+            raise BadVolume(
+                f"the first voxel lies at {numbers(self.origin)} mm, expected three numbers within {FARTHEST:g} mm of the "
+                "scanner's centre; mend the header",
+                code="bad-origin",
             )
         axes = self.axes
         if axes.shape != (3, 3) or not np.allclose(axes.T @ axes, np.eye(3), atol=ORTHONORMAL_TOLERANCE):

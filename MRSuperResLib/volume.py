@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,16 +33,22 @@ Warn = Callable[[str, str], None]
 
 LONGEST_AXIS = 1024  # voxels; more is allowed, but rarely what was meant
 FEWEST_SLICES = 2
+LARGEST = 1e30  # programs mark missing voxels by FLT_MAX or 1e30: no such value is an intensity
 
 
 @dataclass(frozen=True)
 class Volume:
-    """Voxels on a grid. array: (k, j, i), float32. metadata: the header fields that came with the file."""
+    """Voxels on a grid. array: (k, j, i), float32. metadata: the header fields that came with the file.
+
+    thickness: of the acquired slices, mm along the slice axis, where the file tells; it is more or less than the spacing where
+    slices overlap or leave gaps.
+    """
 
     array: np.ndarray
     grid: Grid
     name: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    thickness: float | None = None
 
     def __post_init__(self) -> None:
         if self.array.shape != self.grid.shape:
@@ -54,22 +60,22 @@ class Volume:
         """The box of `size` voxels (i, j, k) from `start` on."""
         (i, j, k), (ni, nj, nk) = start, size
         array = np.ascontiguousarray(self.array[k : k + nk, j : j + nj, i : i + ni])
-        return Volume(array, self.grid.crop(start, size), self.name, self.metadata)
+        return Volume(array, self.grid.crop(start, size), self.name, self.metadata, self.thickness)
 
 
 def check_volume(volume: Volume, warn: Warn | None = None) -> Volume:
     """`volume` with its few non-finite voxels replaced, or `BadVolume` if it cannot be worked on."""
     array, name = volume.array, volume.name or "the volume"
-    finite = np.isfinite(array)
+    with np.errstate(invalid="ignore"):
+        finite = np.abs(array) < LARGEST  # False for NaN too
     if not finite.any():
         raise BadVolume(f"{name} has no finite voxel (all NaN or infinite); export it again", code="all-nan")
     if not finite.all():
         lowest = array[finite].min()
         if warn:
-            bad = int(array.size - finite.sum())
-            warn(
-                "nan-replaced", f"{bad} NaN or infinite voxels of {name} were replaced by {lowest:g}, its lowest value"
-            )
+            bad, large = int(array.size - finite.sum()), bool(np.isfinite(array[~finite]).any())
+            what = f"NaN, infinite or huge ({LARGEST:g} and more) voxels" if large else "NaN or infinite voxels"
+            warn("nan-replaced", f"{bad} {what} of {name} were replaced by {lowest:g}, its lowest value")
         array = np.where(finite, array, lowest).astype(np.float32)
     if float(array.max()) == float(array.min()):
         raise BadVolume(
@@ -84,7 +90,7 @@ def check_volume(volume: Volume, warn: Warn | None = None) -> Volume:
             "large-volume",
             f"{name} has {max(volume.grid.size)} voxels along one axis: this will take long and much memory",
         )
-    return volume if array is volume.array else Volume(array, volume.grid, volume.name, volume.metadata)
+    return volume if array is volume.array else replace(volume, array=array)
 
 
 def to_sitk(volume: Volume, sitk: Any = None) -> Any:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 from made_files import ORIENTATIONS, noise
 
 from MRSuperResLib.errors import OutputError
@@ -54,7 +53,7 @@ def test_outputs_that_cannot_be_written_are_said_and_leave_nothing(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sitk, "WriteImage", full)
+    monkeypatch.setattr("MRSuperResLib.io.write._put", full)
     with pytest.raises(OutputError, match="disk is full"):
         write_volume(volume, closed / "x.nii.gz")
     assert os.listdir(closed) == []

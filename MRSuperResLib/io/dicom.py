@@ -1,105 +1,202 @@
-"""DICOM series in a folder: which files make the volume, and whether they are one."""
+"""DICOM series, of single-frame or enhanced multi-frame files: which volume is meant, and its voxels where the files put them."""
 
 from __future__ import annotations
 
-import contextlib
-import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..errors import BadVolume
-from ..grid import ORTHONORMAL_TOLERANCE
-from ..volume import Warn
-from .formats import quiet
+from ..errors import BadVolume, UsageError
+from ..volume import Volume, Warn
+from . import dicom_pixels
+from .dicom_headers import Folder, Frame, Series, files_in, is_dicom, scan
+from .dicom_stack import Part, parts_of, positions_of, stacked
+from .formats import volume_name
 
-SAME_PLACE = 0.01  # mm; slices nearer than this lie at one position
+MOST_FILES = 20000  # in one folder
 SEARCHED = 1000  # files looked at for a DICOM series below a folder that holds none itself
+MOST_NAMED = 6  # choices or files in one message
+SHARE_OF_MAIN = 0.5  # a part with fewer slices than this share of the largest is named as the odd one
+
+__all__ = ["Choice", "choices", "is_dicom", "read_file", "read_folder"]
 
 
-def series_reader(folder: Path, warn: Warn | None) -> Any:
-    import SimpleITK as sitk
+@dataclass(frozen=True)
+class Choice:
+    """One volume of a folder or file. key: what `--series` takes: the series' number, and the part's where it has several."""
 
-    with quiet():
-        found = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-        files = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in found}
-    if not files:
-        below = _folder_of_dicom(folder)
-        raise BadVolume(
-            f"{folder} holds no DICOM series{' itself' if below else ''}; "
-            f"give {f'the folder below it that does, such as {below}' if below else 'a file, or the folder of one series'}",
-            code="not-a-volume",
-        )
-    if len(files) > 1:
-        raise BadVolume(
-            f"{folder} holds {len(files)} DICOM series ({', '.join(str(len(f)) for f in files.values())} files each); "
-            "put the one you want in a folder of its own",
-            code="several-series",
-        )
-    names = next(iter(files.values()))
-    _check_positions(folder, names, warn)
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(names)
-    return reader
+    key: str
+    series: Series
+    part: Part
+    parts: int
+
+    @property
+    def text(self) -> str:
+        """For people: key, description, what tells it apart, slices."""
+        count = len(self.part.frames)
+        words = [self.series.description, self.part.label, f"{count} slice{'s' if count > 1 else ''}"]
+        return f"{self.key} ({', '.join(word for word in words if word)})"
 
 
-def _folder_of_dicom(folder: Path) -> Path | None:
-    """The first folder below `folder` with a DICOM file in it, None if it is not soon found."""
-    looked = 0
-    for place, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            looked += 1
-            if looked > SEARCHED:
-                return None
-            with contextlib.suppress(OSError), open(Path(place, name), "rb") as stream:
-                if stream.read(132)[128:] == b"DICM":
-                    return Path(place)
-    return None
-
-
-def _check_positions(folder: Path, names: tuple[str, ...], warn: Warn | None) -> None:
-    """Refuse several volumes in one series, and tell of slices at uneven distances; nothing where the files do not say."""
-    places = [_place(name) for name in names]
-    known = [place for place in places if place is not None]
-    if len(known) < len(places) or not known:
-        return
-    positions, normals = (np.array(each) for each in zip(*known, strict=True))
-    steps = np.diff(np.sort(positions @ normals[0]))
-    repeated = int(np.count_nonzero(steps < SAME_PLACE))
-    turned = bool(np.ptp(normals, axis=0).max() > ORTHONORMAL_TOLERANCE)
-    if repeated or turned:
-        what = (
-            "slices in several directions"
-            if turned
-            else f"{len(names)} slices at {len(names) - repeated} positions (several echoes or time points?)"
-        )
-        raise BadVolume(
-            f"{folder} holds one DICOM series with {what}: no single volume; put the files of one in a folder of its own",
-            code="several-volumes",
-        )
-    steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    if warn and len(steps) > 1 and np.ptp(steps) >= 0.05 * np.median(steps):
-        warn(
-            "uneven-slices",
-            f"slices in {folder.name} are {steps.min():.2f} to {steps.max():.2f} mm apart (one missing?); the volume is read "
-            "as if they were evenly spaced",
-        )
-
-
-def _place(name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """A DICOM slice's position (mm) and normal, LPS; None if the file does not give them."""
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(name)
+def read_folder(folder: Path, warn: Warn | None = None, series: str | None = None) -> Volume:
+    """The one DICOM volume in `folder`, or the one that `series` names, in it or in the folders below."""
     try:
-        with quiet():
-            reader.ReadImageInformation()
-        position, cosines = (
-            [float(value) for value in reader.GetMetaData(key).split("\\")] for key in ("0020|0032", "0020|0037")
+        found = scan(files_in(folder, most=MOST_FILES))
+        if series is not None and not any(_matches(choice, series) for choice in choices(found)):
+            found = scan(files_in(folder, below=True, most=MOST_FILES))
+    except OSError as error:
+        from .formats import damaged
+
+        raise damaged(folder, error) from error
+    if not found.series:
+        raise _no_series(folder, found)
+    return _chosen(found, folder, warn, series)
+
+
+def read_file(path: Path, warn: Warn | None = None, series: str | None = None) -> Volume:
+    """The volume in one multi-frame file."""
+    found = scan([path])
+    if not found.series:
+        why = found.left_out[0][1] if found.left_out else "it holds no image"
+        raise BadVolume(f"{path} cannot be read as DICOM: {why}", code="unreadable")
+    if len(found.series[0].frames) == 1:
+        raise BadVolume(
+            f"{path} is one slice of a DICOM series; give the folder that holds them all, {path.absolute().parent}",
+            code="one-slice",
         )
-        return np.reshape(position, 3), np.cross(*np.reshape(cosines, (2, 3)))
-    except (RuntimeError, ValueError):  # unreadable, not there, or not so many numbers
-        return None
+    return _chosen(found, path, warn, series)
+
+
+def choices(found: Folder) -> list[Choice]:
+    """Every volume in what was found, with a key of its own."""
+    numbers = [series.number for series in found.series]
+    result = []
+    for index, series in enumerate(found.series):
+        key = series.number or str(index + 1)
+        if numbers.count(series.number) > 1 or not series.number:
+            key += chr(ord("a") + numbers[:index].count(series.number) % 26)
+        parts, doubled = parts_of(series.frames, dicom_pixels.same_voxels)
+        if doubled:
+            series.odd["doubled-slices"] = (
+                f"{len(doubled)} of the slices are there twice ({_names([frame.file for frame in doubled])}): each is taken once"
+            )
+        for number, part in enumerate(parts):
+            result.append(Choice(key if len(parts) == 1 else f"{key}.{number + 1}", series, part, len(parts)))
+    return result
+
+
+def _matches(choice: Choice, wanted: str) -> bool:
+    """Whether `--series` means this: by key, UID, or description; a series of several parts by those of its parts only."""
+    names = (
+        choice.key,
+        choice.series.uid,
+        choice.series.description,
+        f"{choice.series.description}, {choice.part.label}",
+    )
+    return wanted.strip().lower() in {name.strip().lower() for name in names if name}
+
+
+def _chosen(found: Folder, path: Path, warn: Warn | None, series: str | None) -> Volume:
+    offered = choices(found)
+    if series is not None:
+        meant = [choice for choice in offered if _matches(choice, series)]
+        if not meant:
+            raise UsageError(f"{path} holds no series '{series}': it holds {_listed(offered)}", code="no-series")
+    else:
+        meant = offered
+        if len(found.series) > 1:
+            counts = ", ".join(str(len(each.frames)) for each in found.series[:MOST_NAMED])
+            raise BadVolume(
+                f"{path} holds {len(found.series)} DICOM series ({counts} slices): choose one with --series: {_listed(offered)}",
+                code="several-series",
+            )
+    wrong = next((choice.series.odd["frame-count"] for choice in meant if "frame-count" in choice.series.odd), None)
+    if wrong:
+        raise BadVolume(f"{path}: {wrong}: damaged", code="unreadable")
+    if len(meant) > 1:
+        raise _several(path, meant)
+    return _volume(meant[0], found, path, warn)
+
+
+def _volume(choice: Choice, found: Folder, path: Path, warn: Warn | None) -> Volume:
+    series = choice.series
+    if "MOSAIC" in series.frames[0].traits.get("image type", ""):
+        raise BadVolume(
+            f"{path} holds mosaics (many slices in one image), no single volume; convert it first", code="4d"
+        )
+    notes = list(series.odd.items())
+    if found.left_out:
+        files = ", ".join(f"{file.name} ({why})" for file, why in found.left_out[:MOST_NAMED])
+        more = len(found.left_out) - MOST_NAMED
+        notes.append(("files-left-out", f"not read from {path.name}: {files}{f' and {more} more' if more > 0 else ''}"))
+    try:
+        stack = stacked(choice.part, path.name)
+    except BadVolume as error:
+        if not found.left_out:
+            raise
+        raise BadVolume(f"{error.message}; {notes[-1][1]}", code=error.code) from error
+    array = np.empty(stack.grid.shape, dtype=np.float32)
+    dicom_pixels.fill(array, stack.frames)
+    if warn:
+        for code, text in (*notes, *stack.notes):
+            warn(code, text)
+    return Volume(array, stack.grid, volume_name(path), dict(series.facts), stack.thickness)
+
+
+def _several(path: Path, meant: list[Choice]) -> BadVolume:
+    """Several volumes in one series: say what tells them apart, and which is the odd one where one is much smaller."""
+    largest = len(meant[0].part.frames)
+    few = [choice for choice in meant[1:] if len(choice.part.frames) < SHARE_OF_MAIN * largest]
+    frames = [frame for choice in meant for frame in choice.part.frames]
+    total = len(frames)
+    directions = {_direction(frame) for frame in frames}
+    if len(directions) > 1:
+        what = "slices in several directions"
+    elif few and len(few) == len(meant) - 1 and meant[0].part.label.endswith("pixels"):
+        what = f"{largest} slices of {meant[0].part.label}, and others"
+    else:
+        what = f"{total} slices at {positions_of(frames)} positions (several echoes or time points?)"
+    odd = ""
+    if few:
+        names = _names([frame.file for choice in few for frame in choice.part.frames])
+        odd = f"; {names} {'is' if len(few) == 1 else 'are'} unlike the rest ({few[0].part.label}; a scout?)"
+    return BadVolume(
+        f"{path} holds one DICOM series with {what}{odd}: no single volume; choose one with --series: {_listed(meant)}",
+        code="several-volumes",
+    )
+
+
+def _direction(frame: Frame) -> tuple[float, ...]:
+    return () if frame.cosines is None else tuple(np.round(frame.cosines.ravel(), 1).tolist())
+
+
+def _listed(offered: list[Choice]) -> str:
+    more = len(offered) - MOST_NAMED
+    return ", ".join(choice.text for choice in offered[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _names(files: list[Path]) -> str:
+    names = list(dict.fromkeys(file.name for file in files))
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _no_series(folder: Path, found: Folder) -> BadVolume:
+    if found.left_out:
+        files = ", ".join(f"{file.name} ({why})" for file, why in found.left_out[:MOST_NAMED])
+        return BadVolume(f"{folder} holds no DICOM series that can be read: {files}", code="unreadable")
+    below = folder_of_dicom(folder)
+    return BadVolume(
+        f"{folder} holds no DICOM series{' itself' if below else ''}; "
+        f"give {f'the folder below it that does, such as {below}' if below else 'a file, or the folder of one series'}",
+        code="not-a-volume",
+    )
+
+
+def folder_of_dicom(folder: Path) -> Path | None:
+    """The first folder below `folder` with a DICOM file in it, None if it is not soon found."""
+    for path in files_in(folder, below=True, most=SEARCHED):
+        if path.is_file() and is_dicom(path):
+            return path.parent
+    return None

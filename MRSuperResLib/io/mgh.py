@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 import zlib
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from ..errors import BadVolume
 from ..grid import Grid
 from ..volume import Volume, Warn
-from .formats import damaged, unpacked, volume_name
+from .formats import damaged, volume_name
 
 MGH_HEADER = 284  # bytes
 MGH_TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
@@ -25,10 +26,10 @@ def read_mgh(path: Path, warn: Warn | None) -> Volume:
     (mm), direction cosines axis by axis, and the centre of the voxel box (mm), RAS.
     """
     try:
-        with unpacked(path) as stream:
+        with gzip.open(path) if path.suffix.lower() == ".mgz" else open(path, "rb") as stream:
             content = stream.read()
     except (OSError, EOFError, zlib.error) as error:
-        raise damaged(path) from error
+        raise damaged(path, error) from error
     if len(content) < MGH_HEADER or content[3] != 1:  # the version; the bytes before it may say what is mapped
         raise BadVolume(f"{path} is no MGH file: damaged or misnamed", code="unreadable")
     i, j, k, frames, kind, _, given = struct.unpack_from(">6ih", content, 4)
