@@ -14,8 +14,11 @@ import vtk
 
 from MRSuperResLib.contrasts import guess_contrast, spelt
 from MRSuperResLib.errors import BadVolume
+from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference.planning import slice_axis_for
-from MRSuperResLib.volume import Grid, Volume, check_volume, write_volume
+from MRSuperResLib.io.read import load_volume
+from MRSuperResLib.io.write import write_volume
+from MRSuperResLib.volume import Volume, check_volume
 
 from .words import _
 
@@ -106,11 +109,8 @@ def export(node, path):
 
 def load(path):
     """(array (k, j, i) float32, grid) of a result; nothing is checked, because a map may well be constant."""
-    import SimpleITK as sitk
-
-    image = sitk.ReadImage(str(path))
-    grid = Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-    return sitk.GetArrayFromImage(image).astype(np.float32), grid
+    volume = load_volume(path)
+    return volume.array, volume.grid
 
 
 def fill(node, array, grid):

@@ -123,7 +123,7 @@ def three(path: Path, size: Sequence[int]) -> tuple[int, int, int]:
 
 def not_scalar(path: Path, found: str) -> BadVolume:
     """The error for voxels that hold something other than one intensity."""
-    return BadVolume(f"{path} has {found} in each voxel, expected one intensity", code="not-scalar")
+    return BadVolume(f"{path} has {found} in each voxel (colour or vectors), expected one intensity", code="not-scalar")
 
 
 def reason(error: BaseException) -> str:

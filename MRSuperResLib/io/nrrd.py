@@ -114,7 +114,7 @@ def _size(header: NrrdHeader, path: Path) -> tuple[list[int], list[int]]:
             kind = kinds[axis] if axis < len(kinds) else ""
             if kind in ("list", "time", "none", "???", "domain", "space"):
                 three(path, size)
-            raise not_scalar(path, f"{size[axis]} values ({kind or 'an axis outside of space'})")
+            raise not_scalar(path, f"{size[axis]} values")
     return size, spatial
 
 

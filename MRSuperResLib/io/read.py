@@ -33,8 +33,7 @@ def read_volume(
     3D volume with sound geometry, for empty or constant ones, and for label maps unless `allow_labels`.
     """
     path = Path(path)
-    volume = _read(path, warn, series)
-    volume = check_volume(volume, warn)
+    volume = check_volume(load_volume(path, warn=warn, series=series), warn)
     if not allow_labels and not path.is_dir() and looks_like_labels(volume.array, volume.name):
         raise BadVolume(
             f"{path} looks like a label map ({len(np.unique(volume.array))} integer values); give the MR volume it was "
@@ -44,9 +43,11 @@ def read_volume(
     return volume
 
 
-def _read(path: Path, warn: Warn | None, series: str | None) -> Volume:
+def load_volume(path: str | os.PathLike[str], *, warn: Warn | None = None, series: str | None = None) -> Volume:
+    """As `read_volume`, without judging the voxels: a map of errors may well be constant, or NaN outside of the head."""
     from . import dicom
 
+    path = Path(path)
     check_place(path)
     if path.is_dir():
         return dicom.read_folder(path, warn, series)
