@@ -53,13 +53,22 @@ def cosine_loss(found: Tensor, wanted: Tensor) -> Tensor:
     return (1 - functional.cosine_similarity(found.float().flatten(1), wanted.float().flatten(1))).mean()
 
 
+def teacher_file(path: str | Path) -> Path:
+    """The file `path`, or the one of that name that ships, beside this module."""
+    shipped = Path(__file__).parent / path
+    return shipped if not Path(path).is_file() and shipped.is_file() else Path(path)
+
+
 def read_autoencoder(path: str | Path) -> SwapAutoencoder:
-    """The autoencoder that a training by the method "disentangle" wrote to `path`. Raises `ModelError` if it is none."""
+    """The autoencoder that a training by the method "disentangle" wrote to `path`; see `teacher_file`.
+
+    Raises `ModelError` if it is none.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        weights = {name: value.float() for name, value in load_file(path).items()}
+        weights = {name: value.float() for name, value in load_file(teacher_file(path)).items()}
         widths = [weights[f"encoder.blocks.{number}.weight"].shape[0] for number in range(4)]
         network = SwapAutoencoder(widths, weights["encoder.texture.bias"].shape[0])
         network.load_state_dict(weights)

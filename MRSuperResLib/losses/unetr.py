@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import MissingRequirement, ModelError
+from .cosine import teacher_file
 
 PATCH = 16  # pixels along a side of what becomes one token
 HEAD = 64  # features of one attention head: 12 heads for 768
@@ -97,12 +98,15 @@ class NamingUNETR(nn.Module):
 
 
 def read_transformer(path: str | Path) -> ViTFeatures:
-    """The transformer that a training by the method "pretext" wrote to `path`. Raises `ModelError` if it is none."""
+    """The transformer that a training by the method "pretext" wrote to `path`; see `teacher_file`.
+
+    Raises `ModelError` if it is none.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        weights = {name: value.float() for name, value in load_file(path).items()}
+        weights = {name: value.float() for name, value in load_file(teacher_file(path)).items()}
         _, tokens, hidden = weights["vit.patch_embedding.position_embeddings"].shape
         side = round(tokens**0.5) * PATCH
         with torch.device("meta"):  # the decoder is not needed

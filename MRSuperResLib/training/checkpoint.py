@@ -41,18 +41,29 @@ class Progress:
 
 
 class MovingAverage:
-    """Exponential moving average of a network's weights; short runs start with a faster one, so it never lags by much."""
+    """Exponential moving average of a network's weights; short runs start with a faster one, so it never lags by much.
+
+    Whole numbers, such as a batch normalisation's count of batches, are not averaged: they are the last ones.
+    """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.weights = {name: value.detach().clone().float() for name, value in network.state_dict().items()}
+        self.weights = {
+            name: value.detach().clone().to(torch.float32 if value.is_floating_point() else value.dtype)
+            for name, value in network.state_dict().items()
+        }
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Take in the weights after step number `step`."""
         decay = min(self.decay, (1 + step) / (10 + step))
         values = network.state_dict()
-        torch._foreach_lerp_(list(self.weights.values()), [values[name].float() for name in self.weights], 1.0 - decay)
+        averaged = [name for name, value in values.items() if value.is_floating_point()]
+        torch._foreach_lerp_(
+            [self.weights[name] for name in averaged], [values[name].float() for name in averaged], 1.0 - decay
+        )
+        for name in values.keys() - averaged:
+            self.weights[name].copy_(values[name])
 
 
 def save_checkpoint(
