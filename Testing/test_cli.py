@@ -78,7 +78,7 @@ def test_a_terminal_shows_progress_and_wipes_it(scan: Path) -> None:
     show({"event": "started", "model": "m", "device": "cpu", "precision": "fp32", "output_size": [1, 2, 3],
           "output_spacing": [1.0, 1.0, 0.5]})  # fmt: skip
     show({"event": "progress", "stage": "super-resolving", "done": 5, "total": 10, "seconds_left": 75.0})
-    assert "[############            ] 5/10  1 min 15 s left" in errors.getvalue()
+    assert "[############            ]  50%  1 min 15 s left" in errors.getvalue()
     show({"event": "warning", "code": "c", "message": "mind this"})
     show({"event": "progress", "stage": "writing", "done": 1, "total": 1, "seconds_left": 0.0})
     outputs = {"output": "sr.nii", "error_map": None, "samples": ["s1.nii"], "sidecar": "sr.json"}

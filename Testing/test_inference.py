@@ -304,14 +304,15 @@ def test_what_the_card_does_not_cover_is_said_before() -> None:
 # progress and cancelling
 
 
-def test_progress_counts_every_slice_and_tells_the_time_left() -> None:
+def test_progress_counts_every_voxel_and_tells_the_time_left() -> None:
     told: list[tuple[str, int, int, float | None]] = []
     super_resolve(
         volume(), entry(), network=Bicubic((4, 1)), options=Options(device="cpu", batch=4),
         progress=lambda *step: told.append(step),
     )  # fmt: skip
     assert {stage for stage, *_ in told} == {"super-resolving"}
-    assert told[0][1:] == (0, 44, None) and told[-1][1:3] == (44, 44) and told[-1][3] == 0
+    voxels = 2 * volume().array.size  # in two views
+    assert told[0][1:] == (0, voxels, None) and told[-1][1:3] == (voxels, voxels) and told[-1][3] == 0
     assert [done for _, done, *_ in told] == sorted(done for _, done, *_ in told)
     assert all(left is not None and left >= 0 for *_, left in told[1:])
 

@@ -206,10 +206,12 @@ def test_samples_that_would_not_fit_in_memory_are_refused_at_once(monkeypatch: p
     assert refused.value.code == "memory" and network.seen == []
 
 
-def test_progress_counts_the_slices_of_all_samples_and_cancelling_stops_between_them() -> None:
+def test_progress_counts_the_voxels_of_all_samples_and_cancelling_stops_between_them() -> None:
     told: list[tuple[str, int, int]] = []
     run(samples=3, progress=lambda stage, done, total, left: told.append((stage, done, total)))
-    assert told[0] == ("translating", 0, 18) and told[-1] == ("translating", 18, 18)
+    voxels = told[0][2]
+    assert told[0] == ("translating", 0, voxels) and told[-1] == ("translating", voxels, voxels)
+    assert voxels % (3 * 6) == 0 and len(told) > 3
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
 
     network = Known()
@@ -536,7 +538,7 @@ def test_one_command_super_resolves_translates_and_maps_the_uncertainty(tiny: Mo
     stages = list(dict.fromkeys(event["stage"] for event in events if event["event"] == "progress"))
     assert stages == ["reading", "super-resolving", "translating", "writing"]
     last = [event for event in events if event.get("stage") == "translating"][-1]
-    assert last["done"] == last["total"] == 3 * 3
+    assert last["done"] == last["total"] == 3 * (48 * 56 * 3)
     codes = [event["code"] for event in events if event["event"] == "warning"]
     assert {"contrast-guessed", "uncalibrated"} <= set(codes) and len(codes) == len(set(codes))
 

@@ -52,7 +52,7 @@ def test_a_worker_process_turns_a_job_into_files_and_tells_every_step(job: Job, 
     stages = [event["stage"] for event in events if event["event"] == "progress"]
     assert list(dict.fromkeys(stages)) == ["reading", "super-resolving", "scoring", "writing"]
     slices = [event for event in events if event["event"] == "progress" and event["stage"] == "super-resolving"]
-    assert slices[-1]["done"] == slices[-1]["total"] == 16 + 18
+    assert slices[-1]["done"] == slices[-1]["total"] == 2 * 16 * 18 * 6, "voxels of both views"
 
     result = events[-1]
     assert set(result["metrics"]) >= {"psnr", "ssim", "nmse"}
@@ -112,7 +112,7 @@ def slow_worker(job: Job, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     assert process.stdout is not None
     for line in process.stdout:
         event = json.loads(line)
-        if event["event"] == "progress" and event["stage"] == "super-resolving" and event["done"] >= 3:
+        if event["event"] == "progress" and event["stage"] == "super-resolving" and event["done"] >= 3 * 18 * 6:
             break
     yield process
     process.kill()

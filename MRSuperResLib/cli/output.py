@@ -59,7 +59,7 @@ class Show:
         self.drawn = now
         bar = "#" * (BAR * done // total)
         left = "" if not event["seconds_left"] else f"  {duration(event['seconds_left'])} left"
-        text = f"{event['stage']:<16} [{bar:<{BAR}}] {done}/{total}{left}"
+        text = f"{event['stage']:<16} [{bar:<{BAR}}] {done / total:4.0%}{left}"
         self.errors.write("\r" + text.ljust(self.width))
         self.errors.flush()
         self.width = len(text)

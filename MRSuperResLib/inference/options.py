@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from ..volume import Volume
 
-Progress = Callable[[str, int, int, "float | None"], None]  # (stage, slices done, of how many, seconds left if known)
+Progress = Callable[
+    [str, int, int, "float | None"], None
+]  # (stage, voxels or steps done, of how many, seconds left if known)
 Warn = Callable[[str, str], None]  # (stable code, one line for people)
 Cancel = Callable[[], bool]  # true once the user wants to stop
 

@@ -16,33 +16,34 @@ from ..models.scores import mean_gain
 from . import planning
 from .options import Aligned, Cancel, Options, Progress, Warn, log_warning, never, silent, stop_if
 from .planning import Plan, Stage
+from .preview import upright
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..grid import Grid
     from ..volume import Volume
+    from .preview import ShowSlice
     from .runner import SliceRunner
 
 STAGE = "super-resolving"
 
 
 class Clock:
-    """Counts slices and pixels done and says how long the rest will take."""
+    """Counts the voxels that the network has seen, of `voxels` in all passes, and says how long the rest will take."""
 
-    def __init__(self, stage: str, slices: int, pixels: int, progress: Progress) -> None:
-        self.stage, self.slices, self.pixels, self.progress = stage, slices, pixels, progress
-        self.slices_done = self.pixels_done = 0
+    def __init__(self, stage: str, voxels: int, progress: Progress) -> None:
+        self.stage, self.voxels, self.progress = stage, voxels, progress
+        self.done = 0
         self.started = time.monotonic()
-        progress(stage, 0, slices, None)
+        progress(stage, 0, voxels, None)
 
-    def tick(self, slices: int, pixels: int) -> None:
-        """`slices` more are done, of `pixels` pixels together."""
-        self.slices_done += slices
-        self.pixels_done += pixels
+    def tick(self, voxels: int) -> None:
+        """`voxels` more are done."""
+        self.done += voxels
         elapsed = time.monotonic() - self.started
-        left = elapsed / max(self.pixels_done, 1) * (self.pixels - self.pixels_done)
-        self.progress(self.stage, self.slices_done, self.slices, max(0.0, left))
+        left = elapsed / max(self.done, 1) * (self.voxels - self.done)
+        self.progress(self.stage, self.done, self.voxels, max(0.0, left))
 
 
 def super_resolve(
@@ -58,6 +59,7 @@ def super_resolve(
     warn: Warn = log_warning,
     cancel: Cancel = never,
     network: nn.Module | None = None,
+    preview: ShowSlice | None = None,
 ) -> Volume:
     """`volume` super-resolved by `model`, in its units, on a grid of the same extent, finer by `factor` or to
     `spacing`.
@@ -65,7 +67,8 @@ def super_resolve(
     factor: along the model's axes; spacing: mm along i, j, k, instead; neither: the model's own factor. plane:
     "in-plane" or "through-plane", None for the model's. reference: for reference-guided models, a sharp volume of the
     same anatomy anywhere in space, or one already aligned on this volume's finest pass. network: run this module,
-    moved to the device and in evaluation mode, instead of the model's weights.
+    moved to the device and in evaluation mode, instead of the model's weights. preview: is shown the middle slice before the
+    others are computed; interpolation is too quick for one.
 
     Raises what `check_volume` and `planning.plan` raise, `ModelError` for a model that cannot be used so,
     `DeviceError`, `Cancelled`.
@@ -114,8 +117,9 @@ def super_resolve(
                 progress=progress,
                 warn=warn,
                 cancel=cancel,
+                preview=preview,
             )
-        result = _refined(volume, entry, made, reference, options, progress, warn, cancel, network)
+        result = _refined(volume, entry, made, reference, options, progress, warn, cancel, network, preview)
     return fidelity.project(result, volume, acquisition) if options.project else result
 
 
@@ -178,6 +182,7 @@ def _refined(
     warn: Warn,
     cancel: Cancel,
     network: nn.Module | None,
+    preview: ShowSlice | None,
 ) -> Volume:
     from ..resample import resample
     from ..volume import Volume
@@ -186,13 +191,13 @@ def _refined(
     require_torch()
     from .runner import SliceRunner
 
-    network = models.load_network(entry) if network is None else network
+    network = models.kept_network(entry) if network is None else network
     runner = SliceRunner(network, entry.card, made.zoom, options, warn, cancel)
     scale = IntensityScale.of(volume.array)
     array = np.asarray(scale.to_unit(volume.array), dtype=np.float32)
-    clock = Clock(
-        STAGE, planning.slices(made), sum(_pixels(stage) for stage in made.stages) * len(made.views), progress
-    )
+    clock = Clock(STAGE, sum(_voxels(stage) for stage in made.stages) * len(made.views), progress)
+    if preview is not None:
+        _show_middle(array, made, runner, _guides(guide, made.stages[0]), scale, preview)
     for stage in made.stages:
         array = _passed(array, stage, made, runner, _guides(guide, stage), clock)
     array = np.asarray(scale.from_unit(array), dtype=np.float32)
@@ -213,8 +218,26 @@ def _passed(
         size = (answers.shape[1], answers.shape[2])
         for part, answer in runner.run(images, extras, size):
             answers[part] += share * answer
-            clock.tick(part.stop - part.start, (part.stop - part.start) * images.shape[1] * images.shape[2])
+            clock.tick((part.stop - part.start) * images.shape[1] * images.shape[2])
     return fused
+
+
+def _show_middle(
+    array: np.ndarray,
+    made: Plan,
+    runner: SliceRunner,
+    guides: Sequence[np.ndarray],
+    scale: IntensityScale,
+    preview: ShowSlice,
+) -> None:
+    """Compute the middle slice of the first view alone, and show it."""
+    stage, view = made.stages[0], made.views[0]
+    images = np.transpose(array, view)
+    middle = slice(len(images) // 2, len(images) // 2 + 1)
+    shape = np.transpose(np.empty(stage.result.shape, dtype=bool), view).shape
+    extras = [np.transpose(guide, view)[middle] for guide in guides]
+    for _part, answer in runner.run(images[middle], extras, (shape[1], shape[2])):
+        preview(upright(np.asarray(scale.from_unit(answer[0])), stage.result, (2 - view[1], 2 - view[2])))
 
 
 def align_reference(
@@ -269,5 +292,5 @@ def _guides(guide: Aligned | None, stage: Stage) -> tuple[np.ndarray, ...]:
     return np.where(valid > 0, unit, np.float32(0.0)), valid
 
 
-def _pixels(stage: Stage) -> int:
+def _voxels(stage: Stage) -> int:
     return int(np.prod(stage.source.size))

@@ -129,7 +129,7 @@ def translate(
     check_memory(volume.grid, made.samples if keep_samples else 0)
     stop_if(cancel)
     translator = Translator(volume, entry, made, options, warn, cancel, network)
-    clock = Clock(STAGE, made.samples * translator.slices, made.samples * volume.array.size, progress)
+    clock = Clock(STAGE, made.samples * volume.array.size, progress)
     spread, kept = Spread(), []
     for z in latents(entry.card, made.samples, seed):
         sample = translator.answer(z, clock)
@@ -175,7 +175,7 @@ class Translator:
 
         self.volume, self.axis = volume, 2 - made.slice_axis
         self.scale = scale_above_air(volume, made.slice_axis)
-        network = models.load_network(entry) if network is None else network
+        network = models.kept_network(entry) if network is None else network
         self.bound = _bound(network, entry.card, made)
         options = options or Options()
         if options.batch not in (None, 1):
@@ -204,7 +204,7 @@ class Translator:
         for which, found in self.runner.run(images):
             answers[which] = found
             if clock is not None:
-                clock.tick(which.stop - which.start, found.size)
+                clock.tick(found.size)
         return result
 
     def volume_of(self, unit: np.ndarray, difference: bool = False) -> Volume:

@@ -10,7 +10,7 @@ from .events import Cancellation, Emit
 from .job import FORMATS, SCHEMA, Job
 from .outputs import JobOutputs
 from .run import estimate_job, execute, run_job
-from .worker import work
+from .worker import serve, work
 
 __all__ = [
     "FORMATS",
@@ -22,5 +22,6 @@ __all__ = [
     "estimate_job",
     "execute",
     "run_job",
+    "serve",
     "work",
 ]

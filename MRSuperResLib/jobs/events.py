@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import signal
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from ..inference.options import stop_if
+from ..inference.preview import SlicePicture
 from ..staging import Staging
 from .job import Job
 
@@ -79,6 +81,13 @@ class Run:
         """Tell how far a stage is."""
         left = None if seconds_left is None else round(seconds_left, 1)
         self.emit({"event": "progress", "stage": stage, "done": done, "total": total, "seconds_left": left})
+
+    def preview(self, picture: SlicePicture) -> None:
+        """Tell a slice that is done: rows, columns, mm between them, and its pixels, 8 bits each, row by row, in base64."""
+        rows, columns = picture.pixels.shape
+        pixels = base64.b64encode(picture.pixels.tobytes()).decode("ascii")
+        size = {"rows": rows, "columns": columns, "spacing": list(picture.spacing)}
+        self.emit({"event": "preview", **size, "pixels": pixels})
 
     @contextlib.contextmanager
     def stage(self, name: str, announce: bool = True) -> Iterator[None]:

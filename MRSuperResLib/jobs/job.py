@@ -125,6 +125,7 @@ class Job:
         above=0,
         metavar="MM",
     )
+    preview: bool = described("tell the middle slice in an event before the others are computed", False, flags=())
     device: str = described("auto (CUDA if there is one), cpu, cuda, cuda:n or mps", "auto", role="how")
     precision: Precision = described("of the network", "auto", role="how")
     tile: int | None = described(

@@ -179,6 +179,7 @@ def _super_resolved(
             progress=run.progress,
             warn=run.warn,
             cancel=run.cancel,
+            preview=run.preview if job.preview else None,
         )
     made = JobOutputs(job, result)
     if aligned is not None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import queue
 import sys
 import threading
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import Cancelled, UsageError
+from ..errors import Cancelled, DeviceError, UsageError
 from ..staging import Staging
 from .events import Cancellation, failed
 from .job import Job
 from .run import execute
 
+IDLE_SECONDS = 600.0  # a worker that stays ends after that long without a job, and frees memory
+NETWORKS_KEPT = 2
 GRACE_SECONDS = 1.0  # after a signal, before the worker ends itself in the middle of whatever library call it is in
 
 
@@ -55,6 +59,44 @@ def work(source: str, stream: IO[str], cancel_file: str | None = None) -> int:
         for timer in timers:
             timer.cancel()
     return code
+
+
+def serve(requests: IO[str], stream: IO[str], idle_seconds: float = IDLE_SECONDS) -> int:
+    """A worker that stays: run the job in each file that `requests` names, a line each, and tell its exit code last.
+
+    Loads torch at once, and keeps the last networks, so that the next job starts without. Events are those of `work`, then
+    {"event": "ended", "exit_code": N}. It ends where `requests` does, after `idle_seconds` without a job, after a signal,
+    and after an error that may have harmed this process: the device's, memory's, or a bug's.
+    """
+    from .. import models
+
+    waiting: queue.Queue[str | None] = queue.Queue()
+
+    def listen() -> None:
+        for line in requests:
+            waiting.put(line.strip())
+        waiting.put(None)
+
+    threading.Thread(target=listen, daemon=True).start()
+    with contextlib.suppress(ImportError):  # a job that needs it says so
+        import torch  # noqa: F401
+
+        from ..inference import runner  # noqa: F401
+    models.keep_networks(NETWORKS_KEPT)
+    stream.write(json.dumps({"event": "ready"}) + "\n")
+    stream.flush()
+    while True:
+        try:
+            source = waiting.get(timeout=idle_seconds)
+        except queue.Empty:
+            return 0
+        if source is None:
+            return 0
+        code = work(source, stream)
+        stream.write(json.dumps({"event": "ended", "exit_code": code}) + "\n")
+        stream.flush()
+        if code in (1, DeviceError.exit_code, Cancelled.exit_code):
+            return code
 
 
 def _source(source: str) -> str:

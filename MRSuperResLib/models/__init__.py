@@ -20,6 +20,7 @@ from .card import (
     Training,
 )
 from .coverage import TOLERANCE, contrast_coverage, coverage, reference_coverage
+from .kept import keep_networks, kept_network
 from .package import SUFFIX, load_network, read_entry, save_model, verify
 from .registry import BASELINES, Warn, baselines, default_folders, find_model, list_models, user_folder
 
@@ -46,6 +47,8 @@ __all__ = [
     "coverage",
     "default_folders",
     "find_model",
+    "keep_networks",
+    "kept_network",
     "list_models",
     "load_network",
     "read_entry",

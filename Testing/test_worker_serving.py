@@ -1,0 +1,137 @@
+"""A worker that stays: several jobs in one process, networks kept, a preview first; it ends when nobody needs it."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small import REPOSITORY, left_in, run
+
+from MRSuperResLib.grid import Grid
+from MRSuperResLib.inference.preview import upright
+from MRSuperResLib.jobs import Job
+from MRSuperResLib.volume import read_volume
+
+pytestmark = pytest.mark.usefixtures("no_models_of_this_machine")
+
+
+class Server:
+    """The real process, and what it says."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "MRSuperResLib", "worker", "--serve", *arguments],
+            cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def ask(self, job: Job, path: Path) -> None:
+        path.write_text(job.to_json())
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{path}\n")
+        self.process.stdin.flush()
+
+    def until(self, kind: str) -> list[dict[str, Any]]:
+        """Events up to the first of that kind."""
+        events: list[dict[str, Any]] = []
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            events.append(json.loads(line))
+            if events[-1]["event"] == kind:
+                return events
+        raise AssertionError(f"no {kind}: {self.process.stderr.read() if self.process.stderr else ''}")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    served = Server()
+    yield served
+    served.process.kill()
+    served.process.wait()
+    for stream in (served.process.stdin, served.process.stdout, served.process.stderr):
+        if stream is not None:
+            stream.close()
+
+
+def test_one_process_runs_job_after_job_and_its_answers_are_those_of_a_process_each(
+    server: Server, job: Job, tmp_path: Path
+) -> None:
+    run(job)
+    alone = read_volume(job.output).array
+    server.until("ready")
+    seconds = []
+    for number in (1, 2):
+        changed = dataclasses.replace(job, output=str(tmp_path / f"served-{number}.nrrd"))
+        started = time.monotonic()
+        server.ask(changed, tmp_path / f"job-{number}.json")
+        events = server.until("ended")
+        seconds.append(time.monotonic() - started)
+        assert events[-1]["exit_code"] == 0 and events[-2]["event"] == "result"
+        np.testing.assert_array_equal(read_volume(changed.output).array, alone)
+    server.ask(dataclasses.replace(job, model="liner"), tmp_path / "job-3.json")
+    events = server.until("ended")
+    assert events[-2]["event"] == "error" and events[-1]["exit_code"] == 4
+    server.ask(job, tmp_path / "job-4.json")
+    assert server.until("ended")[-1]["exit_code"] == 0, "a mistake of the user's leaves the worker alive"
+
+
+def test_it_ends_with_its_parent_and_when_idle(server: Server) -> None:
+    assert server.process.stdin is not None
+    server.until("ready")
+    server.process.stdin.close()
+    assert server.process.wait(timeout=30) == 0
+    idle = Server("--idle", "0.1")
+    assert idle.process.wait(timeout=60) == 0
+    idle.process.communicate()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM handlers; the cancel file serves there")
+def test_a_cancelled_job_ends_the_process_and_leaves_nothing(server: Server, job: Job, tmp_path: Path) -> None:
+    server.until("ready")
+    (tmp_path / "job.json.cancel").touch()
+    server.ask(job, tmp_path / "job.json")
+    assert server.until("ended")[-1]["exit_code"] == 130
+    assert server.process.wait(timeout=30) == 130 and left_in(tmp_path / "out") == []
+
+
+def test_the_middle_slice_is_told_before_the_others(job: Job) -> None:
+    events = run(dataclasses.replace(job, preview=True))
+    kinds = [event["event"] for event in events]
+    progress = [n for n, e in enumerate(events) if e["event"] == "progress" and e["stage"] == "super-resolving"]
+    assert progress[0] < kinds.index("preview") < progress[1]
+    (told,) = [event for event in events if event["event"] == "preview"]
+    assert (told["rows"], told["columns"], told["spacing"]) == (12, 16, pytest.approx([1.5, 1.0]))
+    pixels = np.frombuffer(base64.b64decode(told["pixels"]), np.uint8).reshape(told["rows"], told["columns"])
+    answer = read_volume(job.output).array[:, 9]
+    agreement = max(np.corrcoef(pixels.ravel(), turned.ravel())[0, 1] for turned in (answer[::-1], answer[::-1, ::-1]))
+    assert agreement > 0.95, "the slice is that of the result, upright"
+    assert "preview" not in [event["event"] for event in run(job)]
+
+
+@pytest.mark.parametrize("direction", ["axial", "coronal", "sagittal", "turned"])
+def test_a_preview_is_upright(direction: str) -> None:
+    """A bright corner that is superior (or anterior) and right (or anterior) of the patient lands in the upper left."""
+    axes = {
+        "axial": ([1, 0, 0], [0, 1, 0], [0, 0, 1]), "coronal": ([1, 0, 0], [0, 0, -1], [0, 1, 0]),
+        "sagittal": ([0, 1, 0], [0, 0, -1], [1, 0, 0]), "turned": ([0, -1, 0], [-1, 0, 0], [0, 0, -1]),
+    }[direction]  # fmt: skip
+    matrix = np.array(axes, dtype=float).T
+    grid = Grid((6, 5, 4), (1.0, 2.0, 3.0), (0.0, 0.0, 0.0), tuple(matrix.ravel().tolist()))
+    k, j, i = np.indices(grid.shape)
+    world = matrix @ np.stack([i.ravel() - 2.5, j.ravel() - 2.0, k.ravel() - 1.5])
+    volume = (-world[0] - 2 * world[1] + 4 * world[2]).reshape(grid.shape)  # right +, anterior ++, superior ++++
+    for slices in range(3):
+        rows, columns = (axis for axis in range(3) if axis != slices)
+        image = np.take(volume, 1, axis=slices)
+        shown = upright(image, grid, (2 - rows, 2 - columns))
+        assert shown.pixels[0].astype(int).sum() > shown.pixels[-1].astype(int).sum()
+        assert shown.pixels[:, 0].astype(int).sum() > shown.pixels[:, -1].astype(int).sum()
+        assert sorted(shown.spacing) == sorted([grid.spacing[2 - rows], grid.spacing[2 - columns]])
