@@ -16,6 +16,7 @@ from MRSuperResLib.errors import MissingRequirement, ModelError, UsageError
 from MRSuperResLib.losses.style import CONVOLUTIONS, ContentAndStyle, VGG19Features, gram
 from MRSuperResLib.networks.stylswin import StyleSwin
 from MRSuperResLib.networks.transmrsr import TransMRSR
+from MRSuperResLib.training.data.crops import SourceSpec
 from MRSuperResLib.training.fit import fit
 from MRSuperResLib.training.method import Context
 from MRSuperResLib.training.methods import prior as prior_method
@@ -23,7 +24,7 @@ from MRSuperResLib.training.methods.prior import centres_of
 from MRSuperResLib.training.pack import Pack
 from MRSuperResLib.training.recipes import load_recipe
 from MRSuperResLib.training.streams.slices import SharpSlices
-from MRSuperResLib.training.streams.stream import StreamSource, StreamSpec
+from MRSuperResLib.training.streams.stream import StreamSpec
 from Testing.made_trainings import CARD, two_contrasts
 
 NETWORK = """
@@ -203,7 +204,7 @@ def test_the_penalty_is_the_squared_gradient_of_the_scores(data: Path, tmp_path:
 
 
 def test_sharp_slices_are_a_function_of_seed_and_position(data: Path) -> None:
-    spec = StreamSpec(sources=(StreamSource("pairs/*"),), matrix=32, shift=2)
+    spec = StreamSpec(sources=(SourceSpec("pairs/*"),), matrix=32, shift=2)
     pack = Pack(data / "train.pack")
     stream = iter(SharpSlices(pack, spec, 3, seed=1))
     first, second = (next(stream)[0] for _ in range(2))

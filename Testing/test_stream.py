@@ -10,10 +10,11 @@ import torch
 
 from MRSuperResLib.acquisition import kspace_crop, slice_profile
 from MRSuperResLib.errors import UsageError
+from MRSuperResLib.training.data.crops import SourceSpec
 from MRSuperResLib.training.pack import pack
 from MRSuperResLib.training.streams import degradation
 from MRSuperResLib.training.streams.degradation import Draw, KSpaceSpec, ScannerSpec, SliceSpec
-from MRSuperResLib.training.streams.stream import DeviceStream, StreamAugmentation, StreamSource, StreamSpec
+from MRSuperResLib.training.streams.stream import DeviceStream, StreamAugmentation, StreamSpec
 from MRSuperResLib.volume import Grid, Volume, write_volume
 
 IDEAL = KSpaceSpec(apodised=0, partial=0, elliptical=0, zero_filled=0, magnitude=0)
@@ -53,7 +54,7 @@ def test_noise_in_k_space_has_the_asked_strength_in_the_image() -> None:
 def test_a_scan_that_had_been_interpolated_is_smooth_in_truth_and_input_alike() -> None:
     high = torch.rand(8, 64, 64, generator=torch.Generator().manual_seed(1))
     spec = ScannerSpec({"kspace": 1.0}, noise_probability=0, band_limited=1.0, band=(0.4, 0.4), kspace=IDEAL)
-    low, truth = degradation.degrade(high, (2, 2), spec, torch.Generator().manual_seed(4))
+    low, truth = degradation.degrade(high, (2, 2), spec, np.random.default_rng(4), torch.Generator().manual_seed(4))
     power = torch.fft.fft2(truth).abs()[:, 26:38].mean()  # rows' highest frequencies
     assert power < 0.45 * torch.fft.fft2(high).abs()[:, 26:38].mean()
     expected = degradation.kspace_acquired(truth, (2, 2), IDEAL, torch.zeros(8), draw(8))
@@ -78,21 +79,27 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> object:
     return pack(folder, Path(folder / "train.pack"))
 
 
-def spec(**changes: object) -> StreamSpec:
-    settings: dict[str, object] = {
-        "sources": (StreamSource("?_T*"), StreamSource("labels/*")),
-        "scanner": ScannerSpec({"kspace": 1.0, "gaussian": 1.0}),
-        "matrix": 64,
-        "patch": (12, 12),
-        "crops": 2,
-    }
-    return StreamSpec(**{**settings, **changes})  # type: ignore[arg-type]
+SOURCES = (SourceSpec("?_T*"), SourceSpec("labels/*"))
 
 
-def test_a_resumed_stream_goes_on_where_it_was(packed: object) -> None:
-    stream = iter(DeviceStream(packed, spec(), (4, 4), 4, seed=7))  # type: ignore[arg-type]
-    batches = [next(stream) for _ in range(4)]
-    resumed = next(iter(DeviceStream(packed, spec(), (4, 4), 4, seed=7, start=12)))  # type: ignore[arg-type]
+def stream(
+    packed: object,
+    sources: tuple[SourceSpec, ...] = SOURCES,
+    augmentation: StreamAugmentation | None = None,
+    **changes: object,
+) -> DeviceStream:
+    settings: dict[str, object] = {"matrix": 64, "patch": (12, 12), "crops": 2}
+    seeds = {name: changes.pop(name) for name in ("seed", "start") if name in changes}
+    scanner = ScannerSpec({"kspace": 1.0, "gaussian": 1.0, "second-order": 1.0})
+    spec = StreamSpec(sources, scanner, augmentation=augmentation or StreamAugmentation(), **{**settings, **changes})  # type: ignore[arg-type]
+    return DeviceStream(packed, spec, (4, 4), 4, **seeds)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_resumed_stream_goes_on_where_it_was(packed: object, at_once: int) -> None:
+    drawn = iter(stream(packed, at_once=at_once, seed=7))
+    batches = [next(drawn) for _ in range(4)]
+    resumed = next(iter(stream(packed, at_once=at_once, seed=7, start=12)))
     assert batches[0][0].shape == (4, 1, 12, 12) and batches[0][1].shape == (4, 1, 48, 48)
     for got, expected in zip(resumed, batches[3], strict=True):
         assert torch.equal(got, expected)
@@ -100,10 +107,9 @@ def test_a_resumed_stream_goes_on_where_it_was(packed: object) -> None:
 
 
 def test_an_unaltered_slice_is_the_volume_s(packed: object) -> None:
-    still = StreamAugmentation(gamma=(1, 1), curve_probability=0, zoom_probability=0, bias=0)
-    chosen = spec(sources=(StreamSource("a_T1w", "axial"),), augmentation=still, matrix=60)
-    stream = DeviceStream(packed, chosen, (4, 4), 4)  # type: ignore[arg-type]
-    found = stream.shelf.slices(3, chosen, np.random.default_rng(5), torch.Generator().manual_seed(2))
+    still = StreamAugmentation(flip=False, gamma=(1, 1), curve_probability=0, zoom_probability=0, bias=0)
+    drawn = stream(packed, (SourceSpec("a_T1w", "axial"),), still, matrix=60)
+    found = drawn.shelf.slices(3, drawn.spec, np.random.default_rng(5), torch.Generator().manual_seed(2))
     entry = packed.select("a_T1w")[0]  # type: ignore[attr-defined]
     volume = packed.unit(entry, packed.stored(entry))  # type: ignore[attr-defined]
     for image in found.numpy():
@@ -114,4 +120,10 @@ def test_an_unaltered_slice_is_the_volume_s(packed: object) -> None:
 
 def test_a_source_without_volumes_is_named(packed: object) -> None:
     with pytest.raises(UsageError, match="nobody"):
-        DeviceStream(packed, spec(sources=(StreamSource("nobody*"),)), (4, 4), 4)  # type: ignore[arg-type]
+        stream(packed, (SourceSpec("nobody*"),))
+
+
+@pytest.mark.parametrize("changes, words", [({"matrix": 63}, "matrix is 63"), ({"crops": 3}, "multiple of 3")])
+def test_sizes_that_do_not_divide_are_refused(packed: object, changes: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        stream(packed, **changes)

@@ -22,7 +22,7 @@ class SuperResolutionRecipe(Recipe):
     """A `Recipe` whose images are made coarse."""
 
     def __post_init__(self) -> None:
-        if not self.data.degradation.kinds:
+        if not self.data.degradation.kinds and self.data.device is None:
             raise BadDocument("data.degradation is missing: super-resolution learns from coarsened images")
 
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ...acquisition import SECOND_ORDER, second_order
 from ...acquisition.operators import GAUSSIAN_SIGMA_PER_FWHM, SINC_LOBES
 from ...errors import UsageError
 
-KINDS = ("kspace", "gaussian", "box", "sinc", "bicubic")
+KINDS = ("kspace", "gaussian", "box", "sinc", "bicubic", SECOND_ORDER)
+SECOND_ORDER_GROUP = 4  # images that share a second-order degradation, which is drawn one group at a time
 FERMI_WIDTH = 0.08  # of a Fermi filter's edge, in units of the half matrix
 
 
@@ -100,25 +103,32 @@ class Draw:
 
 
 def degrade(
-    high: Tensor, factors: tuple[int, int], spec: ScannerSpec, generator: torch.Generator
+    high: Tensor, factors: tuple[int, int], spec: ScannerSpec, host: np.random.Generator, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """The coarse images (B, H/fh, W/fw) and the sharp ones (B, H, W) they were made from.
 
-    The sharp ones are `high`, or smoother where the draw says that the scan had been interpolated.
+    The sharp ones are `high`, or smoother where the draw says that the scan had been interpolated. `host` draws which kind each
+    image gets, so that no device has to be waited for; `generator` draws the rest.
     """
     draw = Draw(generator, len(high))
     high = band_limited(high, spec, draw)
     names = [kind for kind in KINDS if spec.kinds.get(kind, 0.0) > 0]
-    kind = draw.choice(torch.tensor([spec.kinds[name] for name in names], device=high.device))
+    weights = np.array([spec.kinds[name] for name in names])
+    kind = host.choice(len(names), size=len(high), p=weights / weights.sum())
     sigma = draw.uniform(*spec.noise) * draw.chance(spec.noise_probability)
     low = torch.empty((len(high), high.shape[1] // factors[0], high.shape[2] // factors[1]), device=high.device)
     for number, name in enumerate(names):
-        (which,) = torch.nonzero(kind == number, as_tuple=True)
-        if len(which) == 0:
+        found = np.flatnonzero(kind == number)
+        if len(found) == 0:
             continue
+        which = torch.from_numpy(found).to(high.device)
         part = Draw(generator, len(which))
         if name == "kspace":
             low[which] = kspace_acquired(high[which], factors, spec.kspace, sigma[which], part)
+        elif name == SECOND_ORDER:
+            low[which] = torch.cat(
+                [second_order(some, host, factors=factors) for some in high[which].split(SECOND_ORDER_GROUP)]
+            )
         else:
             low[which] = profiled(high[which], factors, name, spec.slices, sigma[which], part)
     return low, high

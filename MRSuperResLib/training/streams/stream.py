@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...errors import UsageError
+from ..data.crops import SourceSpec
 from ..pack import Entry, Pack
 from .degradation import Draw, ScannerSpec, degrade
 
-PLANES = ("all", "axial", "coronal", "sagittal")
 FOREGROUND = 0.02  # mean on the networks' scale from which a slice is worth drawing
 LABELS = 256  # different labels of one map at most
 CURVE_KNOTS = 6
@@ -28,21 +28,10 @@ LEVELS = 1024  # of a recolouring's table
 
 
 @dataclass(frozen=True)
-class StreamSource:
-    """Entries that match `match`, sharp in `planes` ("all" or a plane), drawn with `weight`."""
-
-    match: str
-    planes: str = "all"
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.planes not in PLANES:
-            raise UsageError(f"planes is '{self.planes}', expected one of {', '.join(PLANES)}")
-
-
-@dataclass(frozen=True)
 class StreamAugmentation:
-    """What happens to a sharp slice first; probabilities and ranges. zoom: new pixel size over old, drawn once a batch."""
+    """What happens to a sharp slice first; probabilities and ranges. zoom: new pixel size over old, one a group of batches."""
+
+    flip: bool = True
 
     gamma: tuple[float, float] = (0.7, 1.4)
     curve_probability: float = 0.25
@@ -57,14 +46,16 @@ class StreamSpec:
 
     matrix: rows and columns of the whole slices that are acquired. patch: rows and columns of the coarse crops, cut out afterwards.
     crops: cut out of each slice. shift: how far a whole slice may lie from the middle, pixels; None for anywhere it fits.
+    at_once: batches made together, in one go that a GPU is not too large for.
     """
 
-    sources: tuple[StreamSource, ...] = (StreamSource("*"),)
+    sources: tuple[SourceSpec, ...] = (SourceSpec("*"),)
     scanner: ScannerSpec = field(default_factory=ScannerSpec)
     stream: str = "device"
     matrix: int = 256
     patch: tuple[int, int] = (48, 48)
     crops: int = 1
+    at_once: int = 1
     shift: int | None = None
     augmentation: StreamAugmentation = field(default_factory=StreamAugmentation)
 
@@ -95,19 +86,24 @@ class DeviceStream:
         self.shelf = Shelf(pack, spec.sources, self.device)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        made, low, high = -1, torch.empty(0), torch.empty(0)
         while True:
-            yield self.draw(self.number)
+            group, place = divmod(self.number, self.spec.at_once)
+            if group != made:
+                made, (low, high) = group, self.draw(group)
+            part = slice(place * self.batch, (place + 1) * self.batch)
+            yield low[part], high[part]
             self.number += 1
 
-    def draw(self, number: int) -> tuple[Tensor, Tensor]:
-        """Batch `number`."""
-        host = np.random.default_rng((self.seed, number))
+    def draw(self, group: int) -> tuple[Tensor, Tensor]:
+        """The `at_once` batches of `group`, in random order."""
+        host = np.random.default_rng((self.seed, group))
         generator = torch.Generator(self.device)
         generator.manual_seed(int(host.integers(2**62)))
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            count = self.batch // self.spec.crops
+            count = self.spec.at_once * self.batch // self.spec.crops
             high = self.shelf.slices(count, self.spec, host, generator)
-            low, high = degrade(high, self.factors, self.spec.scanner, generator)
+            low, high = degrade(high, self.factors, self.spec.scanner, host, generator)
             return self.cropped(low, high, generator)
 
     def cropped(self, low: Tensor, high: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -119,6 +115,8 @@ class DeviceStream:
         top = (place // columns - height // 2).clamp(0, rows - height)
         left = (place % columns - width // 2).clamp(0, columns - width)
         which = torch.arange(count, device=low.device).repeat_interleave(self.spec.crops)
+        order = torch.randperm(len(which), generator=generator, device=low.device)
+        which, top, left = which[order], top[order], left[order]
         fine, (fh, fw) = (top * self.factors[0], left * self.factors[1]), self.factors
         return _patches(low, which, top, left, height, width), _patches(high, which, *fine, height * fh, width * fw)
 
@@ -126,7 +124,7 @@ class DeviceStream:
 class Shelf:
     """The packed volumes on a device: images as half-precision numbers on the networks' scale, label maps as numbers below 256."""
 
-    def __init__(self, pack: Pack, sources: tuple[StreamSource, ...], device: torch.device) -> None:
+    def __init__(self, pack: Pack, sources: tuple[SourceSpec, ...], device: torch.device) -> None:
         self.device = device
         self.places: list[_Place] = []
         self.choices: list[tuple[float, list[int]]] = []
@@ -167,7 +165,7 @@ class Shelf:
         side = round(spec.matrix * zoom)
         weights = np.array([weight for weight, _ in self.choices])
         drawn = host.choice(len(self.choices), size=count, p=weights / weights.sum())
-        cuts = [self._cut(int(number), side, spec.shift, host) for number in drawn]
+        cuts = [self._cut(int(number), side, spec, host) for number in drawn]
         is_label = torch.tensor([cut.labels for cut in cuts], device=self.device)
         image = torch.zeros((count, side, side), device=self.device)
         for flag in (False, True):
@@ -186,7 +184,7 @@ class Shelf:
         image = recoloured(image, spec.augmentation, draw, ~is_label)
         return image * bias_fields(image.shape, spec.augmentation.bias, draw)
 
-    def _cut(self, choice: int, side: int, shift: int | None, host: np.random.Generator) -> _Cut:
+    def _cut(self, choice: int, side: int, spec: StreamSpec, host: np.random.Generator) -> _Cut:
         """A random slice: the flat position of its first pixel, and the steps along its rows and columns."""
         numbers = self.choices[choice][1]
         place = self.places[numbers[host.integers(len(numbers))]]
@@ -194,16 +192,16 @@ class Shelf:
         axis = int(host.integers(3)) if planes == "all" else place.axis(planes)
         index = int(host.choice(place.worthwhile[axis]))
         row, column = (a for a in range(3) if a != axis)
-        if (planes == "all" and host.random() < 0.5) or (planes != "all" and host.random() < 0.5):
+        if spec.augmentation.flip and host.random() < 0.5:
             row, column = column, row
         spans = []
         for a in (row, column):
             size, step = place.shape[a], place.steps[a]
-            if shift is None:
+            if spec.shift is None:
                 corner = int(host.integers(min(0, size - side), max(0, size - side) + 1))
             else:
-                corner = (size - side) // 2 + int(host.integers(-shift, shift + 1))
-            flip = host.random() < 0.5
+                corner = (size - side) // 2 + int(host.integers(-spec.shift, spec.shift + 1))
+            flip = spec.augmentation.flip and host.random() < 0.5
             spans.append((step, size, corner, flip))
         return _Cut(place.entry.labels, place.offset + index * place.steps[axis], spans[0], spans[1])
 
