@@ -10,7 +10,9 @@ import gzip
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
+import stat
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +26,7 @@ from .volume import WRITABLE
 
 STATEMENT = "Made by a model; details may not be the patient's. Research use only."
 MARK = "MRSuperRes_model"  # a field in the header of every result
+LONGEST_RECORD = 2**24  # bytes
 HEADER = 2048  # bytes at its beginning among which that field is
 PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "safetensors")
 
@@ -102,14 +105,48 @@ def header_fields(entry: ModelEntry, parameters: Mapping[str, Any]) -> dict[str,
     }
 
 
-def is_ours(sidecar: str | Path) -> bool:
-    """Whether the file at `sidecar` may be overwritten: there is none, or it is such a record (and not, say, a BIDS sidecar)."""
+def read_record(sidecar: str | Path) -> dict[str, Any] | None:
+    """The record at `sidecar`; None if there is none, or something else (a BIDS sidecar, say)."""
     try:
-        return bool(json.loads(Path(sidecar).read_text(encoding="utf-8")).get("statement") == STATEMENT)
-    except FileNotFoundError:
+        if not stat.S_ISREG(os.stat(sidecar).st_mode) or os.path.getsize(sidecar) > LONGEST_RECORD:
+            return None
+        record = json.loads(Path(sidecar).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    ours = isinstance(record, dict) and record.get("statement") == STATEMENT
+    return record if ours and all(isinstance(record.get(name, {}), dict) for name in ("model", "files")) else None
+
+
+def is_ours(sidecar: str | Path) -> bool:
+    """Whether the file at `sidecar` may be overwritten: there is none, or it is such a record."""
+    return not os.path.lexists(sidecar) or read_record(sidecar) is not None
+
+
+def files_record(places: Mapping[str, Path]) -> dict[str, Any]:
+    """For the record: the digests of the volumes at `places`, by role, by which they are known again."""
+    return {role: {"sha256": digest_of(path)} for role, path in places.items() if path.is_file()}
+
+
+def vouched(path: str | Path, record: Mapping[str, Any] | None) -> bool:
+    """Whether the record of a result, or the one beside it, says that the volume at `path` was made here and is unchanged.
+
+    Records of versions before digests were kept vouch for volumes whose header names a model of ours.
+    """
+    records = [one for one in (record, read_record(sidecar_path(path))) if one is not None]
+    made = [file for one in records for file in one.get("files", {}).values() if isinstance(file, dict)]
+    digests = {file.get("sha256") for file in made}
+    if any("files" not in one for one in records) and _is_result(Path(path)):
         return True
-    except (OSError, ValueError, AttributeError):
-        return False
+    return bool(digests) and os.path.isfile(path) and digest_of(path) in digests
+
+
+def made_by(volume: str | Path) -> str | None:
+    """The model that made the volume at `volume`, as its header or the record beside it says; None for a scan."""
+    volume = Path(volume)
+    record = read_record(sidecar_path(volume)) if volume.is_file() else None
+    if record is not None and ("files" not in record or vouched(volume, record)):
+        return str(record.get("model", {}).get("id", "a model"))
+    return "a model" if volume.is_file() and _is_result(volume) else None
 
 
 def sidecar_path(output: str | Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -36,7 +37,7 @@ def test_a_failure_while_writing_leaves_no_output_and_keeps_what_was_there(
         write_volume(volume, path, **options)
 
     monkeypatch.setattr("MRSuperResLib.volume.write_volume", fail)
-    events = run(job)
+    events = run(dataclasses.replace(job, overwrite=True))
     assert events[-1] == {
         "event": "error", "code": "output", "exit_code": 5,
         "message": "no space left on the disk: free some, or choose another folder",

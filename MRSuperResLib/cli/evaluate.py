@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import models
+from .. import models, provenance
 from ..errors import MissingRequirement, UsageError
 from ..inference.translation import check_task
 from .arguments import add_command, add_fields, checked_folder, plane
@@ -60,6 +60,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise UsageError(
             f"{len(options.truth)} volumes and {len(options.reference)} references: give one for each, in order"
         )
+    _check_truths(options.truth)
     folder = checked_folder(options.publish) if options.publish else None
     ways = [f"through-{way}" if f"through-{way}" in PRESETS else way for way in options.degradation.split(",")]
     how = Options(device=options.device, threads=options.threads, model_folders=tuple(options.model_folders))
@@ -98,6 +99,16 @@ def _evaluate(options: argparse.Namespace) -> int:
                 entry = find_model(name, options.model_folders)
                 evaluation.publish(rows, entry, folder / f"{entry.card.id}.safetensors")
     return 0
+
+
+def _check_truths(paths: Sequence[str]) -> None:
+    """Raise `UsageError` for a truth that a model has made."""
+    for path in paths:
+        maker = provenance.made_by(path)
+        if maker:
+            raise UsageError(
+                f"{path} is no truth: its record says that {maker} made it; give the real scan", code="truth-made"
+            )
 
 
 def _figure(path: str) -> Path | None:
@@ -154,6 +165,7 @@ def _evaluate_translation(options: argparse.Namespace) -> int:
 
     if len(options.volumes) % 2:
         raise UsageError(f"{len(options.volumes)} volumes are given: give pairs, a scan and its truth, in order")
+    _check_truths(options.volumes[1::2])
     entries = [_translator(name, options.model_folders) for name in options.model.split(",") if name]
     regressor = _translator(options.regressor, options.model_folders) if options.regressor else None
     folder = checked_folder(options.publish) if options.publish else None

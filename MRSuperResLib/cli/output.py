@@ -77,7 +77,8 @@ class Show:
         registration = event.get("provenance", {}).get("registration")
         if registration:
             print(reference_text(registration), file=self.output)
-        print(f"done in {duration(event['seconds'])}; research use only", file=self.output, flush=True)
+        done = "already complete, left alone" if event.get("skipped") else f"done in {duration(event['seconds'])}"
+        print(f"{done}; research use only", file=self.output, flush=True)
 
 
 @contextlib.contextmanager

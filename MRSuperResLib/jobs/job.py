@@ -126,6 +126,10 @@ class Job:
         metavar="MM",
     )
     preview: bool = described("tell the middle slice in an event before the others are computed", False, flags=())
+    overwrite: bool = described("replace files that this program has not made, but never an input", False, role="how")
+    skip_existing: bool = described(
+        "leave results alone that were made of the same input by the same model in the same way", False, role="how"
+    )
     device: str = described("auto (CUDA if there is one), cpu, cuda, cuda:n or mps", "auto", role="how")
     precision: Precision = described("of the network", "auto", role="how")
     tile: int | None = described(
@@ -168,6 +172,12 @@ class Job:
         complaint = next(_complaints(self), None)
         if complaint:
             raise UsageError(complaint)
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The paths that are read, by their role."""
+        given = {name: getattr(self, name) for name, field in FIELDS.items() if field.role == "input"}
+        return {name: path for name, path in given.items() if path}
 
     @property
     def options(self) -> Options:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..intensity import IntensityScale
 from ..models import ModelEntry
 from ..staging import Staging
 from .chosen import kept_samples
+from .existing import check_existing
 from .job import FORMATS, Job
 
 if TYPE_CHECKING:
@@ -75,24 +75,15 @@ class JobOutputs:
 
 def places_of(job: Job, files: Staging, entry: ModelEntry) -> dict[str, Path]:
     """A temporary name for every file the job will make; wrong formats, folders and clashes are refused here."""
-    taken = {os.path.realpath(path) for path in (job.input, job.reference, job.truth) if path}
-    places: dict[str, Path] = {}
-    finals = _finals(job, kept_samples(job, entry))
+    finals = finals_of(job, entry)
     if job.samples_folder:
         samples = [Path(path).name for name, path in finals.items() if name.startswith("sample ")]
         _check_samples_folder(files.folder(job.samples_folder), samples)
     for name, path in finals.items():
         if name != "sidecar" and not path.lower().endswith(FORMATS):
             raise UsageError(f"{path}: results are written as {', '.join(FORMATS)}, not as '{Path(path).suffix}'")
-        if os.path.realpath(path) in taken:
-            raise UsageError(f"{path} is an input of this job: give the {name.replace('_', ' ')} another name")
-        if name == "sidecar" and not provenance.is_ours(path):
-            raise OutputError(
-                f"{path}, where the record of the result goes, holds something else: give the output another name",
-                code="sidecar-taken",
-            )
-        places[name] = files.path(path)
-    return places
+    check_existing(job, finals)
+    return {name: files.path(path) for name, path in finals.items()}
 
 
 def _check_samples_folder(folder: Path, names: Sequence[str]) -> None:
@@ -108,8 +99,12 @@ def _check_samples_folder(folder: Path, names: Sequence[str]) -> None:
         )
 
 
-def _finals(job: Job, samples: int) -> dict[str, str]:
+def finals_of(job: Job, entry: ModelEntry) -> dict[str, str]:
     """Where every result will be, by its name."""
+    return _finals(job, kept_samples(job, entry))
+
+
+def _finals(job: Job, samples: int) -> dict[str, str]:
     maps = ("error_map", "consistency_map", "uncertainty_map")
     finals = {"output": job.output, "sidecar": str(provenance.sidecar_path(job.output))}
     finals |= {name: getattr(job, name) for name in maps if getattr(job, name)}

@@ -37,8 +37,9 @@ from ..models import ModelEntry
 from ..staging import Staging
 from .chosen import first_model_of, kept_samples, model_of, recorded_parameters
 from .events import Emit, Run, failed
+from .existing import check_name, complete_record
 from .job import Job
-from .outputs import JobOutputs, outputs_of, places_of, write_text
+from .outputs import JobOutputs, finals_of, outputs_of, places_of, write_text
 from .privacy import without_names
 
 if TYPE_CHECKING:
@@ -56,7 +57,10 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
     with staging or Staging() as files:
         run = Run(job, emit, cancel, files)
         entry = model_of(job, run.warn)
+        if job.skip_existing and (record := complete_record(job, entry, finals_of(job, entry))):
+            return _left_alone(run, entry, record)
         places = places_of(job, files, entry)
+        check_name(job, run.warn)
         _use_threads(job.threads)
         with run.stage("reading"):
             volume = _read(job.input, "input", run.warn)
@@ -67,6 +71,9 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
         device, precision = _device(job, entry)  # loads torch
         if truth is not None:
             _check_place(truth.grid, expected.grid)
+            maker = provenance.made_by(job.truth or "")
+            if maker:
+                run.warn("truth-made", f"the ground truth is no scan: its record says that {maker} made it")
         run.emit(
             {
                 "event": "started",
@@ -90,21 +97,33 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
         with run.stage("writing"):
             chosen = {"plane": expected.plane, "slice_axis": expected.slice_axis, "passes": expected.passes}
             how = {"device": device, "precision": precision, "threads": _threads(entry), "chosen": chosen}
-            record = _record(run, entry, made, **how)
             try:
                 made.write(places, provenance.header_fields(entry, recorded_parameters(job)))
+                record = _record(run, entry, made, files=provenance.files_record(places), **how)
                 write_text(places["sidecar"], json.dumps(record, indent=2, ensure_ascii=False) + "\n")
             except OutputError as error:
                 raise OutputError(files.in_final_names(error.message), code=error.code) from error
         files.commit()
+    return _result(run, len(made.samples), made.metrics, record)
+
+
+def _left_alone(run: Run, entry: ModelEntry, record: dict[str, Any]) -> dict[str, Any]:
+    """The result of an earlier run of this job, which is whole."""
+    metrics = record.get("metrics") or {}
+    return _result(run, kept_samples(run.job, entry), metrics, record, skipped=True)
+
+
+def _result(run: Run, samples: int, metrics: dict[str, Any], record: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Tell the result."""
     result = {
         "event": "result",
-        "outputs": outputs_of(job, len(made.samples)),
-        "metrics": made.metrics,
+        "outputs": outputs_of(run.job, samples),
+        "metrics": metrics,
         "provenance": record,
         "seconds": round(time.monotonic() - run.started, 3),
+        **more,
     }
-    emit(result)
+    run.emit(result)
     return result
 
 
@@ -273,8 +292,7 @@ def _translated(run: Run, entry: ModelEntry, volume: Volume, planned: Translatio
 def _record(run: Run, entry: ModelEntry, made: JobOutputs, **how: Any) -> dict[str, Any]:
     """The sidecar. how: device, precision, threads, and what was chosen where the job left it open."""
     job = run.job
-    inputs = {"input": job.input, "reference": job.reference, "truth": job.truth}
-    digests = {role: provenance.digest_of(path) for role, path in inputs.items() if path}
+    digests = {role: provenance.digest_of(path) for role, path in job.inputs.items()}
     more: dict[str, Any] = {"registration": encode(dict(made.registration))} if made.registration is not None else {}
     if made.translation is not None:
         more["translation"] = encode(dict(made.translation))

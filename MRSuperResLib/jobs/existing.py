@@ -1,0 +1,83 @@
+"""What lies already where a job's results go: another's file is never replaced, and a complete result can be left alone."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import provenance
+from ..documents import encode
+from ..errors import OutputError, UsageError
+from ..models import ModelEntry
+from .chosen import recorded_parameters
+from .job import FIELDS, Job
+
+SIDECAR = "sidecar"
+BIDS = re.compile(r"sub-[A-Za-z0-9]+_")
+
+
+def check_existing(job: Job, finals: Mapping[str, str]) -> None:
+    """Raise unless every file of `finals` (by its role) is new, or was made here and is as it was made.
+
+    `UsageError` if one is an input of this job, by whatever name; `OutputError` for a file that no record of ours
+    vouches for, unless the job says `overwrite`.
+    """
+    inputs = [path for name, field in FIELDS.items() if field.role == "input" and (path := getattr(job, name))]
+    record = provenance.read_record(finals[SIDECAR])
+    for role, path in finals.items():
+        words = role.replace("_", " ")
+        if any(_same(path, other) for other in inputs):
+            raise UsageError(f"{path} is an input of this job: give the {words} another name")
+        if job.overwrite or not os.path.lexists(path):
+            continue
+        if role == SIDECAR:
+            if record is None:
+                raise OutputError(
+                    f"{path}, where the record of the result goes, holds something else: give the output another name",
+                    code="sidecar-taken",
+                )
+        elif not provenance.vouched(path, record):
+            raise OutputError(
+                f"{path} is there already and was not made by this program, or was changed since: give the {words} "
+                "another name, or say --overwrite",
+                code="not-ours",
+            )
+
+
+def check_name(job: Job, warn: Callable[[str, str], None]) -> None:
+    """Warn if a synthetic image gets the name that a real scan would have in a BIDS study."""
+    name = os.path.basename(job.output)
+    if job.task == "translate" and BIDS.match(name) and "_desc-" not in name:
+        start, _, end = name.rpartition("_")
+        text = f"{name} is what a real scan would be called: name a synthetic one {start}_desc-synthetic_{end}"
+        warn("synthetic-name", text)
+
+
+def complete_record(job: Job, entry: ModelEntry, finals: Mapping[str, str]) -> dict[str, Any] | None:
+    """The record of `finals` if all of them were made of the same inputs by the same model in the same way, else None."""
+    record = provenance.read_record(finals[SIDECAR])
+    if record is None or not all(os.path.isfile(path) for path in finals.values()):
+        return None
+    inputs = {name: {"sha256": provenance.digest_of(path)} for name, path in job.inputs.items()}
+    same = (
+        record.get("inputs") == inputs
+        and record.get("model", {}).get("digest") == entry.digest
+        and record.get("parameters") == encode(recorded_parameters(job))
+        and record.get("files", {}).keys() == {role for role in finals if role != SIDECAR}
+        and all(provenance.vouched(path, record) for role, path in finals.items() if role != SIDECAR)
+    )
+    return record if same else None
+
+
+def _same(path: str, other: str) -> bool:
+    """Whether both name one file, or one is a folder that holds the other."""
+    whole, source = os.path.realpath(path), os.path.realpath(other)
+    if whole == source or (os.path.isdir(source) and Path(source) in Path(whole).parents and os.path.lexists(whole)):
+        return True
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False

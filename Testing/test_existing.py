@@ -1,0 +1,206 @@
+"""Nothing is overwritten that is not ours, and what is complete can be left alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small import left_in, run, save_scan, save_tiny
+
+from MRSuperResLib import cli, provenance
+from MRSuperResLib.jobs import Job
+from MRSuperResLib.models import Requirements
+
+pytestmark = pytest.mark.usefixtures("no_models_of_this_machine")
+LINEAR = ["--model", "linear", "--factor", "2"]
+
+
+@pytest.fixture
+def plain(job: Job) -> Job:
+    """Interpolation with an error map: quick."""
+    return dataclasses.replace(job, model="linear", factor=2.0, plane="through-plane", consistency_map=None)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "form", ["~/scan.nii.gz", "{home}/scan.nii.gz", "{home}/../home/scan.nii.gz", "{home}/link.nii.gz"]
+)
+def test_an_input_is_never_overwritten_however_its_path_is_written(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """bash leaves `~` alone in `--output=~/x`, as do other shells, JSON and Python."""
+    home = tmp_path / "home"
+    home.mkdir()
+    scan = save_scan(home / "scan.nii.gz")
+    (home / "link.nii.gz").symlink_to(scan)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    before = snapshot(home)
+    output = form.format(home=home)
+    assert cli.main(["run", str(scan), f"--output={output}", *LINEAR, "--overwrite"]) == 2
+    assert "is an input of this job" in capsys.readouterr().err and snapshot(home) == before
+
+
+def test_a_sidecar_of_another_program_is_found_behind_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = save_scan(tmp_path / "scan.nii.gz")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "t2.json").write_text('{"EchoTime": 0.1}')
+    assert cli.main(["run", str(scan), "--output=~/t2.nii.gz", *LINEAR]) == 5
+    assert "holds something else" in capsys.readouterr().err
+    assert left_in(tmp_path) == ["scan.nii.gz", "t2.json"] and "EchoTime" in (tmp_path / "t2.json").read_text()
+
+
+@pytest.mark.parametrize("role", ["output", "error_map"])
+def test_a_file_that_was_not_made_here_is_replaced_only_when_that_is_said(plain: Job, role: str) -> None:
+    """A real scan of that name, say."""
+    theirs = Path(getattr(plain, role))
+    save_scan(theirs, seed=5)
+    before = theirs.read_bytes()
+    last = run(plain)[-1]
+    assert last["code"] == "not-ours" and last["exit_code"] == 5 and "--overwrite" in last["message"]
+    assert left_in(theirs.parent) == [theirs.name] and theirs.read_bytes() == before
+    assert run(dataclasses.replace(plain, overwrite=True))[-1]["event"] == "result"
+    assert theirs.read_bytes() != before
+    assert run(plain)[-1]["event"] == "result", "from now on it is ours"
+
+
+def test_a_result_that_was_changed_since_is_no_longer_ours(plain: Job) -> None:
+    """Somebody put a real scan, or hand-made corrections, in its place; the record beside it still is the old one."""
+    run(plain)
+    save_scan(Path(plain.output), seed=7)
+    changed = Path(plain.output).read_bytes()
+    assert run(plain)[-1]["code"] == "not-ours" and Path(plain.output).read_bytes() == changed
+
+
+def test_a_link_that_leads_nowhere_is_somebodys_too(plain: Job, tmp_path: Path) -> None:
+    Path(plain.output).symlink_to(tmp_path / "unmounted" / "scan.nii.gz")
+    assert run(plain)[-1]["code"] == "not-ours" and Path(plain.output).is_symlink()
+
+
+def test_results_of_versions_that_kept_no_digests_are_known_by_their_header(plain: Job) -> None:
+    sidecar = Path(run(plain)[-1]["outputs"]["sidecar"])
+    record = json.loads(sidecar.read_text())
+    assert set(record.pop("files")) == {"output", "error_map"}
+    sidecar.write_text(json.dumps(record))
+    assert run(plain)[-1]["event"] == "result"
+
+
+def test_complete_results_are_left_alone_and_others_are_made_anew(plain: Job, tmp_path: Path) -> None:
+    folder, skip = Path(plain.output).parent, dataclasses.replace(plain, skip_existing=True)
+    first = run(skip)[-1]
+    assert "skipped" not in first
+    before = snapshot(folder)
+    events = run(skip)
+    assert [event["event"] for event in events] == ["result"] and events[0]["skipped"] is True
+    assert events[0]["outputs"] == first["outputs"] and events[0]["metrics"] == first["metrics"]
+    assert snapshot(folder) == before
+    for changed in (
+        dataclasses.replace(skip, factor=3.0),
+        dataclasses.replace(skip, model="bspline", factor=3.0),
+        dataclasses.replace(skip, error_map=None, truth=None, model="bspline", factor=3.0),
+    ):
+        assert "skipped" not in run(changed)[-1]
+        assert run(changed)[-1]["skipped"] is True
+    save_scan(Path(plain.input), seed=9)
+    assert "skipped" not in run(changed)[-1], "the scan is another"
+    Path(changed.output).unlink()
+    assert "skipped" not in run(changed)[-1] and Path(changed.output).is_file(), "half a result is none"
+
+
+def test_the_shell_says_that_it_left_results_alone(plain: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["run", plain.input, "-o", plain.output, *LINEAR, "--skip-existing"]
+    assert cli.main(command) == 0 and cli.main(command) == 0
+    assert "already complete" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_synthetic_image_with_the_name_of_a_real_scan_is_warned_about(job: Job, tmp_path: Path) -> None:
+    fields = {"task": "translate", "target_contrasts": ("T2w",), "plane": "in-plane", "factors": (1, 1)}
+    save_tiny(tmp_path / "models", "regressor", **fields)
+    translation = Job(
+        input=job.input, output=str(tmp_path / "sub-01_T2w.nii.gz"), model="regressor", task="translate", target="T2w",
+        contrast="T1w", device="cpu", model_folders=job.model_folders,
+    )  # fmt: skip
+    warnings = {event["code"]: event["message"] for event in run(translation) if event["event"] == "warning"}
+    assert "sub-01_desc-synthetic_T2w.nii.gz" in warnings["synthetic-name"]
+    named = dataclasses.replace(translation, output=str(tmp_path / "sub-01_desc-synthetic_T2w.nii.gz"))
+    assert "synthetic-name" not in [event.get("code") for event in run(named)]
+
+
+@pytest.mark.parametrize("kept", ["record and header", "record", "header"])
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd"])
+def test_what_a_model_made_is_no_truth(
+    kept: str, suffix: str, plain: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import SimpleITK as sitk
+
+    made = Path(plain.output.replace(".nii.gz", suffix))
+    run(dataclasses.replace(plain, output=str(made), truth=None, error_map=None))
+    sidecar = provenance.sidecar_path(made)
+    if kept == "header":
+        sidecar.unlink()
+    if kept == "record":
+        image = sitk.ReadImage(str(made))
+        clean = sitk.GetImageFromArray(sitk.GetArrayFromImage(image))
+        clean.CopyInformation(image)
+        sitk.WriteImage(clean, str(made))
+        record = json.loads(sidecar.read_text())
+        record.pop("files")  # as records were before digests
+        sidecar.write_text(json.dumps(record))
+    save_tiny(
+        tmp_path / "models",
+        "translator",
+        task="translate",
+        target_contrasts=("T2w",),
+        requirements=Requirements(latent=8),
+    )
+    command = ["evaluate-translation", plain.input, str(made), "--model", "translator", "--from", "T1w", "--to", "T2w"]
+    assert cli.main([*command, "--models", *plain.model_folders]) == 2
+    assert "is no truth" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(made), "-m", "linear", "--plane", "through", "--factor", "2", "--figure", ""]) == 2
+    assert "is no truth" in capsys.readouterr().err
+    warned = [
+        event.get("code")
+        for event in run(dataclasses.replace(plain, truth=str(made), output=str(made.with_name("other.nii"))))
+    ]
+    assert "truth-made" in warned
+
+
+def test_a_scan_beside_the_record_of_a_result_that_is_gone_is_a_truth(plain: Job) -> None:
+    run(dataclasses.replace(plain, truth=None, error_map=None))
+    shutil.copy(plain.input, plain.output)
+    assert provenance.made_by(plain.output) is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[1]", b"{", b'{"statement": 3}', b"[" * 100_000, b"\xff\xfe", b'{"files": 1}']
+)
+def test_a_sidecar_that_is_no_record_is_none(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    assert provenance.read_record(tmp_path / "x.json") is None
+    assert provenance.made_by(tmp_path / "x.nii.gz") is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names")
+def test_nothing_waits_on_a_pipe_where_a_record_would_be(plain: Job) -> None:
+    os.mkfifo(provenance.sidecar_path(plain.output))
+    assert run(plain)[-1]["code"] == "sidecar-taken"
+
+
+def test_the_digests_of_what_was_made_are_recorded_by_role_without_names(plain: Job) -> None:
+    result: dict[str, Any] = run(plain)[-1]
+    files = result["provenance"]["files"]
+    assert files["output"]["sha256"] == provenance.digest_of(plain.output)
+    assert files["error_map"]["sha256"] == provenance.digest_of(plain.error_map or "")
+    assert np.isfinite(result["metrics"]["psnr"])
