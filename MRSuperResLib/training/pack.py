@@ -10,6 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,15 +21,22 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadVolume, OutputError, UsageError
+from ..grid import Grid
 from ..intensity import IntensityScale
-from ..volume import Grid, Volume, read_volume
+from ..io.formats import READABLE, stem_of, suffix_of
+from ..io.read import read_volume
+from ..volume import Volume
+from .subjects import contrast_of, subject_of
 
 MAGIC = "mrsuperres-pack"
 SCHEMA = 1
 ALIGNMENT = 64
 HEADER_PAGE = 4096
-SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
+HEADERS = {".img": ".hdr", ".img.gz": ".hdr"}  # of two files that are one volume, only the header's counts
 LABEL_FOLDER = "labels"
+REPORT_SECONDS = 10.0
+
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -43,13 +53,13 @@ class Entry:
 
     @property
     def contrast(self) -> str:
-        """What follows the last underscore of the name: T1w, T2w, FLAIR, ...; empty for label maps."""
-        return "" if self.labels else self.name.rpartition("_")[2]
+        """T1w, T2w, FLAIR or PDw, as the name tells; "" where it does not, and for label maps."""
+        return "" if self.labels else contrast_of(self.name)
 
     @property
-    def subject(self) -> str:
-        """What stands before the contrast: volumes of one subject and visit share it."""
-        return self.name if self.labels else self.name.rpartition("_")[0]
+    def subject(self) -> str | None:
+        """Whose it is: volumes of one subject and visit share it. None where the name does not tell."""
+        return self.name if self.labels else subject_of(self.name)
 
 
 class Pack:
@@ -78,8 +88,9 @@ class Pack:
         self._map: np.memmap | None = None
 
     def select(self, pattern: str) -> tuple[Entry, ...]:
-        """The entries whose name matches a shell pattern, such as "isotropic/*_T1w"."""
-        return tuple(entry for entry in self.entries if fnmatch(entry.name, pattern))
+        """The entries whose name matches a shell pattern, such as "isotropic/*_T1w", or one of several joined by "|"."""
+        patterns = pattern.split("|")
+        return tuple(entry for entry in self.entries if any(fnmatch(entry.name, one) for one in patterns))
 
     def stored(self, entry: Entry) -> np.ndarray:
         """The stored uint16 voxels (k, j, i), a view of the file."""
@@ -104,23 +115,28 @@ class Pack:
         return {**self.__dict__, "_map": None}
 
 
-def pack(folder: Path, out: Path) -> Pack:
-    """Pack every volume below `folder` into the file `out` and open it.
+def pack(folder: Path, out: Path, report: Report | None = None) -> Pack:
+    """Pack every volume below `folder` into the file `out` and open it; any format that `read_volume` reads, DICOM excepted.
 
-    Volumes below a folder named "labels" are label maps. A volume that cannot be read stops the packing: data to train on is
-    to be sound. Raises `BadVolume`, `UsageError` (nothing found), `OutputError`.
+    Volumes below a folder named "labels" are label maps. A volume that cannot be read, or a label map elsewhere, stops the
+    packing: data to train on is to be sound. `report` hears now and then how far it is, and at the end what was packed.
+    Raises `BadVolume`, `UsageError` (nothing found), `OutputError`.
     """
     folder, out = Path(folder), Path(out)
     source, paths = fingerprint(folder), _volumes_below(folder)
     if not paths:
-        raise UsageError(f"no volume ({', '.join(SUFFIXES)}) below {folder}")
+        raise UsageError(f"no volume ({', '.join(READABLE)}) below {folder}")
     temporary = out.with_name(f".{out.name}.part")
     try:
         with open(temporary, "wb") as stream:
             entries, position = [], 0
             blobs_start = HEADER_PAGE * (1 + len(paths) // 4)  # a header entry takes well under a quarter of a page
             stream.seek(blobs_start)
-            for path in paths:
+            told = time.monotonic()
+            for number, path in enumerate(paths):
+                if report and time.monotonic() - told > REPORT_SECONDS:
+                    told = time.monotonic()
+                    report(f"packed {number} of {len(paths)} volumes")
                 entry, voxels = _packed(path, folder, position)
                 stream.write(voxels.tobytes())
                 padding = -voxels.nbytes % ALIGNMENT
@@ -147,7 +163,32 @@ def pack(folder: Path, out: Path) -> Pack:
     except (BadVolume, UsageError):
         temporary.unlink(missing_ok=True)
         raise
-    return Pack(out)
+    packed = Pack(out)
+    if report:
+        for line in contents(packed):
+            report(line)
+    return packed
+
+
+def contents(packed: Pack) -> list[str]:
+    """What a pack holds, in words: how many volumes of which contrasts, whose, and what cannot be paired."""
+    images = [entry for entry in packed.entries if not entry.labels]
+    contrasts = Counter(entry.contrast or "unknown" for entry in images)
+    listed = ", ".join(f"{name} {count}" for name, count in sorted(contrasts.items()))
+    lines = [f"{len(images)} volumes ({listed}), {len(packed.entries) - len(images)} label maps"]
+    subjects: dict[str, set[str]] = {}
+    for entry in images:
+        if entry.subject and entry.contrast:
+            subjects.setdefault(entry.subject, set()).add(entry.contrast)
+    several = sum(len(found) > 1 for found in subjects.values())
+    lines.append(f"{several} subjects have several contrasts")
+    nobody = [entry.name for entry in images if not entry.subject or not entry.contrast]
+    if nobody:
+        lines.append(
+            f"{len(nobody)} volumes are never paired, because their names do not say whose they are or which contrast, "
+            f"{nobody[0]} for one"
+        )
+    return lines
 
 
 def fingerprint(folder: Path) -> str:
@@ -160,16 +201,30 @@ def fingerprint(folder: Path) -> str:
 
 
 def _volumes_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.name.endswith(SUFFIXES))
+    found = [path for path in folder.rglob("*") if suffix_of(path) in READABLE and not path.name.startswith(".")]
+    names = {path.as_posix() for path in found}
+    return sorted(path for path in found if not _is_half(path, names))
+
+
+def _is_half(path: Path, names: set[str]) -> bool:
+    """Whether `path` holds the voxels of a pair whose header is there too."""
+    header = HEADERS.get(suffix_of(path))
+    return header is not None and path.with_name(stem_of(path) + header).as_posix() in names
 
 
 def _packed(path: Path, folder: Path, offset: int) -> tuple[Entry, np.ndarray]:
     relative = path.relative_to(folder)
-    name = relative.as_posix()
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        name = name.removesuffix(suffix)
+    name = relative.with_name(stem_of(relative)).as_posix()
     labels = LABEL_FOLDER in relative.parts[:-1]
-    volume = read_volume(path, allow_labels=True)
+    try:
+        volume = read_volume(path, allow_labels=labels)
+    except BadVolume as error:
+        if error.code == "label-map":
+            raise BadVolume(
+                f"{path} looks like a label map: move it below a folder named '{LABEL_FOLDER}', or away",
+                code=error.code,
+            ) from error
+        raise
     scale = IntensityScale.of(volume.array)
     if labels:
         low, step = 0.0, 1.0

@@ -6,6 +6,7 @@ networks the rows are the axis that the acquisition coarsens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,6 +131,23 @@ def recoloured(image: np.ndarray, augmentation: AugmentationSpec, rng: np.random
     return np.asarray(image, dtype=np.float32)
 
 
+def registered_groups(entries: Sequence[Entry]) -> list[tuple[Entry, ...]]:
+    """Label maps, each alone, and the scans of each subject that show it in different contrasts on one grid.
+
+    Where nobody knows whose a scan is, or which contrast, it is in no group. Of several scans of one contrast the first counts.
+    """
+    subjects: dict[str, list[list[Entry]]] = {}
+    for entry in entries:
+        if entry.subject and (entry.labels or entry.contrast):
+            grids = subjects.setdefault(entry.subject, [])
+            alike = next((group for group in grids if group[0].grid.same_as(entry.grid)), None)
+            if alike is None:
+                grids.append([entry])
+            elif all(entry.contrast != other.contrast for other in alike):
+                alike.append(entry)
+    return [tuple(group) for grids in subjects.values() for group in grids if group[0].labels or len(group) > 1]
+
+
 class PairDrawer(CropDrawer):
     """Draws two registered sharp crops of one subject in two contrasts: real ones, or synthesised from one label map."""
 
@@ -137,17 +155,12 @@ class PairDrawer(CropDrawer):
         super().__init__(pack, sources)
         self.groups: list[list[tuple[Entry, ...]]] = []
         for source, entries in self.choices:
-            subjects: dict[str, list[Entry]] = {}
-            for entry in entries:
-                subjects.setdefault(entry.subject, []).append(entry)
-            groups = [tuple(group) for group in subjects.values() if group[0].labels or len(group) > 1]
-            for group in groups:
-                if any(not entry.grid.same_as(group[0].grid) for entry in group):
-                    raise UsageError(
-                        f"the contrasts of {group[0].subject} lie on different grids: resample them to one"
-                    )
+            groups = registered_groups(entries)
             if not groups:
-                raise UsageError(f"'{source.match}' matches no subject with two contrasts: nothing to guide with")
+                raise UsageError(
+                    f"'{source.match}' matches no subject with two contrasts on one grid: nothing to pair. Names must say whose "
+                    "each scan is and which contrast, and the scans of one person must be resampled to one grid"
+                )
             self.groups.append(groups)
 
     def draw_pair(

@@ -238,7 +238,7 @@ class SliceShelf:
         for pattern, weight in sources:
             visits: dict[str, list[Entry]] = {}
             for entry in pack.select(pattern):
-                if not entry.labels and entry.contrast in contrasts:
+                if entry.subject and not entry.labels and entry.contrast in contrasts:
                     visits.setdefault(entry.subject, []).append(entry)
             visits = {name: group for name, group in visits.items() if len(group) > 1}
             if not visits:
