@@ -1,10 +1,9 @@
-"""Training: pairs line up, packs keep their volumes, a run resumes exactly and ends in a model package that beats its start."""
+"""Training: a run resumes exactly and ends in a model package that beats its start."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -12,248 +11,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 import torch
+from made_trainings import RECIPE, RECIPES, one_contrast
 from safetensors.torch import save_file
 
 from MRSuperResLib import cli, networks
-from MRSuperResLib.acquisition import SecondOrder
 from MRSuperResLib.errors import DeviceError, ModelError, MRSuperResError, OutputError, UsageError
 from MRSuperResLib.models import ModelEntry, find_model, load_network
 from MRSuperResLib.training import checkpoint
-from MRSuperResLib.training.card import checked_card
-from MRSuperResLib.training.data.coarsen import DegradationSpec
-from MRSuperResLib.training.data.crops import AugmentationSpec, SourceSpec, recoloured
-from MRSuperResLib.training.data.single import DataSpec, SlicePairs
-from MRSuperResLib.training.data.synthesis import synthesise
-from MRSuperResLib.training.fit import LAST, fit, make_fabric, part_pack
-from MRSuperResLib.training.pack import Pack, pack
-from MRSuperResLib.training.recipes import FOLDER, load_recipe, tomllib
+from MRSuperResLib.training.data.single import SlicePairs
+from MRSuperResLib.training.fit import LAST, fit, make_fabric
+from MRSuperResLib.training.pack import pack
+from MRSuperResLib.training.recipes import load_recipe, tomllib
 
-RECIPE = """
-method = "supervised"
-architecture = "rdst"
-[network]
-blocks = 1
-width = 12
-growth = 6
-factors = [2, 2]
-skip = "bicubic"
-[optimisation]
-learning_rate = 2e-3
-batch = 2
-[data]
-patch = 8
-sources = [{ match = "isotropic/*" }, { match = "labels/*", weight = 0.5 }]
-[data.degradation]
-kinds = { gaussian = 1.0, kspace = 1.0 }
-[validation]
-every_minutes = 1000
-scans = ["isotropic/*"]
-[card]
-id = "tiny"
-title = "Tiny"
-version = "1"
-task = "super-resolve"
-plane = "in-plane"
-factors = [2, 2]
-contrasts = ["T1w"]
-spacing = { in_plane = [0.5, 5.0], through_plane = [0.5, 5.0] }
-licence = "Apache-2.0"
-intended_use = "Tests. Research use only."
-"""
-ADVERSARIAL = f"""{RECIPE.replace("supervised", "adversarial")}
-[loss]
-l1 = 1.0
-gan = 0.01
-[adversarial]
-widths = [4, 6]
-scales = 1
-"""
-GUIDED = f"""{RECIPE}
-reference_contrasts = ["T2w"]
-[guidance]
-missing = 0.7
-"""
-for _old, _new in {
-    '"supervised"': '"guided"',
-    '"rdst"': '"fasr"',
-    "blocks = 1\nwidth = 12\ngrowth = 6": 'size = "s"\nwidths = [4, 4, 4]\nstages = 1\nembedding = 4',
-    '{ match = "isotropic/*" }, ': "",
-    '"super-resolve"': '"reference-guided"',
-}.items():
-    GUIDED = GUIDED.replace(_old, _new)
-RECIPES = {"supervised": RECIPE, "adversarial": ADVERSARIAL, "guided": GUIDED}
 every_method = pytest.mark.parametrize("kind", RECIPES)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with one smooth textured volume and one label map, in train/ and val/."""
-    folder = tmp_path_factory.mktemp("study")
-    k, j, i = np.meshgrid(*(np.arange(n) for n in (40, 44, 48)), indexing="ij")
-    head = ((k - 20) / 18) ** 2 + ((j - 22) / 20) ** 2 + ((i - 24) / 22) ** 2 < 1
-    image = head * (600 + 300 * np.sin(k / 3.0) * np.cos(j / 2.5) + 100 * np.sin(i / 2.0))
-    labels = head.astype(np.int16) * (1 + (np.sin(k / 4.0) * np.cos(j / 3.0) * np.cos(i / 3.5) > 0))
-    for part in ("train", "val"):
-        for name, array in (("isotropic/phantom_T1w", image.astype(np.float32)), ("labels/phantom", labels)):
-            written = sitk.GetImageFromArray(array)
-            written.SetSpacing((1.0, 1.0, 1.0))
-            path = folder / part / f"{name}.nii.gz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            sitk.WriteImage(written, str(path))
-    (folder / "tiny.toml").write_text(RECIPE)
-    return folder
-
-
-def test_a_pack_gives_back_its_volumes(study: Path, tmp_path: Path) -> None:
-    packed = pack(study / "train", tmp_path / "train.pack")
-    names = [entry.name for entry in Pack(packed.path).entries]
-    assert names == ["isotropic/phantom_T1w", "labels/phantom"]
-    image, labels = packed.entries
-    truth = sitk.ReadImage(str(study / "train" / "isotropic" / "phantom_T1w.nii.gz"))
-    array = sitk.GetArrayFromImage(truth)
-    volume = packed.volume(image)
-    np.testing.assert_allclose(volume.array, array, atol=np.ptp(array) / 65535)
-    assert volume.grid.size == truth.GetSize() and image.contrast == "T1w" and image.subject == "isotropic/phantom"
-    np.testing.assert_allclose(np.array(volume.grid.direction), truth.GetDirection())
-    assert set(np.unique(packed.stored(labels))) == {0, 1, 2}
-    unit = packed.unit(image, packed.stored(image))
-    assert np.percentile(unit, 99.9) == pytest.approx(1.0, abs=1e-3)
-
-
-def test_what_is_no_pack_is_refused(study: Path, tmp_path: Path) -> None:
-    foreign = tmp_path / "foreign.pack"
-    foreign.write_bytes(b'\x10\0\0\0\0\0\0\0{"format": "zip"}x')
-    with pytest.raises(UsageError, match="not a packed data file"):
-        Pack(foreign)
-    with pytest.raises(UsageError, match="no volume"):
-        pack(tmp_path, tmp_path / "x.pack")
-    assert not list(tmp_path.glob(".*part"))
-
-
-def _pairs(study: Path, factors: tuple[int, int] = (2, 2), start: int = 0, **changes: object) -> SlicePairs:
-    packed = pack(study / "train", study / "pairs.pack")
-    spec = DataSpec(
-        (SourceSpec("isotropic/*"),), DegradationSpec({"gaussian": 1.0}, noise_probability=0.0, bias=0.0), patch=8
-    )
-    return SlicePairs(packed, spec, factors, seed=3, start=start)
-
-
-@pytest.mark.parametrize("factors", [(2, 2), (4, 1), (3, 2)])
-def test_low_and_high_show_the_same_place(study: Path, factors: tuple[int, int]) -> None:
-    """The mean of each coarse pixel's fine pixels follows the coarse pixel; one coarse pixel's shift would not."""
-    errors = {0: [], 1: []}
-    for low, high in (pair for _, pair in zip(range(12), _pairs(study, factors), strict=False)):
-        assert low.shape == (1, 8, 8) and high.shape == (1, 8 * factors[0], 8 * factors[1])
-        means = high[0].reshape(8, factors[0], 8, factors[1]).mean((1, 3))
-        errors[0].append(float((low[0] - means).abs().mean()))
-        errors[1].append(float((low[0, 1:] - means[:-1]).abs().mean()))
-    assert np.mean(errors[0]) < 0.03 and np.mean(errors[0]) < 0.5 * np.mean(errors[1])
-
-
-@pytest.mark.parametrize("factor", [2, 4])
-def test_second_order_pairs_show_the_same_place(study: Path, factor: int) -> None:
-    packed = pack(study / "train", study / "pairs.pack")
-    quiet = SecondOrder(noises=("gaussian",), noise=(0.0, 0.0), width=(0.1, 0.6))
-    way = DegradationSpec({"second-order": 1.0}, bias=0.0, second_order=quiet)
-    errors: dict[int, list[float]] = {0: [], 1: []}
-    stream = SlicePairs(packed, DataSpec((SourceSpec("isotropic/*"),), way, patch=8), (factor, factor), seed=3)
-    for low, high in (pair for _, pair in zip(range(12), stream, strict=False)):
-        assert low.shape == (1, 8, 8) and low.dtype == high.dtype == torch.float32
-        means = high[0].reshape(8, factor, 8, factor).mean((1, 3))
-        errors[0].append(float((low[0] - means).abs().mean()))
-        errors[1].append(float((low[0, 1:] - means[:-1]).abs().mean()))
-    assert np.mean(errors[0]) < 0.5 * np.mean(errors[1])
-
-
-def test_a_recipe_sets_the_second_order_degradation(tmp_path: Path) -> None:
-    recipe = tmp_path / "second.toml"
-    chosen = 'kinds = { box = 1.0, second-order = 2.0 }\nsecond_order = { blurs = ["isotropic"], noise = [0.0, 0.01] }'
-    recipe.write_text(RECIPE.replace("kinds = { gaussian = 1.0, kspace = 1.0 }", chosen))
-    way = load_recipe(recipe)[0].data.degradation
-    assert way.kinds["second-order"] == 2.0
-    assert way.second_order == SecondOrder(blurs=("isotropic",), noise=(0.0, 0.01))
-    recipe.write_text(recipe.read_text().replace("isotropic", "motion"))
-    with pytest.raises(UsageError, match="motion"):
-        load_recipe(recipe)
-
-
-def test_second_order_is_refused_where_one_axis_is_coarsened(study: Path) -> None:
-    packed = pack(study / "train", study / "pairs.pack")
-    spec = DataSpec((SourceSpec("isotropic/*"),), DegradationSpec({"second-order": 1.0}), patch=8)
-    with pytest.raises(UsageError, match="halves both axes"):
-        next(iter(SlicePairs(packed, spec, (4, 1))))
-
-
-def test_the_stream_is_a_function_of_seed_and_position(study: Path) -> None:
-    first = [pair for _, pair in zip(range(4), _pairs(study), strict=False)]
-    later = [pair for _, pair in zip(range(2), _pairs(study, start=2), strict=False)]
-    for (a, b), (c, d) in zip(first[2:], later, strict=True):
-        assert torch.equal(a, c) and torch.equal(b, d)
-    assert not torch.equal(first[0][0], first[1][0])
-
-
-def test_a_pattern_without_volumes_and_an_unknown_plane_are_said(study: Path) -> None:
-    packed = pack(study / "train", study / "none.pack")
-    with pytest.raises(UsageError, match="nothing/"):
-        SlicePairs(packed, DataSpec((SourceSpec("nothing/*"),), DegradationSpec({"box": 1.0})), (2, 2))
-    with pytest.raises(UsageError, match="slanted"):
-        SourceSpec("*", planes="slanted")
-
-
-def test_recoloured_keeps_air_dark() -> None:
-    image = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
-    for seed in range(20):
-        again = recoloured(image, AugmentationSpec(curve_probability=1.0), np.random.default_rng(seed))
-        assert again[0, 0] == 0 and again.min() >= 0 and again.max() <= 1.0001
-
-
-def test_synthesised_contrasts_share_their_anatomy() -> None:
-    labels = np.zeros((64, 64), np.int16)
-    labels[16:48, 16:48] = 1
-    labels[26:38, 26:38] = 2
-    one, two = synthesise(labels, np.random.default_rng(4), contrasts=2)
-    edges = [np.hypot(*np.gradient(image)) for image in (one, two)]
-    assert np.corrcoef(edges[0].ravel(), edges[1].ravel())[0, 1] > 0.5
-    assert np.abs(one - two).mean() > 0.01 and one.min() >= 0
-
-
-@pytest.mark.parametrize("recipe", sorted(path.stem for path in FOLDER.glob("rdst*.toml")))
-def test_shipped_recipes_are_sound(recipe: str) -> None:
-    plan, _ = load_recipe(recipe)
-    network = networks.build(plan.architecture, plan.network)
-    assert tuple(plan.card["factors"]) == tuple(network.factors)
-    assert checked_card(plan)[1].id == recipe
-
-
-@pytest.mark.parametrize(
-    ("recipe", "parameters"), [("rdst-inplane-x4", 4.40e6), ("rdst-e-inplane-x4-published", 2.35e6)]
-)
-def test_published_recipes_train_as_the_paper_does(recipe: str, parameters: float) -> None:
-    """Table 1 for the size; section 4.3 for batch, rate and steps of the first stage; section 4.1 and eq. 13 for the pairs."""
-    plan, _ = load_recipe(recipe)
-    network = networks.build(plan.architecture, plan.network)
-    assert sum(p.numel() for p in network.parameters()) == pytest.approx(parameters, rel=0.03)
-    assert network.factors == (4, 4) and network.skip == "none" and network.feedback == 0
-    chosen = plan.optimisation
-    assert (chosen.batch, chosen.learning_rate, chosen.schedule, chosen.steps) == (32, 2e-4, "constant", 100_000)
-    assert chosen.warm_up == 0 and chosen.clip == 0 and plan.loss == {"l1": 1.0}
-    way = plan.data.degradation
-    assert plan.data.patch == 24 and set(way.kinds) == {"bicubic"}
-    assert way.noise_probability == 1 and way.noise[0] > 0 and way.rician == 0 and way.bias == 0
-
-
-def test_a_wrong_recipe_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no recipe is called"):
-        load_recipe("nonesuch")
-    wrong = tmp_path / "wrong.toml"
-    wrong.write_text(RECIPE.replace("learning_rate", "learning_rat"))
-    with pytest.raises(UsageError, match="learning_rat"):
-        load_recipe(wrong)
-    wrong.write_text("not toml [")
-    with pytest.raises(UsageError, match=r"wrong\.toml"):
-        load_recipe(wrong)
+    return one_contrast(tmp_path_factory.mktemp("study"))
 
 
 def _train(study: Path, out: Path, steps: int, **options: object) -> dict[str, torch.Tensor]:
@@ -295,9 +72,11 @@ def test_training_lowers_the_loss_and_ships_a_loadable_model(study: Path, tmp_pa
     entry = find_model(tmp_path / "run" / "tiny.safetensors")
     assert entry.card.training.steps == 60 and entry.card.training.recipe == "steps60"
     network = load_network(entry, torch.device("cpu")).eval()
+    spec = load_recipe(study / "tiny.toml")[0].data
+    stream = SlicePairs(pack(study / "train", tmp_path / "pairs.pack"), spec, (2, 2), seed=3)
     gains = []
     with torch.no_grad():
-        for low, high in (pair for _, pair in zip(range(16), _pairs(study), strict=False)):
+        for low, high in (pair for _, pair in zip(range(16), stream, strict=False)):
             start = networks.build("rdst", {**entry.card.hyperparameters})(
                 low[None]
             )  # the zero residual: plain bicubic
@@ -415,25 +194,6 @@ def test_a_damaged_checkpoint_is_said(study: Path, tmp_path: Path) -> None:
         (out / LAST).write_bytes(damaged)
         with pytest.raises(ModelError, match=r"last\.checkpoint is no checkpoint, or a damaged one"):
             _trained("supervised", recipe, study, out, resume=True)
-
-
-def test_a_pack_is_made_anew_when_its_volumes_have_changed(study: Path, tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    shutil.copytree(study / "train", data / "train")
-    said: list[str] = []
-    first = part_pack(data, tmp_path, report=said.append)
-    assert not said
-    made = first.path.stat()
-    assert part_pack(data, tmp_path, report=said.append).entries == first.entries
-    assert "used again" in said[-1] and first.path.stat().st_mtime_ns == made.st_mtime_ns
-    shutil.copy(study / "train" / "isotropic" / "phantom_T1w.nii.gz", data / "train" / "isotropic" / "other_T1w.nii.gz")
-    assert len(part_pack(data, tmp_path, report=said.append).entries) == 3 and "made anew" in said[-1]
-    os.utime(data / "train" / "isotropic" / "other_T1w.nii.gz", (1, 1))
-    part_pack(data, tmp_path, report=said.append)
-    assert "made anew" in said[-1]
-    shutil.rmtree(data / "train")
-    with pytest.raises(UsageError, match=r"neither train\.pack nor"):
-        part_pack(data, tmp_path, report=said.append)
 
 
 # Fabric starts this script once more, for its second process, whose clock runs fast: by that it would stop at once.
