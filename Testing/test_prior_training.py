@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from MRSuperResLib import models
+from MRSuperResLib import models, networks
 from MRSuperResLib.errors import MissingRequirement, ModelError, UsageError
 from MRSuperResLib.losses.style import CONVOLUTIONS, ContentAndStyle, VGG19Features, gram
-from MRSuperResLib.networks.stylswin import StyleSwin
+from MRSuperResLib.networks.stylswin import StyleSwin, WaveletDiscriminator
 from MRSuperResLib.networks.transmrsr import TransMRSR
+from MRSuperResLib.training.card import checked_card
 from MRSuperResLib.training.data.crops import SourceSpec
 from MRSuperResLib.training.fit import fit
 from MRSuperResLib.training.method import Context
@@ -212,12 +214,18 @@ def test_sharp_slices_are_a_function_of_seed_and_position(data: Path) -> None:
     assert not torch.equal(first, second)
     (resumed,) = next(iter(SharpSlices(pack, spec, 3, seed=1, start=3)))
     assert torch.equal(resumed, second)
+    together = replace(spec, at_once=2)
+    stream = iter(SharpSlices(pack, together, 3, seed=1))
+    batches = [next(stream)[0] for _ in range(4)]
+    (resumed,) = next(iter(SharpSlices(pack, together, 3, seed=1, start=9)))
+    assert torch.equal(resumed, batches[3])
+    assert not torch.equal(batches[1], batches[3])
 
 
 def test_the_second_stage_starts_from_the_first_and_lowers_its_loss(data: Path, package: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     made = train(
-        recipe(tmp_path, "steered", STEERED, steps=100), data, tmp_path / "out", init=str(package), report=lines.append
+        recipe(tmp_path, "steered", STEERED, steps=60), data, tmp_path / "out", init=str(package), report=lines.append
     )
     entry = models.read_entry(made)
     assert "started from 'tiny-prior' version 1" in entry.card.training.notes
@@ -254,10 +262,9 @@ def test_a_second_stage_may_be_gone_on_with(data: Path, package: Path, tmp_path:
 
 def changed(package: Path, folder: Path, weights: dict[str, torch.Tensor] | None = None, **fields: object) -> Path:
     """`package` with other weights or fields of its card."""
-    import dataclasses
 
     entry = models.read_entry(package)
-    card = dataclasses.replace(entry.card, id="changed", **fields)  # type: ignore[arg-type]
+    card = replace(entry.card, id="changed", **fields)  # type: ignore[arg-type]
     path = folder / "changed.safetensors"
     models.save_model(path, card, load_file(package) | (weights or {}))
     return path
@@ -356,3 +363,42 @@ def test_style_ignores_where_textures_are() -> None:
     content, style = ContentAndStyle(Raw())(image, mixed)
     assert float(content) > 0.01
     assert float(style) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["prior", "s-prior", "through-x8", "s-through-x4", "s-through-x8"])
+def test_shipped_recipes_make_a_network_and_its_card(name: str) -> None:
+    plan, _ = load_recipe(f"transmrsr-{name}")
+    _, card = checked_card(plan)
+    assert card.id == f"transmrsr-{name}"
+    with torch.device("meta"):
+        network = networks.build(plan.architecture, plan.network)
+    assert network.size == 256
+    assert len(network.centres) == 8  # type: ignore[arg-type]
+    published = not name.startswith("s-")
+    assert [level.width for level in network.decoder.levels] == (  # type: ignore[union-attr]
+        [512, 512, 512, 512, 256, 128, 64] if published else [64, 64, 64, 64, 64, 32, 16]
+    )
+    if card.task == "super-resolve":
+        assert card.requirements.input_size == 256 and card.requirements.interpolated
+        assert plan.data.patch == (256 // int(card.factor or 0), 256)
+        assert plan.loss == {"l1": 1.0, "content": 0.5, "style": 0.5}  # eq. 15
+
+
+def test_both_stages_of_a_size_have_the_same_decoder() -> None:
+    for size in ("", "s-"):
+        prior, steered = (load_recipe(f"transmrsr-{size}{stage}")[0].network for stage in ("prior", "through-x8"))
+        assert {name: value for name, value in steered.items() if name != "factors"} == prior
+
+
+def test_the_compiler_takes_both_stages_as_one_graph() -> None:
+    """No graph break, so that a compiled training runs whole on a GPU."""
+    size = {"channels": (8, 8), "latent": 6, "head_width": 4, "window": 4}
+    slices = torch.rand(2, 1, 8, 8)
+    given = {StyleSwin: torch.randn(2, 6), TransMRSR: slices, WaveletDiscriminator: slices}
+    for kind, x in given.items():
+        network = kind(size["channels"]) if kind is WaveletDiscriminator else kind(**size)
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        compiled = torch.compile(network, backend="eager", fullgraph=True)
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x), network(x))

@@ -33,14 +33,18 @@ class SharpSlices:
         self.shelf = Shelf(pack, spec.sources, self.device)
 
     def __iter__(self) -> Iterator[tuple[Tensor]]:
+        made, slices = -1, torch.empty(0)
         while True:
-            yield (self.draw(self.number),)
+            group, place = divmod(self.number, self.spec.at_once)
+            if group != made:
+                made, slices = group, self.draw(group)
+            yield (slices[place * self.batch : (place + 1) * self.batch],)
             self.number += 1
 
-    def draw(self, number: int) -> Tensor:
-        """Batch `number`."""
-        host = np.random.default_rng((self.seed, number))
+    def draw(self, group: int) -> Tensor:
+        """The `at_once` batches of `group`."""
+        host = np.random.default_rng((self.seed, group))
         generator = torch.Generator(self.device)
         generator.manual_seed(int(host.integers(2**62)))
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            return self.shelf.slices(self.batch, self.spec, host, generator)[:, None]
+            return self.shelf.slices(self.spec.at_once * self.batch, self.spec, host, generator)[:, None]
