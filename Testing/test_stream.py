@@ -10,6 +10,7 @@ import torch
 
 from MRSuperResLib.acquisition import kspace_crop, slice_profile
 from MRSuperResLib.errors import UsageError
+from MRSuperResLib.training.data.coarsen import mirrored_kspace_crop
 from MRSuperResLib.training.data.crops import SourceSpec
 from MRSuperResLib.training.pack import pack
 from MRSuperResLib.training.streams import degradation
@@ -59,6 +60,18 @@ def test_a_scan_that_had_been_interpolated_is_smooth_in_truth_and_input_alike() 
     assert power < 0.45 * torch.fft.fft2(high).abs()[:, 26:38].mean()
     expected = degradation.kspace_acquired(truth, (2, 2), IDEAL, torch.zeros(8), draw(8))
     np.testing.assert_allclose(low.numpy(), expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("apodisation", [0.0, 1.0])
+def test_a_crop_s_k_space_is_cut_as_the_whole_image_s_but_for_its_edges(apodisation: float) -> None:
+    place = np.arange(96)
+    whole = np.exp(-0.5 * ((place - 47.5) / 6) ** 2) + 0.2 * np.cos(place / 3) * np.exp(
+        -0.5 * ((place - 47.5) / 14) ** 2
+    )
+    mirrored = mirrored_kspace_crop(96, 4, apodisation).apply(whole, 0)
+    np.testing.assert_allclose(mirrored, kspace_crop(96, 4, apodisation).apply(whole, 0), atol=0.02)
+    ramp = mirrored_kspace_crop(96, 4, 0.0).apply(place / 95, 0)
+    assert np.abs(ramp - (np.arange(24) * 4 + 1.5) / 95).max() < 0.02, "a ramp's edges ring"
 
 
 def test_an_unknown_degradation_is_refused_by_name() -> None:

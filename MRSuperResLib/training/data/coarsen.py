@@ -49,7 +49,26 @@ def trim(image: np.ndarray, factors: tuple[int, int]) -> np.ndarray:
 
 @functools.lru_cache(maxsize=256)
 def _cached_operator(kind: str, n_high: int, factor: int, thickness: float, apodisation: float) -> AxisOperator:
+    if kind == "kspace":
+        return mirrored_kspace_crop(n_high, factor, apodisation)
     return axis_operator(kind, n_high, factor, thickness=thickness, apodisation=apodisation)
+
+
+def mirrored_kspace_crop(n_high: int, factor: int, apodisation: float) -> AxisOperator:
+    """`kspace_crop` of a signal continued by its mirror image, as crops need it.
+
+    A crop has no air around it: continued periodically, as a scanner's field of view is, its edges would ring far into it.
+    """
+    n_low = n_high // factor
+    frequency = np.arange(n_low)
+
+    def cosines(n: int) -> np.ndarray:  # (n, n_low), orthonormal columns
+        basis = np.cos(np.pi / n * (np.arange(n)[:, None] + 0.5) * frequency)
+        return np.asarray(basis * np.where(frequency == 0, np.sqrt(1 / n), np.sqrt(2 / n)))
+
+    window = (1.0 - apodisation) + apodisation * np.cos(np.pi / 2 * frequency / n_low) ** 2
+    matrix = np.sqrt(n_low / n_high) * (cosines(n_low) * window) @ cosines(n_high).T
+    return AxisOperator(matrix, f"mirrored k-space crop, apodisation {apodisation:g}")
 
 
 def degrade(image: np.ndarray, factors: tuple[int, int], spec: DegradationSpec, rng: np.random.Generator) -> np.ndarray:
