@@ -123,6 +123,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.work.abandon()
         if run is not None:
             run.end()
+        self.logic.close()
         self.results.flicker.stop()
         self.results.comparison.forget()
         self.setParameterNode(None)
@@ -132,6 +133,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """The user opened the module."""
         self.initializeParameterNode()
         self.many.fillMany()
+        self.logic.prepare()
 
     def exit(self):
         """The user opened another module."""

@@ -304,7 +304,7 @@ def test_cancel_in_the_middle_of_a_network_leaves_no_process_and_no_file(logic: 
         onProgress=lambda *what: slices.append(what[2]),
     )
     application.until(lambda: any("super-resolving" in text for text in slices), 300, "the begin of the network")
-    processes = _group(run._current._process._process.pid)
+    processes = _group(run._current._process._child.process.pid)
     assert processes
     started = time.monotonic()
     run.cancel()

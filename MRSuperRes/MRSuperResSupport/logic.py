@@ -22,7 +22,7 @@ from . import requirements, scene
 from .many import ManyRun, expanded
 from .run import Run, RunRequest, wait
 from .words import _
-from .worker import Worker
+from .worker import WORKERS
 
 TASKS = {  # what the panel calls a task -> the cards' task, and plane
     "in-plane": ("super-resolve", "in-plane"),
@@ -33,9 +33,9 @@ TASKS = {  # what the panel calls a task -> the cards' task, and plane
 
 
 class MRSuperResLogic(ScriptedLoadableModuleLogic):
-    """The module's logic; `process` makes the child processes, for hosts that start them otherwise."""
+    """The module's logic; `process` makes a run's child process, for hosts that start them otherwise."""
 
-    def __init__(self, process=Worker):
+    def __init__(self, process=WORKERS):
         ScriptedLoadableModuleLogic.__init__(self)
         self._process = process
 
@@ -196,6 +196,16 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         return float(np.mean(other.contains(grid.index_to_world(points))))
 
     # One volume
+
+    def prepare(self):
+        """Have a worker ready with its libraries loaded, if all it needs is installed; never asks."""
+        if self._process is WORKERS and requirements.areMet():
+            WORKERS.warm()
+
+    def close(self):
+        """End the worker that waits for the next run."""
+        if self._process is WORKERS:
+            WORKERS.close()
 
     def start(self, request, *, onProgress=None, onWarning=None, onLog=None, onFinished=None):
         """Start a run and return at once; callbacks come in this thread, `onFinished(run)` exactly once.

@@ -29,6 +29,11 @@ def ensure(entry):
         _ensureTorch()
 
 
+def areMet():
+    """Whether nothing is missing to run a network. Asks nothing, installs nothing."""
+    return all(_installed(text) for text in (*SMALL, "torch" + TORCH))
+
+
 def _installed(text):
     """Whether a requirement is met by what is installed, files included: half-removed packages do not count."""
     from packaging.requirements import Requirement

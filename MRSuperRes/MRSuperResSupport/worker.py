@@ -1,10 +1,11 @@
-"""The worker: `PythonSlicer -m MRSuperResLib worker JOB.json` as a process that can be watched and really ended.
+"""The worker: `PythonSlicer -m MRSuperResLib worker` as a process that can be watched, kept for the next run, and really ended.
 
 `slicer.util.launchConsoleProcess` is not used: it starts the child in Slicer's own process group, so that only the launcher
 could be killed, and PythonSlicer's real interpreter would go on computing. Here the child gets a group of its own.
 """
 
 import contextlib
+import json
 import os
 import queue
 import shutil
@@ -21,6 +22,7 @@ import slicer
 LIBRARY = Path(__import__("MRSuperResLib").__file__).resolve().parent.parent
 WINDOWS = os.name == "nt"
 SAFE_PATH = ("-P",) if sys.version_info >= (3, 11) else ()  # the current folder is none to import from
+ENDING = (1, 6, 130)  # exit codes after which a worker that stays ends: a bug, the device or memory, cancelled
 SECONDS_TO_STOP = 1.4  # a worker asked to stop is ended by force after this; it gives itself 1 s
 
 
@@ -42,10 +44,14 @@ class WorkerProcess(Protocol):
 
 
 class Worker:
-    """A child process with its own group; its lines arrive through `pump`, in the thread that calls it."""
+    """One run in a child process with its own group; its lines arrive through `pump`, in the thread that calls it.
 
-    def __init__(self):
-        self._process, self._events, self._ended, self._deadline = None, queue.Queue(), True, None
+    workers: where a process that is warm is taken from, and given back to after the run; None: a process for this run alone.
+    """
+
+    def __init__(self, workers=None):
+        self._workers, self._child = workers, None
+        self._ended, self._deadline, self._fresh = True, None, True
         self._onLine = self._onEnd = self._job = None
 
     def start(self, job, onLine, onEnd):
@@ -54,26 +60,21 @@ class Worker:
         Raises OSError when the interpreter cannot be started.
         """
         self._job, self._onLine, self._onEnd = job, onLine, onEnd
-        grouping = {"creationflags": subprocess.CREATE_NO_WINDOW} if WINDOWS else {"start_new_session": True}
-        self._process = subprocess.Popen(
-            [interpreter(), *SAFE_PATH, "-m", "MRSuperResLib", "worker", str(job)],
-            cwd=Path(job).parent,  # where nobody else can put a numpy.py
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=_environment(),
-            encoding="utf-8",
-            errors="replace",
-            **grouping,
-        )
+        self._child = self._workers.take() if self._workers is not None else None
+        self._fresh = self._child is None
+        if self._child is not None and not self._child.ask(job):
+            self._child, self._fresh = None, True
+        if self._child is None:
+            self._begin()
         self._ended = False
-        readers = [
-            threading.Thread(target=self._read, args=(stream, isError), daemon=True)
-            for stream, isError in ((self._process.stdout, False), (self._process.stderr, True))
-        ]
-        for reader in readers:
-            reader.start()
-        threading.Thread(target=self._await, args=(readers,), daemon=True).start()
+
+    def _begin(self):
+        """A process of its own for the job."""
+        if self._workers is None:
+            self._child = Child(str(self._job))
+        else:
+            self._child = Child("--serve")
+            self._child.ask(self._job)
 
     @property
     def isRunning(self):
@@ -84,64 +85,172 @@ class Worker:
         """Deliver what has arrived, in this thread; end by force a worker that does not stop."""
         if self._deadline is not None and time.monotonic() > self._deadline:
             self._deadline = None
-            self._end()
+            self._child.end()
         while not self._ended:
             try:
-                kind, value = self._events.get_nowait()
+                kind, value = self._child.events.get_nowait()
             except queue.Empty:
                 return
+            code = _exitCode(value) if kind == "line" else None
             if kind == "end":
-                self._ended = True
-                self._onEnd(value)
+                if not self._fresh and self._deadline is None and not self._child.answered:
+                    self._fresh = True  # it had just grown tired of waiting
+                    self._begin()
+                    continue
+                self._finish(value)
+            elif code is not None:
+                if code not in ENDING and self._deadline is None:
+                    self._workers.giveBack(self._child)
+                self._finish(code)
             else:
+                self._child.answered = True
                 self._onLine(value, kind == "error")
+
+    def _finish(self, code):
+        self._ended = True
+        self._onEnd(code)
 
     def cancel(self):
         """Ask the whole process tree to stop; `pump` ends it by force after `SECONDS_TO_STOP`."""
         if self._ended or self._deadline is not None:
             return
         self._deadline = time.monotonic() + SECONDS_TO_STOP
-        if WINDOWS:  # no signal reaches a child without a console: the worker looks for this file
-            Path(f"{self._job}.cancel").touch()
-        else:
-            self._signal(signal.SIGTERM)
+        self._child.stop(self._job)
 
-    def _end(self):
+
+class Child:
+    """A process of the library's worker, and the lines it has written. mode: a job's file, or "--serve"."""
+
+    def __init__(self, mode):
+        self.events, self.answered = queue.Queue(), False
+        self._stopped = False
+        environment = dict(os.environ)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(LIBRARY), environment.get("PYTHONPATH"))))
+        environment["PYTHONUNBUFFERED"] = "1"
+        grouping = {"creationflags": subprocess.CREATE_NO_WINDOW} if WINDOWS else {"start_new_session": True}
+        self.process = subprocess.Popen(
+            [interpreter(), "-m", "MRSuperResLib", "worker", mode],
+            stdin=subprocess.PIPE if mode == "--serve" else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            encoding="utf-8",
+            errors="replace",
+            **grouping,
+        )
+        readers = [
+            threading.Thread(target=self._read, args=(stream, isError), daemon=True)
+            for stream, isError in ((self.process.stdout, False), (self.process.stderr, True))
+        ]
+        for reader in readers:
+            reader.start()
+        threading.Thread(target=self._await, args=(readers,), daemon=True).start()
+
+    @property
+    def isAlive(self):
+        """Whether it has not ended."""
+        return self.process.poll() is None
+
+    def ask(self, job):
+        """Name the next job's file to it; whether that was possible. What it still says of the job before is dropped."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if self.events.get_nowait()[0] == "end":
+                    return False
+        try:
+            self.process.stdin.write(f"{job}\n")
+            self.process.stdin.flush()
+        except (OSError, ValueError):  # it has ended
+            return False
+        self.answered = False
+        return True
+
+    def stop(self, job=None):
+        """Ask the process tree to stop; the worker leaves nothing half written behind."""
+        self._stopped = True
+        if not WINDOWS:
+            self._signal(signal.SIGTERM)
+        elif job is not None:  # no signal reaches a child without a console: the worker looks for this file
+            Path(f"{job}.cancel").touch()
+        else:
+            self.end()
+
+    def end(self):
         """End the whole tree, whatever it is doing."""
         if WINDOWS:  # has no groups to end: taskkill follows the tree
-            command = ["taskkill", "/F", "/T", "/PID", str(self._process.pid)]
+            command = ["taskkill", "/F", "/T", "/PID", str(self.process.pid)]
             subprocess.run(command, capture_output=True, creationflags=subprocess.CREATE_NO_WINDOW, check=False)
         else:
             self._signal(signal.SIGKILL)
 
     def _signal(self, number):
         with contextlib.suppress(ProcessLookupError, PermissionError):  # it has just ended (macOS: not yet collected)
-            os.killpg(self._process.pid, number)
+            os.killpg(self.process.pid, number)
 
     def _read(self, stream, isError):
         with stream:
             for line in stream:
-                self._events.put(("error" if isError else "line", line.rstrip("\n")))
+                self.events.put(("error" if isError else "line", line.rstrip("\n")))
 
     def _await(self, readers):
-        code = self._process.wait()
-        if self._deadline is not None and not WINDOWS:  # cancelled: children that outlive their parent end with it
+        code = self.process.wait()
+        if self._stopped and not WINDOWS:  # children that outlive their parent end with it
             self._signal(signal.SIGKILL)
         for reader in readers:
             reader.join()
-        self._events.put(("end", code))
+        self.events.put(("end", code))
 
 
-def _environment():
-    """Slicer's own environment, without folders to import from that somebody else has added to it."""
-    home = getattr(getattr(slicer, "app", None), "slicerHome", "")
-    kept = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if home and _isBelow(entry, home)]
-    paths = os.pathsep.join([str(LIBRARY), *kept])
-    return {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+class Workers:
+    """Makes a `Worker` for each run, and keeps one process that has its libraries loaded for the next.
+
+    The process ends by itself after ten minutes without a run, which frees its memory, and with Slicer.
+    """
+
+    def __init__(self):
+        self._idle = None
+
+    def __call__(self):
+        """The worker of a run."""
+        return Worker(self)
+
+    def warm(self):
+        """Have a process ready, if there is an interpreter to start."""
+        if self._idle is None or not self._idle.isAlive:
+            with contextlib.suppress(OSError):  # the run that needs it will say so
+                self._idle = Child("--serve")
+
+    def take(self):
+        """The process that waits, None if there is none."""
+        child, self._idle = self._idle, None
+        return child if child is not None and child.isAlive else None
+
+    def giveBack(self, child):
+        """Keep `child` for the next run, unless there is one already."""
+        if self._idle is not None and self._idle.isAlive:
+            child.stop()
+        else:
+            self._idle = child
+
+    def close(self):
+        """End the process that waits."""
+        child = self.take()
+        if child is not None:
+            child.stop()
 
 
-def _isBelow(entry, folder):
-    return os.path.isabs(entry) and Path(folder).resolve() in (Path(entry).resolve(), *Path(entry).resolve().parents)
+WORKERS = Workers()  # of the panel and the console
+
+
+def _exitCode(line):
+    """The exit code that a line tells which ends a job of a worker that stays, None for any other line."""
+    if '"ended"' not in line:
+        return None
+    try:
+        event = json.loads(line)
+        return event["exit_code"] if event["event"] == "ended" else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def interpreter():

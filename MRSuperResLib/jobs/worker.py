@@ -18,6 +18,7 @@ from .job import Job
 from .run import execute
 
 IDLE_SECONDS = 600.0  # a worker that stays ends after that long without a job, and frees memory
+FIRST_JOB_SECONDS = 0.1  # one that was started for a job has it by then: interpolation needs no torch
 NETWORKS_KEPT = 2
 GRACE_SECONDS = 1.0  # after a signal, before the worker ends itself in the middle of whatever library call it is in
 
@@ -64,9 +65,10 @@ def work(source: str, stream: IO[str], cancel_file: str | None = None) -> int:
 def serve(requests: IO[str], stream: IO[str], idle_seconds: float = IDLE_SECONDS) -> int:
     """A worker that stays: run the job in each file that `requests` names, a line each, and tell its exit code last.
 
-    Loads torch at once, and keeps the last networks, so that the next job starts without. Events are those of `work`, then
-    {"event": "ended", "exit_code": N}. It ends where `requests` does, after `idle_seconds` without a job, after a signal,
-    and after an error that may have harmed this process: the device's, memory's, or a bug's.
+    Without a job to begin with it loads torch, and tells {"event": "ready"}; it keeps the last networks, so that the next job
+    starts sooner. Events are those of `work`, then {"event": "ended", "exit_code": N}. It ends where `requests` does, after
+    `idle_seconds` without a job, after a signal, and after an error that may have harmed this process: the device's, memory's,
+    or a bug's.
     """
     from .. import models
 
@@ -78,18 +80,20 @@ def serve(requests: IO[str], stream: IO[str], idle_seconds: float = IDLE_SECONDS
         waiting.put(None)
 
     threading.Thread(target=listen, daemon=True).start()
-    with contextlib.suppress(ImportError):  # a job that needs it says so
-        import torch  # noqa: F401
-
-        from ..inference import runner  # noqa: F401
     models.keep_networks(NETWORKS_KEPT)
-    stream.write(json.dumps({"event": "ready"}) + "\n")
-    stream.flush()
+    patience = FIRST_JOB_SECONDS
     while True:
         try:
-            source = waiting.get(timeout=idle_seconds)
+            source = waiting.get(timeout=patience)
         except queue.Empty:
-            return 0
+            if patience == idle_seconds:
+                return 0
+            _load_libraries()
+            stream.write(json.dumps({"event": "ready"}) + "\n")
+            stream.flush()
+            patience = idle_seconds
+            continue
+        patience = idle_seconds
         if source is None:
             return 0
         code = work(source, stream)
@@ -97,6 +101,14 @@ def serve(requests: IO[str], stream: IO[str], idle_seconds: float = IDLE_SECONDS
         stream.flush()
         if code in (1, DeviceError.exit_code, Cancelled.exit_code):
             return code
+
+
+def _load_libraries() -> None:
+    """What a network needs; a job that needs it says what is missing."""
+    with contextlib.suppress(ImportError):
+        import torch  # noqa: F401
+
+        from ..inference import runner  # noqa: F401
 
 
 def _source(source: str) -> str:
