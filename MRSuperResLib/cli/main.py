@@ -13,6 +13,7 @@ from ..errors import Cancelled, MissingRequirement, MRSuperResError
 from .arguments import EXIT_CODES, Parser
 from .demo import add_demo
 from .evaluate import add_evaluate, add_scores
+from .inspect import add_inspect
 from .models import add_models
 from .output import HINTS, complain
 from .run import add_run, add_translate
@@ -56,6 +57,7 @@ def parser() -> Parser:
         add_demo,
         add_run,
         add_translate,
+        add_inspect,
         add_models,
         add_evaluate,
         add_scores,

@@ -14,7 +14,13 @@ from .. import jobs
 
 BAR = 24  # characters of the progress bar
 REDRAW_SECONDS = 0.1
-HINTS = {"no-contrast": " (--contrast)", "no-target": " (--to)"}  # the option that mends an error of that code
+HINTS = {
+    "no-contrast": " (--contrast)",
+    "no-target": " (--to)",
+    "label-map": " (--not-labels)",
+    "several-series": " (--series)",
+    "several-volumes": " (--series)",
+}  # the option that mends an error of that code
 
 
 class Show:

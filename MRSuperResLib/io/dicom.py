@@ -42,9 +42,7 @@ class Choice:
 def read_folder(folder: Path, warn: Warn | None = None, series: str | None = None) -> Volume:
     """The one DICOM volume in `folder`, or the one that `series` names, in it or in the folders below."""
     try:
-        found = scan(files_in(folder, most=MOST_FILES))
-        if series is not None and not any(_matches(choice, series) for choice in choices(found)):
-            found = scan(files_in(folder, below=True, most=MOST_FILES))
+        found = scan(files_in(folder, below=series is not None, most=MOST_FILES))
     except OSError as error:
         from .formats import damaged
 
@@ -108,23 +106,28 @@ def _chosen(found: Folder, path: Path, warn: Warn | None, series: str | None) ->
         if len(found.series) > 1:
             counts = ", ".join(str(len(each.frames)) for each in found.series[:MOST_NAMED])
             raise BadVolume(
-                f"{path} holds {len(found.series)} DICOM series ({counts} slices): choose one with --series: {_listed(offered)}",
+                f"{path} holds {len(found.series)} DICOM series ({counts} slices): choose one: {_listed(offered)}",
                 code="several-series",
             )
-    wrong = next((choice.series.odd["frame-count"] for choice in meant if "frame-count" in choice.series.odd), None)
+    wrong = next(filter(None, (contradiction(choice.series) for choice in meant)), None)
     if wrong:
-        raise BadVolume(f"{path}: {wrong}: damaged", code="unreadable")
+        raise BadVolume(f"{path}: {wrong}", code="unreadable")
     if len(meant) > 1:
         raise _several(path, meant)
     return _volume(meant[0], found, path, warn)
 
 
+def contradiction(series: Series) -> str | None:
+    """Why no part of the series can be a volume, None if nothing is wrong with it as a whole."""
+    if "frame-count" in series.odd:
+        return f"{series.odd['frame-count']}: damaged"
+    if "MOSAIC" in series.frames[0].traits.get("image type", ""):
+        return "mosaics (many slices in one image), no single volume; convert them first"
+    return None
+
+
 def _volume(choice: Choice, found: Folder, path: Path, warn: Warn | None) -> Volume:
     series = choice.series
-    if "MOSAIC" in series.frames[0].traits.get("image type", ""):
-        raise BadVolume(
-            f"{path} holds mosaics (many slices in one image), no single volume; convert it first", code="4d"
-        )
     notes = list(series.odd.items())
     if found.left_out:
         files = ", ".join(f"{file.name} ({why})" for file, why in found.left_out[:MOST_NAMED])
@@ -162,7 +165,7 @@ def _several(path: Path, meant: list[Choice]) -> BadVolume:
         names = _names([frame.file for choice in few for frame in choice.part.frames])
         odd = f"; {names} {'is' if len(few) == 1 else 'are'} unlike the rest ({few[0].part.label}; a scout?)"
     return BadVolume(
-        f"{path} holds one DICOM series with {what}{odd}: no single volume; choose one with --series: {_listed(meant)}",
+        f"{path} holds one DICOM series with {what}{odd}: no single volume; choose one: {_listed(meant)}",
         code="several-volumes",
     )
 

@@ -39,11 +39,18 @@ def read(path: Path, warn: Warn | None = None) -> Volume:
     """The volume at `path`. Raises `BadVolume`, or `LeftToITK` where there is nothing wrong but this cannot read it."""
     fields, after = read_header(path)
     grid = grid_of(fields, path)
-    placed = ("Offset", "Position", "Origin", "TransformMatrix", "Rotation", "Orientation")
-    if warn and not any(key in fields for key in placed):
-        warn("no-geometry", f"{path.name} does not say where it lies: read as axial slices, the first voxel at 0")
+    for code, text in untold(fields, path):
+        if warn:
+            warn(code, text)
     array = raw.read_block(block_of(fields, after, path), path)
     return Volume(array, grid, volume_name(path), {key: value for key, value in fields.items() if key[0] != "_"})
+
+
+def untold(fields: Mapping[str, str], path: Path) -> list[tuple[str, str]]:
+    """What to tell about a header that gives no place: (code, line)s."""
+    if any(key in fields for key in ("Offset", "Position", "Origin", "TransformMatrix", "Rotation", "Orientation")):
+        return []
+    return [("no-geometry", f"{path.name} does not say where it lies: read as axial slices, the first voxel at 0")]
 
 
 def read_header(path: Path) -> tuple[dict[str, str], int]:

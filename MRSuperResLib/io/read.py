@@ -37,7 +37,7 @@ def read_volume(
     if not allow_labels and not path.is_dir() and looks_like_labels(volume.array, volume.name):
         raise BadVolume(
             f"{path} looks like a label map ({len(np.unique(volume.array))} integer values); give the MR volume it was "
-            "drawn on, or say that it is a scan (--not-labels)",
+            "drawn on, or say that it is a scan",
             code="label-map",
         )
     return volume

@@ -22,7 +22,7 @@ KEPT = (
 
 def with_sidecar(volume: Volume, path: Path) -> Volume:
     """`volume`, read from `path`, with what the JSON file of the same name says; unchanged if there is none that can be read."""
-    fields = _fields(path.with_name(f"{stem_of(path)}.json"))
+    fields = fields_beside(path)
     if not fields:
         return volume
     told = {key: str(fields[key]) for key in KEPT if isinstance(fields.get(key), str | int | float)}
@@ -38,7 +38,9 @@ def thickness_of(fields: Mapping[str, Any]) -> float | None:
     return found if math.isfinite(found) and 0 < found <= THICKEST else None
 
 
-def _fields(path: Path) -> dict[str, Any]:
+def fields_beside(path: Path) -> dict[str, Any]:
+    """The fields of the JSON file of the same name as the volume at `path`, {} if there is none that can be read."""
+    path = path.with_name(f"{stem_of(path)}.json")
     try:
         if not path.is_file() or path.stat().st_size > LARGEST:
             return {}

@@ -47,6 +47,12 @@ class Job:
     model: str = described(
         "id (see 'mrsuperres models') or a .safetensors file", role="model", flags=("-m", "--model"), metavar="ID"
     )
+    series: str | None = described(
+        "which volume of a DICOM folder or file: a key that 'mrsuperres inspect' lists, a UID or a description",
+        None,
+        metavar="KEY",
+    )
+    not_labels: bool = described("the input is a scan, even if it looks like a label map", False)
     schema: int = described("version of this form of job", SCHEMA, flags=())
     task: Task = described("what to do", "super-resolve", flags=())
     plane: Plane | None = described(
@@ -188,7 +194,7 @@ class Job:
     def parameters(self) -> dict[str, Any]:
         """What shaped the result, nothing left at None; `super_resolve_with` as the job names it, an id or a path."""
         names = ("task", "plane", "slice_axis", "factor", "spacing", "contrast", "reference_contrast", "target")
-        names = (*names, "samples", "super_resolve_with")
+        names = (*names, "samples", "super_resolve_with", "series")
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         chosen |= {"seed": self.seed} if self.task == "translate" else {}
         chosen |= {"register": self.register} if self.reference else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def without_names(message: str, job: Job) -> str:
         if path:
             stem = {volume_name(path)} - PLAIN if role != "output" else set()
             roles |= dict.fromkeys({path, str(Path(path)), Path(path).name} | stem, role)
+            if role == "input" and os.path.isdir(path):  # files of a DICOM series may be called after the patient
+                roles |= {name: "input's file" for name in os.listdir(path) if name in message}
     names = "|".join(re.escape(name) for name in sorted(roles, key=len, reverse=True) if name)
     whole = rf"(?:the ({'|'.join(set(roles.values()))}) )?(?<![^\W_])({names})(?![^\W_])"
     return re.sub(whole, lambda found: f"the {found[1] or roles[found[2]]}", message)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import models, provenance
+from ..contrasts import guess_contrast, telling_name
 from ..documents import encode
 from ..errors import (
     BadVolume,
@@ -32,7 +33,7 @@ from ..inference import (
     super_resolve,
     translate,
 )
-from ..inference.translation import check_memory, check_view, guess_contrast
+from ..inference.translation import check_memory, check_view
 from ..models import ModelEntry
 from ..staging import Staging
 from .chosen import first_model_of, kept_samples, model_of, recorded_parameters
@@ -63,9 +64,11 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
         check_name(job, run.warn)
         _use_threads(job.threads)
         with run.stage("reading"):
-            volume = _read(job.input, "input", run.warn)
+            volume = _read_input(job, run.warn)
             truth = _read(job.truth, "ground truth", run.warn) if job.truth else None
             reference = _read(job.reference, "reference", run.warn) if job.reference else None
+        for why in models.subject_coverage(entry.card, volume):
+            run.warn("outside-training", f"'{entry.card.id}': {why}")
         expected = estimate_job(job, volume.grid)
         planned = _planned(run, entry, volume, expected.grid) if job.task == "translate" else None
         device, precision = _device(job, entry)  # loads torch
@@ -158,7 +161,7 @@ def estimate_job(job: Job, grid: Grid | None = None) -> Estimate:
     """What `job` will make and need; `grid` of its input, if known already, spares reading it. Loads no torch."""
     entry = model_of(job)
     if grid is None:
-        grid = _read(job.input, "input", lambda code, message: None).grid
+        grid = _read_input(job, lambda code, message: None).grid
     wanted = {"factor": job.factor, "spacing": job.spacing, "plane": job.plane, "slice_axis": job.slice_axis}
     if job.task != "translate":
         return estimate(grid, entry, **wanted, contrast=job.contrast, device=job.device)  # type: ignore[arg-type]
@@ -221,8 +224,8 @@ def _registered(run: Run, entry: ModelEntry, volume: Volume, reference: Volume) 
         slice_axis=job.slice_axis,
         contrast=job.contrast,
     )
-    contrast = job.contrast or guess_contrast(volume.name)
-    of_reference = job.reference_contrast or guess_contrast(reference.name)
+    contrast = job.contrast or guess_contrast(telling_name(volume.name, volume.metadata))
+    of_reference = job.reference_contrast or guess_contrast(telling_name(reference.name, reference.metadata))
     for why in models.reference_coverage(entry.card, contrast, of_reference):
         run.warn("outside-training", f"'{entry.card.id}': {why}")
     with run.stage("registering", announce=False):
@@ -241,7 +244,7 @@ def _planned(run: Run, entry: ModelEntry, volume: Volume, grid: Grid) -> Transla
         contrast=job.contrast,
         samples=job.samples,
         slice_axis=job.slice_axis,
-        name=volume.name,
+        name=telling_name(volume.name, volume.metadata),
     )
     if job.uncertainty_map and made.samples < 2:
         raise UsageError(f"'{entry.card.id}' gives one answer only, so no uncertainty map: leave it out")
@@ -267,7 +270,9 @@ def _translated(run: Run, entry: ModelEntry, volume: Volume, planned: Translatio
                 factor=job.factor,
                 spacing=job.spacing,
                 plane=job.plane,
-                options=replace(job.options, contrast=job.contrast or guess_contrast(volume.name)),
+                options=replace(
+                    job.options, contrast=job.contrast or guess_contrast(telling_name(volume.name, volume.metadata))
+                ),
                 progress=run.progress,
                 warn=run.warn,
                 cancel=run.cancel,
@@ -341,14 +346,18 @@ def _use_threads(threads: int | None) -> None:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
 
 
+def _read_input(job: Job, warn: Callable[[str, str], None]) -> Volume:
+    from ..io.read import read_volume
+
+    return read_volume(job.input, warn=warn, series=job.series, allow_labels=job.not_labels)
+
+
 def _read(path: str, role: str, warn: Callable[[str, str], None]) -> Volume:
-    from ..volume import read_volume
+    from ..io.read import read_volume
 
     try:
         return read_volume(path, warn=warn)
     except MRSuperResError as error:
-        if role == "input":
-            raise
         raise BadVolume(f"{role}: {error.message}", code=error.code) from error
 
 

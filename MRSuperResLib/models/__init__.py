@@ -19,7 +19,7 @@ from .card import (
     Task,
     Training,
 )
-from .coverage import TOLERANCE, contrast_coverage, coverage, reference_coverage
+from .coverage import TOLERANCE, contrast_coverage, coverage, reference_coverage, subject_coverage
 from .kept import keep_networks, kept_network
 from .package import SUFFIX, load_network, read_entry, save_model, verify
 from .registry import BASELINES, Warn, baselines, default_folders, find_model, list_models, user_folder
@@ -54,6 +54,7 @@ __all__ = [
     "read_entry",
     "reference_coverage",
     "save_model",
+    "subject_coverage",
     "user_folder",
     "verify",
 ]

@@ -108,6 +108,7 @@ class ModelCard:
 
     factors: enlargement along the network's rows and columns; through-plane networks get the slice axis as rows, (s,
     1). None: any factor (the baselines), or none at all (priors). Contrasts: "T1w", "T2w", "FLAIR", "PDw", or "any".
+    anatomy: "any", or what it is for. ages: youngest and oldest of the people it was trained on, years; None: not told.
     """
 
     id: str
@@ -125,6 +126,7 @@ class ModelCard:
     reference_contrasts: tuple[str, ...] = ()
     target_contrasts: tuple[str, ...] = ()
     anatomy: str = "brain"
+    ages: tuple[float, float] | None = None
     sources: tuple[Source, ...] = ()
     training: Training = field(default_factory=Training)
     metrics: tuple[Score, ...] = ()

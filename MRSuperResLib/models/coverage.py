@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..subject import ADULT, age_of, body_part, other_modality
 from .card import ModelCard
 
 if TYPE_CHECKING:
     from ..grid import Grid
+    from ..volume import Volume
 
 PIXEL = 1.0  # mm, about, of the slices that networks of one input size are trained on
 TOLERANCE = 1.02  # of a spacing range's ends: headers print spacings rounded
@@ -54,6 +56,27 @@ def contrast_coverage(card: ModelCard, contrast: str | None) -> list[str]:
     if contrast and "any" not in card.contrasts and contrast not in card.contrasts:
         return [f"trained on {_listed(card.contrasts)}, this scan is {contrast}"]
     return []
+
+
+def subject_coverage(card: ModelCard, volume: Volume) -> list[str]:
+    """As `coverage`, of what the scan's file and values say of modality, body part and age; empty for a model for anything."""
+    if card.anatomy == "any":
+        return []
+    reasons = []
+    other = other_modality(volume)
+    if other:
+        reasons.append(f"made for MR images of the {card.anatomy}: {other}")
+    part, age = body_part(volume), age_of(volume)
+    fits = part == card.anatomy or (card.anatomy == "brain" and part == "head")
+    if part is not None and not fits:
+        reasons.append(f"made for the {card.anatomy}, this scan is of the {part}")
+    if age is not None and card.ages is not None and not card.ages[0] <= age <= card.ages[1]:
+        reasons.append(f"trained on people of {card.ages[0]:g} to {card.ages[1]:g} years, this one is {age:.2g}")
+    elif age is not None and card.ages is None and age < ADULT:
+        reasons.append(
+            f"its card tells no age range, and this is a child of {age:.2g} years, whose head is smaller than an adult's"
+        )
+    return reasons
 
 
 def reference_coverage(card: ModelCard, contrast: str | None, reference_contrast: str | None) -> list[str]:

@@ -1,0 +1,57 @@
+"""`mrsuperres inspect`: what a folder or file holds, and what to say to choose one volume of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from ..errors import BadVolume
+from .arguments import add_command
+from .output import table
+
+
+def add_inspect(commands: Any) -> None:
+    """`inspect`."""
+    parser = add_command(commands, "inspect", _inspect, "list the volumes that a folder or file holds, and what is odd")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a volume, or a folder of volumes or DICOM files")
+    parser.add_argument("--json", action="store_true", help="print a JSON list")
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from ..io.inspect import Found, inspect
+
+    found = [each for path in options.paths for each in inspect(path)]
+    if options.json:
+        print(json.dumps([each.to_json() for each in found], indent=2, ensure_ascii=False))
+        return 0
+    if not found:
+        print("no volumes", file=sys.stderr)
+        return BadVolume.exit_code
+
+    def row(each: Found) -> tuple[str, ...]:
+        return (
+            each.key or "-",
+            each.format,
+            "-" if each.size is None else " x ".join(map(str, each.size)),
+            "-" if each.spacing is None else " x ".join(f"{mm:.3g}" for mm in each.spacing),
+            "-" if each.thickness is None else f"{each.thickness:.3g}",
+            "-" if each.gap is None else f"{each.gap:.3g}",
+            each.plane or "-",
+            each.contrast or "-",
+            _printable(each.name or each.path),
+        )
+
+    head = ("SERIES", "FORMAT", "SIZE", "SPACING mm", "THICK", "GAP", "PLANE", "CONTRAST", "NAME")
+    print(table([head, *map(row, found)]))
+    for each in found:
+        for line in each.odd:
+            where = f"series {each.key}: " if each.key else "" if line.startswith(each.path) else f"{each.path}: "
+            print(_printable(where + line))
+    return 0 if any(each.usable for each in found) else BadVolume.exit_code
+
+
+def _printable(text: str) -> str:
+    """Without control characters, which a header or a name may hold."""
+    return "".join(character if character.isprintable() else "?" for character in text)
