@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from MRSuperResLib import networks
+from MRSuperResLib import evaluation, networks
 from MRSuperResLib.errors import Cancelled, DeviceError, ModelError, UsageError
-from MRSuperResLib.inference import device, memory
+from MRSuperResLib.inference import device, memory, super_resolve
 from MRSuperResLib.inference.options import Options, never
 from MRSuperResLib.inference.runner import SliceRunner
 from MRSuperResLib.inference.tiles import axis_tiles, run_tiled, smallest_tile
-from MRSuperResLib.models import ModelCard, Requirements
+from MRSuperResLib.io.read import read_volume
+from MRSuperResLib.models import ModelCard, Requirements, find_model, list_models
 
 HALO = 4  # pixels: three 3x3 convolutions see 3, and one more for the upsampler's
 
@@ -210,12 +216,16 @@ def test_memory_too_small_for_the_smallest_tile_is_one_clear_error() -> None:
     assert network.asked[-1] == (1, 1, 18, 18)
 
 
-def test_a_model_that_cannot_be_tiled_says_so_when_memory_runs_out() -> None:
-    runner = SliceRunner(
-        Failing(0, MemoryError()), card(tiling=False), (2, 2), Options(device="cpu", batch=1), lambda *w: None
-    )
-    with pytest.raises(DeviceError, match="cannot be cut into tiles"):
-        gathered(runner, stack())
+def test_a_model_for_whole_slices_is_cut_only_when_memory_forces_it_and_says_so() -> None:
+    told: list[str] = []
+    network = Failing(2000, MemoryError())
+    options = Options(device="cpu", batch=1, tile=18)
+    runner = SliceRunner(network, card(tiling=False), (2, 2), options, lambda code, text: told.append(text))
+    assert runner.tile is None and "needs whole slices" in told[0]
+    whole = gathered(SliceRunner(Convolutions(), card(), (2, 2), Options(device="cpu")), stack())
+    np.testing.assert_allclose(gathered(runner, stack()), whole, atol=1e-5)
+    assert network.asked[0] == (1, 1, *stack().shape[1:]) and runner.tile is not None
+    assert "made for whole slices" in told[1]
 
 
 def test_an_error_that_is_not_about_memory_is_not_hidden() -> None:
@@ -227,7 +237,7 @@ def test_an_error_that_is_not_about_memory_is_not_hidden() -> None:
 def test_a_failing_gpu_is_a_device_error() -> None:
     error = RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ...")
     runner = SliceRunner(Failing(0, error), card(), (2, 2), Options(device="cpu"))
-    with pytest.raises(DeviceError, match="try --device cpu"):
+    with pytest.raises(DeviceError, match="choose the processor"):
         gathered(runner, stack())
 
 
@@ -355,6 +365,7 @@ def test_precisions_that_a_cpu_lacks_are_refused() -> None:
     cpu = torch.device("cpu")
     assert device.choose_precision("auto", cpu) == "fp32"
     assert device.choose_precision("bf16", cpu) == "bf16"
+    assert device.choose_precision("fp32", cpu, bf16=True) == "fp32"
     with pytest.raises(UsageError, match="needs a GPU"):
         device.choose_precision("fp16", cpu)
     with pytest.raises(UsageError, match="expected one of"):
@@ -386,3 +397,55 @@ def test_a_containers_limit_counts_as_this_machines_memory(tmp_path: object) -> 
 
 def test_never_is_never() -> None:
     assert never() is False
+
+
+@pytest.mark.parametrize(
+    ("processor", "native"),
+    [
+        ("flags\t: fpu avx512f avx512_bf16 sse", True),
+        ("flags : fpu avx512f", False),
+        ("Features : fp asimd bf16", True),
+    ],
+)
+def test_a_processor_with_bfloat16_uses_it_where_the_card_allows(
+    processor: str, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device.Path, "read_text", lambda self: f"processor : 0\n{processor}\n")
+    device.has_native_bf16.cache_clear()
+    try:
+        cpu = torch.device("cpu")
+        assert device.choose_precision("auto", cpu, bf16=True) == ("bf16" if native else "fp32")
+        assert device.choose_precision("auto", cpu, bf16=False) == "fp32"
+        runner = SliceRunner(Convolutions(), card(bf16=True), (2, 2), Options(device="cpu"))
+        assert runner.precision == ("bf16" if native else "fp32")
+    finally:
+        device.has_native_bf16.cache_clear()
+
+
+@pytest.mark.parametrize("name", [entry.card.id for entry in list_models() if entry.card.requirements.bf16])
+def test_bfloat16_costs_the_shipped_models_less_than_a_hundredth_of_a_decibel(name: str, data_folder: Path) -> None:
+    """What their cards say, on the middle of a real scan."""
+    scan, entry = read_volume(data_folder / "val" / "multicontrast" / "openms-26_T1w.nii.gz"), find_model(name)
+    scan = scan.crop((36, 54, 32), (64, 64, 64))
+    way = "kspace" if entry.card.plane == "in-plane" else "through-gaussian"
+    pair = evaluation.degraded_pair(scan, entry.card.plane, entry.card.factor or 2, way, slices=8)
+    scores = []
+    for precision in ("fp32", "bf16"):
+        options = Options(device="cpu", precision=precision, slice_axis=pair.axis)  # type: ignore[arg-type]
+        answer = super_resolve(
+            pair.low, entry, spacing=pair.truth.grid.spacing, plane=pair.plane, options=options, warn=lambda *w: None
+        )
+        scores.append(evaluation.score(pair, answer, name).metrics["psnr"])
+    assert abs(scores[1] - scores[0]) < 0.01
+
+
+def test_waiting_threads_sleep_in_the_shell_and_the_worker() -> None:
+    """Set before torch is imported, which reads it once; what the user set stays."""
+    code = (
+        "import os, sys; from MRSuperResLib import cli; cli.main(['models', 'show', 'linear']);"
+        "print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+    )
+    for chosen, expected in (({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | chosen
+        made = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert made.stdout.split()[-2:] == ["False", expected]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import Cancelled, MissingRequirement, MRSuperResError
+from ..inference.device import let_idle_threads_sleep
 from .arguments import EXIT_CODES, Parser
 from .demo import add_demo
 from .evaluate import add_evaluate, add_scores
@@ -23,6 +24,7 @@ from .worker import add_worker
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Errors are one line on standard error, tracebacks only for bugs."""
+    let_idle_threads_sleep()
     options = parser().parse_args(arguments)
     try:
         return int(options.command(options))

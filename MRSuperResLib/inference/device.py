@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DeviceError, MissingRequirement, UsageError
@@ -49,19 +52,50 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def choose_precision(name: str, device: torch.device) -> str:
-    """ "fp32", "bf16" or "fp16" for `name` on `device`; "auto" is fp32 on the CPU and MPS, half precision on CUDA."""
+def choose_precision(name: str, device: torch.device, bf16: bool = False) -> str:
+    """ "fp32", "bf16" or "fp16" for `name` on `device`.
+
+    bf16: whether the model's card allows it (`Requirements.bf16`). "auto" is half precision on CUDA, bf16 on a CPU that has it
+    natively if the card allows it, else fp32.
+    """
     import torch
 
     if name not in PRECISIONS:
         raise UsageError(f"precision is '{name}', expected one of {', '.join(PRECISIONS)}")
     if name == "auto":
+        if device.type == "cpu":
+            return "bf16" if bf16 and has_native_bf16() else "fp32"
         if device.type != "cuda":
             return "fp32"
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if name == "fp16" and device.type == "cpu":
         raise UsageError("precision fp16 needs a GPU: use fp32 or bf16 on the CPU")
     return name
+
+
+@functools.cache
+def has_native_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 itself (AVX-512 BF16, AMX, or Arm's BF16 under Linux); emulated, it is slow."""
+    import torch
+
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        return bool(asked and asked())
+    flags = {
+        flag for line in text.splitlines() if line.lower().startswith(("flags", "features")) for flag in line.split()
+    }
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"}) and torch.backends.mkldnn.is_available()
+
+
+def let_idle_threads_sleep() -> None:
+    """Make threads of torch that wait sleep instead of spin; before torch is first imported, and unless the user chose otherwise.
+
+    Spinning threads take a busy machine's processors from those that have work: a job of 28 s then took 209 s.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")  # the same for Intel's and LLVM's OpenMP
 
 
 def half_type(precision: str) -> torch.dtype | None:

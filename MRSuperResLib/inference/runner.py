@@ -39,7 +39,7 @@ class SliceRunner:
         cancel: Cancel = never,
     ) -> None:
         self.device = choose_device(options.device)
-        self.precision = choose_precision(options.precision, self.device)
+        self.precision = choose_precision(options.precision, self.device, card.requirements.bf16)
         if options.threads:
             torch.set_num_threads(options.threads)
         self.card, self.needs, self.zoom = card, card.requirements, zoom
@@ -172,8 +172,8 @@ class SliceRunner:
         multiple = self.needs.multiple_of
         least = smallest_tile(self.needs.halo, multiple)
         tile = max(least, longest // 2 // multiple * multiple)
-        if not self.needs.tiling or self.needs.input_size or tile >= longest:
-            reason = "cannot be cut into tiles" if not self.needs.tiling else f"needs tiles of at least {least} pixels"
+        if self.needs.input_size or tile >= longest:
+            reason = f"needs tiles of at least {least} pixels"
             if self.needs.input_size:
                 reason = f"takes images of {self.needs.input_size} pixels, neither more nor fewer"
             raise DeviceError(
@@ -182,7 +182,8 @@ class SliceRunner:
                 code="memory",
             ) from None
         self.tile = tile
-        self.warn("memory", f"memory ran out with pieces of {longest} pixels: going on with tiles of {tile}")
+        worse = "" if self.needs.tiling else f"; '{self.card.id}' is made for whole slices, and is less exact so"
+        self.warn("memory", f"memory ran out with pieces of {longest} pixels: going on with tiles of {tile}{worse}")
         return 1
 
     def _checked_tile(self, tile: int | None, warn: Warn) -> int | None:

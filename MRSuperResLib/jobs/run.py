@@ -326,7 +326,7 @@ def _device(job: Job, entry: ModelEntry) -> tuple[str, str]:
     from ..inference import device
 
     chosen = device.choose_device(job.device)
-    return str(chosen), device.choose_precision(job.precision, chosen)
+    return str(chosen), device.choose_precision(job.precision, chosen, entry.card.requirements.bf16)
 
 
 def _threads(entry: ModelEntry) -> int | None:
