@@ -142,6 +142,15 @@ def test_every_structure_stays_in_its_place(size: tuple[int, int, int], factor: 
     np.testing.assert_allclose(answer.array[inner], truth[inner], atol=0.2)
 
 
+def test_a_slab_is_seen_where_its_slices_are_wide() -> None:
+    """A quarter of 64 pixels at least, unless neither reformat has them."""
+    made = plan(volume((6, 40, 8)).grid, entry().card)
+    assert made.views == ((2, 0, 1),)
+    assert len(plan(volume((20, 40, 8)).grid, entry().card).views) == 2
+    assert len(plan(volume((6, 8, 8)).grid, entry().card).views) == 2
+    assert len(plan(volume((6, 40, 8)).grid, entry(input_size=0).card).views) == 2
+
+
 def test_too_few_slices_are_refused() -> None:
     with pytest.raises(UnsuitableVolume, match="the scan has 5 slices, and 'one-size' needs at least 8"):
         plan(volume((20, 24, 5)).grid, entry(smallest=8).card)

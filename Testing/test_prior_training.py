@@ -381,7 +381,7 @@ def test_shipped_recipes_make_a_network_and_its_card(name: str) -> None:
     if card.task == "super-resolve":
         assert card.requirements.input_size == 256 and card.requirements.interpolated
         assert plan.data.patch == (256 // int(card.factor or 0), 256)
-        assert plan.loss == {"l1": 1.0, "content": 0.5, "style": 0.5}  # eq. 15
+        assert plan.loss == {"l1": 1.0, "content": 0.5 if published else 0.05, "style": 0.5}  # eq. 15; ours counts less
 
 
 def test_both_stages_of_a_size_have_the_same_decoder() -> None:

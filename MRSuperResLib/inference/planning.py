@@ -33,6 +33,9 @@ GUIDE_VOLUMES = 3  # of the last pass's size: the aligned reference, where it is
 LIBRARIES = 600 * 2**20  # bytes of memory that Python, torch and SimpleITK take by themselves
 # Input pixels in a batch. On a CPU more is no faster (RDST-E: 254 and 262 us a pixel at 9,216 and 36,864), only less responsive.
 PIXELS_AT_ONCE = {"cpu": 2**14, "cuda": 2**19, "mps": 2**16}
+LEAST_FILLED = (
+    0.25  # of the width of a network's one input size: a view that fills less is left out, if the other fills more
+)
 PLANES = ("in-plane", "through-plane")
 
 
@@ -64,11 +67,16 @@ class Plan:
 
     @property
     def views(self) -> tuple[tuple[int, int, int], ...]:
-        """The ways slices are cut, each as the array axes of (stack, rows, columns)."""
+        """The ways slices are cut, each as the array axes of (stack, rows, columns).
+
+        A slab's narrow reformats are left out where the network takes images of one size: they would be mostly empty.
+        """
         rows, columns = 2 - self.slice_axis, [2 - axis for axis in (2, 1, 0) if axis != self.slice_axis]
         if self.plane == "in-plane":
             return ((rows, columns[0], columns[1]),)
-        return ((columns[0], rows, columns[1]), (columns[1], rows, columns[0]))
+        both = ((columns[0], rows, columns[1]), (columns[1], rows, columns[0]))
+        least = self.card.requirements.input_size * LEAST_FILLED
+        return tuple(view for view in both if self.source.shape[view[2]] >= least) or both
 
     @property
     def zoom(self) -> tuple[int, int]:
