@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 FACTOR = 4
-NETWORKS = ("swinir", "rdst", "rdst-e")
+NETWORKS = ("swinir", "rdst", "rdst-e", "disvit")
+BF16 = "disvit-bf16"  # as disvit runs by itself on a CPU that has the type natively
 BASELINES = ("linear", "bspline", "lanczos")
 REFERENCE = "swinir"
 SHORTEST = 2.0  # seconds of work that a timing covers at least
@@ -59,7 +60,7 @@ def main() -> None:
 
     results = {}
     for device, precision in settings():
-        names = NETWORKS if device != "cpu" else NETWORKS + BASELINES
+        names = NETWORKS if device != "cpu" else NETWORKS + (BF16,) * has_bf16() + BASELINES
         rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for _ in range(arguments.rounds):
             for name in names:
@@ -116,14 +117,14 @@ def table(title: str, results: dict[str, dict[str, Any]], arguments: argparse.Na
     lines = [
         f"{title}: {arguments.slices} slices, {arguments.size}x{arguments.size} -> {fine}x{fine}, "
         f"batches of {arguments.batch}, {arguments.threads} threads, median of {arguments.rounds} rounds (slowest to fastest)",
-        f"{'':10} {'parameters':>10} {'slices/s':>9} {'':>17} {'/ SwinIR':>9} {'peak MB':>8} {'/ SwinIR':>9}",
+        f"{'':12} {'parameters':>10} {'slices/s':>9} {'':>17} {'/ SwinIR':>9} {'peak MB':>8} {'/ SwinIR':>9}",
     ]
     reference = results[REFERENCE]
     for name, row in results.items():
         size = f"{row['parameters'] / 1e6:.2f} M" if row["parameters"] else "-"
         spread = f"({row['slowest']:.2f} to {row['fastest']:.2f})"
         lines.append(
-            f"{name:10} {size:>10} {row['slices_per_second']:9.2f} {spread:>17} "
+            f"{name:12} {size:>10} {row['slices_per_second']:9.2f} {spread:>17} "
             f"{row['slices_per_second'] / reference['slices_per_second']:8.2f}x {row['peak_mb']:8.0f} "
             f"{row['peak_mb'] / reference['peak_mb']:8.2f}x"
         )
@@ -211,11 +212,13 @@ def network(arguments: argparse.Namespace) -> tuple[Callable[[], None], int]:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     device = torch.device(arguments.device)
-    model = (swinir(arguments.size) if arguments.measure == "swinir" else rdst(arguments.measure)).to(device).eval()
+    build = {"swinir": lambda: swinir(arguments.size), "disvit": disvit, BF16: disvit}
+    model = build.get(arguments.measure, lambda: rdst(arguments.measure))().to(device).eval()
+    half = device.type == "cuda" or arguments.measure == BF16
     batches = torch.from_numpy(slices(arguments.slices, arguments.size))[:, None].split(arguments.batch)
 
     def work() -> None:
-        autocast = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()
+        autocast = torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext()
         with torch.inference_mode(), autocast:
             for batch in batches:
                 answer = model(batch.to(device)).float().cpu()
@@ -230,6 +233,26 @@ def rdst(name: str) -> Any:
     from MRSuperResLib import networks
 
     return networks.build("rdst", {"blocks": {"rdst": 8, "rdst-e": 4}[name], "factors": (FACTOR, FACTOR)})
+
+
+def disvit() -> Any:
+    """The network of the shipped disvit models, x4 in plane, as `load_network` makes it ready."""
+    import torch
+
+    from MRSuperResLib import networks
+
+    ours = {"normalisation": "none", "skip": "zerofill", "consistency": "soft", "head": "shuffle"}
+    network = networks.build("srresnet", {"factors": (FACTOR, FACTOR), **ours}).eval().for_inference()
+    return network.to(memory_format=torch.channels_last)
+
+
+def has_bf16() -> bool:
+    """Whether this machine's CPU multiplies bfloat16 itself."""
+    code = "import torch; print(getattr(torch.cpu, '_is_avx512_bf16_supported', bool)())"
+    return (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        == "True"
+    )
 
 
 def swinir(size: int) -> Any:
