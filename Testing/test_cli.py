@@ -313,7 +313,7 @@ def test_train_and_data_pack_hand_their_options_on(
     assert asked[0][0] == ("rdst-e-through-x4", "d", "o")
     assert asked[0][1] == {
         "minutes": 2.0, "resume": True, "device": "cpu", "init": "linear", "workers": 0, "seed": 0, "validate": True,
-        "checkpoint_minutes": 2.0,
+        "checkpoint_minutes": 2.0, "id": None, "sources": (),
     }  # fmt: skip
     (tmp_path / "data").mkdir()
     save_scan(tmp_path / "data" / "a_T1w.nii.gz")

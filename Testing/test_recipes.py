@@ -72,7 +72,7 @@ def test_a_recipe_sets_the_second_order_degradation(tmp_path: Path) -> None:
             "method is 'supervise', which is unknown; did you mean supervised?",
         ),
         ('method = "supervised"\n', "", "method is missing"),
-        ("[data]", "[loss]\nl12 = 1.0\n[data]", "loss.l12 is not a known loss; did you mean l1?"),
+        ("[data]", "[loss]\nl12 = 1.0\n[data]", "loss.l12 is not a known loss; did you mean l"),
         ("[data]", "[loss]\nl1 = 0\n[data]", "every weight is 0"),
         ("[data]", "[loss]\nl1 = true\n[data]", "loss.l1 is true, expected a number"),
         ("patch = 8", "pach = 8", "data.pach is not a known field; did you mean patch?"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .arguments import add_command
+from .output import say
 
 
 def add_train(commands: Any) -> None:
@@ -25,6 +26,14 @@ def add_train(commands: Any) -> None:
         "--checkpoint-minutes", type=float, default=2.0, metavar="N", help="between checkpoints (default: 2)"
     )
 
+    parser.add_argument(
+        "--id", metavar="ID", help="of a model trained on data of your own (default: the recipe's, with -own)"
+    )
+    parser.add_argument(
+        "--sources", nargs="+", default=(), metavar="SOURCE", help="what you train on, for the model's card: "
+        "'NAME; LICENCE; USE' each, or a TOML file with sources = [{ name = ..., licence = ..., use = ... }]",
+    )  # fmt: skip
+
 
 def _train(options: argparse.Namespace) -> int:
     from ..training.fit import fit
@@ -41,6 +50,8 @@ def _train(options: argparse.Namespace) -> int:
         seed=options.seed,
         validate=not options.no_validation,
         checkpoint_minutes=options.checkpoint_minutes,
+        id=options.id,
+        sources=options.sources,
     )
     print(path)
     return 0
@@ -58,6 +69,6 @@ def add_data(commands: Any) -> None:
 def _pack(options: argparse.Namespace) -> int:
     from ..training.pack import pack
 
-    packed = pack(Path(options.folder), Path(options.out))
+    packed = pack(Path(options.folder), Path(options.out), report=say)
     print(f"{options.out}: {len(packed.entries)} volumes")
     return 0

@@ -142,6 +142,12 @@ def _read_entry(path: Path, modified: int, size: int) -> ModelEntry:
         raise ModelError(f"{path} cannot be read: {error.strerror}", code="unknown-model") from error
     header = _parse_header(text, size - 8 - length, path)
     metadata = header.get("__metadata__", {})
+    if isinstance(metadata, dict) and "progress" in metadata:
+        raise ModelError(
+            f"{path.name} is the checkpoint of a training, from which 'mrsuperres train --resume' goes on; the models to run are "
+            "the .safetensors files beside it",
+            code="foreign-model",
+        )
     if not isinstance(metadata, dict) or not isinstance(metadata.get("card"), str):
         raise ModelError(
             f"{path.name} holds weights but no MRSuperRes model card; it was made by another program",

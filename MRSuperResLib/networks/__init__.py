@@ -11,18 +11,24 @@ import pkgutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .. import plugins
 from ..errors import ModelError
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-NO_NETWORKS = ("parts", "projection", "patchgan")  # the last two have moved to parts
+NO_NETWORKS = {"parts", "projection", "patchgan"}  # the last two have moved to parts
 
 
 def architectures() -> tuple[str, ...]:
-    """Names of the modules in this package, the values a card's `architecture` may take."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in NO_NETWORKS))
+    """Names of the networks in this package and of the user's plug-ins: the values a card's `architecture` may take."""
+    return tuple(sorted(_ours() | set(plugins.names())))
+
+
+def requirements(architecture: str) -> dict[str, Any]:
+    """What the network's module says that it needs of its caller, as a card's [requirements]; nothing if it says nothing."""
+    return dict(getattr(_module(architecture), "REQUIREMENTS", {}))
 
 
 def build(architecture: str, hyperparameters: Mapping[str, Any]) -> nn.Module:
@@ -30,15 +36,7 @@ def build(architecture: str, hyperparameters: Mapping[str, Any]) -> nn.Module:
 
     Raises `ModelError` when the architecture is unknown or does not take those hyper-parameters.
     """
-    if architecture not in architectures():
-        raise ModelError(
-            f"architecture '{architecture}' is unknown to this version of MRSuperRes (it has {', '.join(architectures())}); "
-            "update MRSuperRes or use another model",
-            code="unknown-architecture",
-        )
-    module = importlib.import_module(f"{__name__}.{architecture}")
-    if not hasattr(module, "build"):
-        raise ModelError(f"'{architecture}' is part of a training, not a network to run", code="unknown-architecture")
+    module = _module(architecture)
     try:
         network: nn.Module = module.build(**hyperparameters)
     except (TypeError, ValueError) as error:
@@ -46,3 +44,24 @@ def build(architecture: str, hyperparameters: Mapping[str, Any]) -> nn.Module:
             f"architecture '{architecture}' does not accept the card's hyper-parameters: {error}", code="bad-card"
         ) from error
     return network
+
+
+def _ours() -> set[str]:
+    return {module.name for module in pkgutil.iter_modules(__path__)} - NO_NETWORKS
+
+
+def _module(architecture: str) -> Any:
+    """The module of `architecture`: one of this package, else one of the user's plug-ins."""
+    if architecture in _ours():
+        module = importlib.import_module(f"{__name__}.{architecture}")
+    elif architecture in plugins.names():
+        module = plugins.load(architecture)
+    else:
+        raise ModelError(
+            f"architecture '{architecture}' is unknown to this version of MRSuperRes (it has {', '.join(architectures())}); "
+            f"update MRSuperRes, use another model or, if the network is a plug-in, name its folder in {plugins.VARIABLE}",
+            code="unknown-architecture",
+        )
+    if not hasattr(module, "build"):
+        raise ModelError(f"'{architecture}' is part of a training, not a network to run", code="unknown-architecture")
+    return module

@@ -21,10 +21,8 @@ def checked_card(plan: Recipe) -> tuple[dict[str, Any], ModelCard]:
     """The card's fields from the recipe, and the card they make, checked against the network before the first step."""
     # TOML has no word for nothing: a card without factors is a prior's.
     fields = {"factors": None, **plan.card, "architecture": plan.architecture, "hyperparameters": plan.network}
-    try:
-        card = decode(ModelCard, fields)
-    except (BadDocument, ModelError) as error:
-        raise UsageError(f"recipe [card]: {error}") from error
+    fields["requirements"] = {**networks.requirements(plan.architecture), **plan.card.get("requirements", {})}
+    card = checked(fields)
     with torch.device("meta"):
         network = networks.build(plan.architecture, plan.network)
     factors: tuple[int, int] | None = getattr(network, "factors", None)
@@ -33,6 +31,14 @@ def checked_card(plan: Recipe) -> tuple[dict[str, Any], ModelCard]:
             f"recipe: [network].factors is {list(factors)}, [card].factors is {plan.card['factors']}: make them agree"
         )
     return fields, card
+
+
+def checked(fields: dict[str, Any]) -> ModelCard:
+    """The card that `fields` make. Raises `UsageError` naming the first that is wrong."""
+    try:
+        return decode(ModelCard, fields)
+    except (BadDocument, ModelError) as error:
+        raise UsageError(f"recipe [card]: {error}") from error
 
 
 def with_notes(card: dict[str, Any], notes: Sequence[str]) -> dict[str, Any]:

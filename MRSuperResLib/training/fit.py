@@ -11,7 +11,8 @@ import copy
 import math
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..errors import ModelError, OutputError, UsageError
 from ..inference.device import choose_device
-from .card import checked_card, with_notes, write_package
+from ..models import Source
+from .card import checked, checked_card, with_notes, write_package
 from .checkpoint import LAST, Progress, load_checkpoint, save_checkpoint
+from .data.crops import applicable
 from .method import Context, Method, Report, Validator
 from .methods import find_method
+from .own import own_card, parsed_sources
 from .pack import Pack, fingerprint, pack
 from .recipes import Recipe, load_recipe
 from .report import Means, add_to_curves
@@ -50,16 +54,21 @@ def fit(
     workers: int = 0,
     validate: bool = True,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    id: str | None = None,
+    sources: Sequence[str] = (),
     report: Report = print,
 ) -> Path:
     """Train by `recipe` for `minutes` of wall time; the path of what it ships: the model package `out`/<id>.safetensors.
 
     data: a folder with train/ and val/ (volumes, or the packs train.pack and val.pack). out: checkpoints, curves, pictures, and
     best.safetensors, the package that scored highest in validation. resume: go on from `out`'s last checkpoint, `minutes` more.
-    device: "auto", "cpu", "cuda" (all GPUs) or "cuda:n". init: a model (id or file) to start from, as the method has it. workers:
-    processes that draw samples. The package holds the moving average of the weights; its scores come from `mrsuperres evaluate`.
+    device: "auto", "cpu", "cuda" (all GPUs) or "cuda:n". init: a model (id or file) to start from, as the method has it.
+    workers: processes that draw samples. id, sources: of a model trained on data of the user's own, its name and what it was
+    trained on, each "NAME; LICENCE; USE" or a TOML file that lists them; its card then describes those data.
+    The package holds the moving average of the weights; its scores come from `mrsuperres evaluate`.
     """
     plan, text = load_recipe(recipe)
+    listed = parsed_sources(sources)
     kind = find_method(plan.method)
     run = Run(kind.completed(plan), kind, Path(recipe).stem, Path(out), minutes=minutes, resume=resume, report=report)
     run.start_fabric(device, seed)
@@ -68,6 +77,7 @@ def fit(
         run.report(method.start_from(init))
     run.take_up(method)
     training = training_pack(Path(data), run.out, run.fabric, report=run.report)
+    run.describe(training, id, listed)
     source = method.stream(training, seed + run.fabric.global_rank, run.progress.samples)
     if isinstance(source, IterableDataset):
         source = loader(source, run.plan.optimisation.batch, workers, run.fabric.device)
@@ -138,6 +148,16 @@ class Run:
             load_checkpoint(self.out / LAST, *self.tracked)
             self.report(f"resumed at step {self.progress.step}, {self.progress.minutes:.1f} minutes")
         method.wrap()
+
+    def describe(self, packed: Pack, id: str | None, sources: Sequence[Source]) -> None:
+        """Choose the recipe's sources that there are, and make the card one of the user's data if they are not the recipe's."""
+        found = applicable(packed, self.plan.data.sources, self.report)
+        own = bool(id or sources) or not set(found) <= set(self.plan.data.sources)
+        self.method.plan = self.plan = replace(self.plan, data=replace(self.plan.data, sources=found))
+        if own and self.fields:
+            self.fields = own_card(self.fields, self.plan, packed, id, sources)
+            self.name = checked(self.fields).id
+            self.report(f"the model will be called {self.name}")
 
     def begin(self, text: str) -> None:
         """Everything is ready: keep the recipe, `text`, and set the clock going."""
@@ -328,4 +348,4 @@ def part_pack(data: Path, out: Path, part: str = "train", report: Report = print
             report(f"{made} is used again: {data / part} is as it was")
             return packed
         report(f"{made} is made anew: {data / part} has changed")
-    return pack(data / part, made)
+    return pack(data / part, made, report)

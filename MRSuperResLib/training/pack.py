@@ -35,6 +35,7 @@ HEADER_PAGE = 4096
 HEADERS = {".img": ".hdr", ".img.gz": ".hdr"}  # of two files that are one volume, only the header's counts
 LABEL_FOLDER = "labels"
 REPORT_SECONDS = 10.0
+ISOTROPIC = 1.3  # longest over shortest side of a voxel
 
 Report = Callable[[str], None]
 
@@ -55,6 +56,11 @@ class Entry:
     def contrast(self) -> str:
         """T1w, T2w, FLAIR or PDw, as the name tells; "" where it does not, and for label maps."""
         return "" if self.labels else contrast_of(self.name)
+
+    @property
+    def is_isotropic(self) -> bool:
+        """Whether it is about as sharp along every axis, so that slices of any direction are sharp."""
+        return max(self.grid.spacing) <= ISOTROPIC * min(self.grid.spacing)
 
     @property
     def subject(self) -> str | None:
@@ -175,20 +181,24 @@ def contents(packed: Pack) -> list[str]:
     images = [entry for entry in packed.entries if not entry.labels]
     contrasts = Counter(entry.contrast or "unknown" for entry in images)
     listed = ", ".join(f"{name} {count}" for name, count in sorted(contrasts.items()))
-    lines = [f"{len(images)} volumes ({listed}), {len(packed.entries) - len(images)} label maps"]
+    lines = [f"{_count(len(images), 'volume')} ({listed}), {_count(len(packed.entries) - len(images), 'label map')}"]
     subjects: dict[str, set[str]] = {}
     for entry in images:
         if entry.subject and entry.contrast:
             subjects.setdefault(entry.subject, set()).add(entry.contrast)
     several = sum(len(found) > 1 for found in subjects.values())
-    lines.append(f"{several} subjects have several contrasts")
+    lines.append(f"with several contrasts: {_count(several, 'subject')}")
     nobody = [entry.name for entry in images if not entry.subject or not entry.contrast]
     if nobody:
         lines.append(
-            f"{len(nobody)} volumes are never paired, because their names do not say whose they are or which contrast, "
+            f"never paired: {_count(len(nobody), 'volume')}, whose names do not say whose they are or which contrast, "
             f"{nobody[0]} for one"
         )
     return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def fingerprint(folder: Path) -> str:

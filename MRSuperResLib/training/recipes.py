@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .. import plugins
 from ..documents import BadDocument, decode, expected
 from ..errors import UsageError
 from .data.single import DataSpec
@@ -62,7 +63,7 @@ class Recipe:
     """One training, as every method has it; a method's own recipe adds tables. Wrong values raise `BadDocument`.
 
     network: hyper-parameters of `architecture`. loss: weights by name, of the names that the method knows. card: the model card's
-    own fields (id, title, version, task, plane, contrasts, ...).
+    own fields (id, title, version, task, plane, contrasts, ...). published: size, losses and stages are the paper's.
     """
 
     method: str
@@ -74,6 +75,7 @@ class Recipe:
     validation: Validation = field(default_factory=Validation)
     loss: dict[str, float] = field(default_factory=dict)
     about: str = ""
+    published: bool = False
 
     def weight(self, loss: str) -> float:
         """Of a loss in the sum; 0 where the recipe does not name it."""
@@ -113,9 +115,10 @@ def known(names: Iterable[str], choices: Iterable[str], what: str) -> None:
 def _read(name_or_path: str | Path) -> tuple[Path, str, dict[str, Any]]:
     path = Path(name_or_path)
     if not path.is_file():
-        path = FOLDER / f"{name_or_path}.toml"
+        named = plugins.recipes() | {recipe.stem: recipe for recipe in FOLDER.glob("*.toml")}
+        path = named.get(str(name_or_path), path)
     if not path.is_file():
-        names = sorted(recipe.stem for recipe in FOLDER.glob("*.toml"))
+        names = sorted(named)
         raise UsageError(
             f"no recipe is called '{name_or_path}'; {expected(str(name_or_path), names)}, or give a .toml file"
         )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..documents import decode
-from ..models import ModelCard, ModelEntry
+from ..errors import UnsuitableVolume, UsageError
+from ..models import ModelEntry
+from .card import checked_card
 from .method import Report
 from .pack import Pack
 from .recipes import Recipe
+
+MOST_SCANS = 8  # that are scored where a recipe's [validation] names none of those there are
 
 
 class EngineValidator:
@@ -29,12 +31,12 @@ class EngineValidator:
         from .. import evaluation
 
         self.plan, self.out, self.device, self.report = plan, out, device, report
-        fields = {**plan.card, "architecture": plan.architecture, "hyperparameters": plan.network}
-        self.entry = ModelEntry(decode(ModelCard, fields), None, "in training")
+        self.entry = ModelEntry(checked_card(plan)[1], None, "in training")
         self.trials: list[Any] = []
         self.baseline: dict[str, float] = {}
-        for entry in held_out.entries:
-            if not entry.labels and any(fnmatch(entry.name, pattern) for pattern in plan.validation.scans):
+        scans = [entry for entry in held_out.select("|".join(plan.validation.scans)) if not entry.labels]
+        for entry in scans or [entry for entry in held_out.entries if not entry.labels][:MOST_SCANS]:
+            try:
                 trial = evaluation.make_trial(
                     held_out.volume(entry),
                     self.entry.card.plane,
@@ -43,8 +45,11 @@ class EngineValidator:
                     slices=plan.validation.slices,
                 )
                 rows, _ = evaluation.evaluate(trial, ["bspline"])
-                self.trials.append(trial)
-                self.baseline[trial.truth.name] = rows[0].metrics["psnr"]
+            except (UnsuitableVolume, UsageError) as error:
+                report(f"{entry.name} is not scored: {error}")
+                continue
+            self.trials.append(trial)
+            self.baseline[trial.truth.name] = rows[0].metrics["psnr"]
 
     def __call__(self, network: nn.Module, step: int) -> dict[str, float]:
         """psnr: mean over the scans, dB; empty without held-out scans."""

@@ -6,8 +6,10 @@ networks the rows are the axis that the acquisition coarsens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import glob
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy import interpolate, ndimage
@@ -34,6 +36,9 @@ class SourceSpec:
     def __post_init__(self) -> None:
         if self.planes not in PLANES:
             raise UsageError(f"planes is '{self.planes}', expected one of {', '.join(PLANES)}")
+
+
+Source = TypeVar("Source", bound=Any)  # a `SourceSpec`, or a stream's own kind of source
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,30 @@ def recoloured(image: np.ndarray, augmentation: AugmentationSpec, rng: np.random
     return np.asarray(image, dtype=np.float32)
 
 
+def applicable(packed: Pack, sources: Sequence[Source], report: Callable[[str], None]) -> tuple[Source, ...]:
+    """Those of a recipe's sources that match volumes of `packed`; if none does, everything in it, each volume where it is sharp.
+
+    What is left out, or taken, is reported.
+    """
+    matching = tuple(source for source in sources if packed.select(source.match))
+    if matching:
+        missing = ", ".join(source.match for source in sources if source not in matching)
+        if missing:
+            report(f"no volumes for the recipe's {missing}: they are left out")
+        return matching
+    planes: dict[str, list[Entry]] = {}
+    for entry in packed.entries:
+        thick = int(np.argmax(entry.grid.spacing))
+        plane = "all" if entry.labels or entry.is_isotropic else entry.grid.axis_name(thick)
+        planes.setdefault(plane, []).append(entry)
+    kind = type(sources[0])
+    names = {plane: "|".join(glob.escape(entry.name) for entry in entries) for plane, entries in planes.items()}
+    taken = tuple(kind(names[plane], plane, float(len(entries))) for plane, entries in planes.items())
+    what = ", ".join(f"{len(entries)} in {plane} planes" for plane, entries in planes.items())
+    report(f"no volume is in a folder that the recipe names: all {len(packed.entries)} are one source ({what})")
+    return taken
+
+
 def registered_groups(entries: Sequence[Entry]) -> list[tuple[Entry, ...]]:
     """Label maps, each alone, and the scans of each subject that show it in different contrasts on one grid.
 
@@ -158,8 +187,8 @@ class PairDrawer(CropDrawer):
             groups = registered_groups(entries)
             if not groups:
                 raise UsageError(
-                    f"'{source.match}' matches no subject with two contrasts on one grid: nothing to pair. Names must say whose "
-                    "each scan is and which contrast, and the scans of one person must be resampled to one grid"
+                    f"'{source.match[:60]}' matches no subject with two contrasts on one grid: nothing to pair. Names must "
+                    "say whose each scan is and which contrast, and one person's scans must be resampled to one grid"
                 )
             self.groups.append(groups)
 

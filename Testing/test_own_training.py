@@ -1,0 +1,141 @@
+"""A user's own training goes as README prints it: any folder, a card of the user's, models that run, a network from a folder."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from made_trainings import RECIPE, one_contrast
+
+from MRSuperResLib import cli, networks, plugins
+from MRSuperResLib.errors import ModelError, UsageError
+from MRSuperResLib.models import find_model, load_network
+from MRSuperResLib.training.fit import BEST, LAST, fit
+from MRSuperResLib.training.own import is_published, parsed_sources
+from MRSuperResLib.training.recipes import FOLDER, load_recipe
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+SECTION = README[README.index("## Train your own") : README.index("## Data and licences")]
+COMMANDS = [line.strip() for line in SECTION.splitlines() if line.startswith("    mrsuperres ")]
+SMALL = {"blocks": "1\nwidth = 12\ngrowth = 6", "batch": "2", "matrix": "64", "patch": "[8, 16]", "at_once": "1"}
+
+
+@pytest.fixture
+def ordinary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder as README's commands expect it: my-data/ with BIDS names, scan.nii.gz."""
+    made = one_contrast(tmp_path / "made")
+    for part in ("train", "val"):
+        folder = tmp_path / "my-data" / part / "sub-01" / "anat"
+        folder.mkdir(parents=True)
+        shutil.copy(made / part / "isotropic" / "phantom_T1w.nii.gz", folder / "sub-01_T1w.nii.gz")
+    scan = sitk.ReadImage(str(made / "val" / "isotropic" / "phantom_T1w.nii.gz"))[:, :, ::4]
+    sitk.WriteImage(scan, str(tmp_path / "scan.nii.gz"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _run(command: str, *, recipe: str | None = None) -> None:
+    """README's command, of seconds, by the recipe file in place of the recipe's name."""
+    words = shlex.split(command.replace("--minutes 60", "--minutes 0.01"))[1:]
+    if recipe and words[0] == "train":
+        words[1] = recipe
+    assert cli.main([*words, *(["--device", "cpu"] if words[0] != "data" else [])]) == 0, command
+
+
+def test_the_commands_of_a_users_own_training(ordinary: Path) -> None:
+    """The shipped recipe with a smaller network, on a folder with none of our names."""
+    (recipe,) = (words[2] for words in map(shlex.split, COMMANDS) if words[1] == "train" and "--id" in words)
+    text = (FOLDER / f"{recipe}.toml").read_text()
+    for key, value in SMALL.items():
+        text, count = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
+        assert count == 1, key
+    (ordinary / f"{recipe}.toml").write_text(text)
+    for command in COMMANDS[:3]:
+        _run(command, recipe=f"{recipe}.toml")
+    card = find_model(ordinary / "runs/mine/mine.safetensors").card
+    assert card.id == "mine" and card.contrasts == ("T1w",) and card.training.recipe == recipe
+    (source,) = card.sources
+    assert (source.name, source.licence) == ("Scanner A, 2024", "ours")
+    assert card.spacing is not None and card.spacing.through_plane[0] < 4.0 < card.spacing.through_plane[1]
+    assert card.paper is None and "network after Zhu" in card.training.notes
+    finer = sitk.ReadImage(str(ordinary / "finer.nii.gz"))
+    assert finer.GetSize()[2] == 4 * sitk.ReadImage(str(ordinary / "scan.nii.gz")).GetSize()[2]
+
+
+def test_a_network_of_the_users_own(ordinary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two files that README prints, written to a folder, and its commands; without the folder the model does not run."""
+    folder = ordinary / "my-networks"
+    folder.mkdir()
+    for kind, name in (("python", "tinysr.py"), ("toml", "tinysr-inplane-x2.toml")):
+        (block,) = re.findall(rf"```{kind}\n(.*?)```", SECTION, re.DOTALL)
+        (folder / name).write_text(block)
+    assert len((folder / "tinysr.py").read_text().splitlines()) <= 20
+    monkeypatch.setenv(plugins.VARIABLE, "my-networks")
+    for command in COMMANDS[3:]:
+        _run(command)
+    path = ordinary / "runs/tiny/tinysr-inplane-x2.safetensors"
+    card = find_model(path).card
+    assert card.requirements.halo == 2 and card.requirements.smallest == 4  # what the file says
+    assert "tinysr" in networks.architectures()
+    monkeypatch.delenv(plugins.VARIABLE)
+    with pytest.raises(ModelError, match=rf"'tinysr' is unknown.*{plugins.VARIABLE}"):
+        load_network(find_model(path))
+
+
+def test_a_plug_in_takes_no_name_of_ours_and_its_mistakes_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path))
+    (tmp_path / "rdst.py").write_text("raise SystemExit")
+    (tmp_path / "broken.py").write_text("1 / 0")
+    (tmp_path / "Not-A-Name.py").write_text("")
+    assert plugins.names() == ("broken",)
+    with pytest.raises(ModelError, match="ZeroDivisionError"):
+        networks.build("broken", {})
+    for name in ("../rdst", "os", "no such"):
+        with pytest.raises(ModelError, match="is unknown"):
+            networks.build(name, {})
+    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match="nowhere, which is no folder"):
+        networks.build("broken", {})
+
+
+def test_what_a_training_leaves_is_a_model_or_clearly_none(ordinary: Path, tmp_path: Path) -> None:
+    """Without an id of its own the model is not called like ours; best is a model, the checkpoint says that it is none."""
+    (tmp_path / "tiny.toml").write_text(RECIPE.replace("batch = 2", "batch = 2\nsteps = 2"))
+    said: list[str] = []
+    out = tmp_path / "out"
+    path = fit(tmp_path / "tiny.toml", ordinary / "my-data", out, minutes=5, device="cpu", report=said.append)
+    assert path == out / "tiny-own.safetensors" and any("all 1 are one source" in line for line in said)
+    assert find_model(path).card.sources[0].name.startswith("data of the user's own: 1 volume (T1w 1)")
+    assert find_model(out / BEST).card.id == "tiny-own"
+    assert np.isfinite(load_network(find_model(out / BEST)).state_dict()["tail.weight"].numpy()).all()
+    with pytest.raises(ModelError, match="is the checkpoint of a training"):
+        find_model(out / LAST)
+
+
+def test_sources_are_text_or_a_file(tmp_path: Path) -> None:
+    listed = tmp_path / "ours.toml"
+    listed.write_text('sources = [{ name = "IXI", licence = "CC BY-SA 3.0", use = "truth" }]')
+    found = parsed_sources(["Scanner A", "OASIS; see oasis-brains.org; truth", str(listed)])
+    assert [(source.name, source.licence, source.use) for source in found] == [
+        ("Scanner A", "not stated", "training"),
+        ("OASIS", "see oasis-brains.org", "truth"),
+        ("IXI", "CC BY-SA 3.0", "truth"),
+    ]
+    listed.write_text("source = []")
+    with pytest.raises(UsageError, match="no list of sources"):
+        parsed_sources([str(listed)])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "published"),
+    [("rdst-inplane-x4", True), ("rdst-e-inplane-x4", False), ("mtsr-mt", True), ("mtsr-mt-s", False)],
+)
+def test_a_gain_is_the_papers_only_where_the_training_is(recipe: str, published: bool) -> None:
+    assert is_published(load_recipe(recipe)[0]) is published
