@@ -34,6 +34,7 @@ CSF_T1 = 4250.0  # ms: what FLAIR's inversion time is set to null
 MISFIT = 0.05  # on the networks' scale: how far a sequence's tissues may lie from a scan's
 FIT_DRAWS = 600
 KEPT = 24
+BRIGHTEST = 1.3  # on the networks' scale: whoever sets up a scan sees that nothing large is far brighter than the rest
 GAINS = (0.55, 0.75, 1.0)  # of a scan against the typical levels
 CLUSTERED = 6000  # voxels that are looked at
 
@@ -62,9 +63,9 @@ class Acquired:
     sequences: Mapping[str, tuple[PulseSequence, float]]
 
     def level(self, contrast: str, materials: np.ndarray) -> np.ndarray:
-        """Brightness of `materials` (..., 4) on the networks' scale of `contrast`."""
+        """Brightness of `materials` (..., 4) on the networks' scale of `contrast`, BRIGHTEST at most."""
         sequence, gain = self.sequences[contrast]
-        return gain * signal(sequence, materials)
+        return np.asarray(np.minimum(gain * signal(sequence, materials), BRIGHTEST))
 
 
 def material(name: str, field: float) -> np.ndarray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Task = Literal["super-resolve", "reference-guided", "translate"]
-ModelTask = Literal["super-resolve", "reference-guided", "translate", "prior"]  # a prior is another model's first stage
+# a prior is another model's first stage; what flags goes with translations
+ModelTask = Literal["super-resolve", "reference-guided", "translate", "prior", "flag"]
 Plane = Literal["in-plane", "through-plane"]
 ModelPlane = Literal["in-plane", "through-plane", "any"]
 Profile = Literal["gaussian", "box", "sinc", "kspace", "bicubic"]

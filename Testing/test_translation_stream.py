@@ -10,12 +10,16 @@ import torch
 
 from MRSuperResLib.grid import Grid
 from MRSuperResLib.io.write import write_volume
+from MRSuperResLib.models.package import read_entry
 from MRSuperResLib.relaxation import material
 from MRSuperResLib.training.data.crops import SourceSpec
 from MRSuperResLib.training.data.translation import DisturbanceSpec
 from MRSuperResLib.training.fit import fit
+from MRSuperResLib.training.methods.flags import detection_losses
 from MRSuperResLib.training.methods.translation import weighted
 from MRSuperResLib.training.pack import Pack, pack
+from MRSuperResLib.training.recipes import FOLDER
+from MRSuperResLib.training.streams.flags import FlagStream, FlagStreamSpec
 from MRSuperResLib.training.streams.lesions import LesionSpec
 from MRSuperResLib.training.streams.physics import LabelTissues, PhysicsSpec, blurred, painted
 from MRSuperResLib.training.streams.translation import TranslationStream, TranslationStreamSpec
@@ -197,3 +201,50 @@ def test_errors_in_lesions_count_as_often_as_they_weigh() -> None:
     error = torch.tensor([[1.0, -3.0]])
     assert float(weighted(error, torch.tensor([[1.0, 1.0]]))) == 2.0
     assert float(weighted(error, torch.tensor([[1.0, 3.0]]))) == 2.5
+
+
+def test_a_lesion_detector_learns_what_it_is_shown(packed: Pack, tmp_path: Path) -> None:
+    text = (FOLDER / "lesion-flags.toml").read_text()
+    start, end = text.index("sources = ["), text.index("[validation]")
+    text = (
+        text[:start]
+        + 'sources = [{ match = "multicontrast/*", planes = "axial", weight = 1.0 }, { match = "labels/*" }]\n\n'
+        + text[end:]
+    )
+    (tmp_path / "tiny.toml").write_text(
+        text.replace("patch = 128", "patch = 64").replace("[24, 48, 72, 96, 96]", "[4, 8]")
+    )
+    for part in ("train", "val"):
+        (tmp_path / f"{part}.pack").symlink_to(packed.path)
+    said: list[str] = []
+    made = fit(tmp_path / "tiny.toml", tmp_path, tmp_path / "out", minutes=0.08, device="cpu", report=said.append)
+    card = read_entry(made).card
+    assert card.task == "flag" and card.id == "lesion-flags"
+    assert any("found" in line and "false" in line for line in said)
+
+
+def test_lesions_are_labelled_where_they_can_be_seen_and_only_there(packed: Pack) -> None:
+    spec = FlagStreamSpec(spacing=(1.0, 1.001), lesions=LesionSpec((0.0, 1.0), (10.0, 14.0)))
+    sources = (SourceSpec("multicontrast/*", "axial", 1.0),)
+    image, lesion, contrast, weight = FlagStream(packed, sources, 64, spec, STILL, CONTRASTS, 24).draw(0)
+    assert image.shape == lesion.shape == weight.shape == (24, 1, 64, 64) and set(contrast.tolist()) <= {0, 1, 2}
+    assert set(lesion.unique().tolist()) == {0.0, 1.0} and set(weight.unique().tolist()) <= {0.0, 1.0}
+    assert (lesion.sum((1, 2, 3)) > 30).float().mean() > 0.8
+    none = FlagStreamSpec(spacing=(1.0, 1.001), lesions=LesionSpec((1.0,)))
+    _, nothing, _, weight = FlagStream(packed, sources, 64, none, STILL, CONTRASTS, 8).draw(0)
+    assert not nothing.any()
+
+
+def test_a_small_lesion_missed_costs_as_a_large_one_does_in_blocks() -> None:
+    lesion = torch.zeros(1, 1, 32, 32)
+    lesion[..., 0:2, 0:2] = 1
+    large = torch.zeros(1, 1, 32, 32)
+    large[..., 0:8, 0:8] = 1
+    dark, weight = torch.full((1, 1, 32, 32), -4.0), torch.ones(1, 1, 32, 32)
+    small_loss, large_loss = (detection_losses(dark, each, weight) for each in (lesion, large))
+    assert float(small_loss["block"]) == pytest.approx(float(large_loss["block"]), rel=1e-5)
+    assert float(small_loss["pixel"]) < 0.2 * float(large_loss["pixel"])
+    right = detection_losses(16 * large - 8, large, weight)
+    assert float(right["dice"]) < 0.02 and float(right["pixel"]) < 0.001
+    ignored = detection_losses(dark, large, torch.where(large > 0, 0.0, 1.0))
+    assert float(ignored["pixel"]) < 0.03 and float(ignored["block"]) < 0.03

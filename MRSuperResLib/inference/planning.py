@@ -118,6 +118,11 @@ def plan(
     `UsageError` for a contradictory request, `ModelError` for a model of another plane, `UnsuitableVolume` if the grid
     is too small or already as fine as asked.
     """
+    if card.task == "flag":
+        raise ModelError(
+            f"'{card.id}' finds lesions in scans that are translated, and super-resolves none: use another model",
+            code="wrong-task",
+        )
     if card.task == "prior":
         raise ModelError(
             f"'{card.id}' is the first stage of a model: it draws slices and super-resolves none; use a package of the "

@@ -30,12 +30,14 @@ def model_of(job: Job, warn: Callable[[str, str], None] | None = None) -> ModelE
         "reference-guided": "super-resolves with a reference",
         "translate": "translates",
         "prior": "only draws slices, as the first stage of another model",
+        "flag": "finds lesions in scans that are translated",
     }
     hint = {
         "super-resolve": "use 'mrsuperres run' without --reference",
         "reference-guided": "give a --reference to 'mrsuperres run'",
         "translate": "use 'mrsuperres translate'",
         "prior": "train the second stage with --init, and use that",
+        "flag": "translate, and it is used",
     }
     raise ModelError(f"'{card.id}' {does[card.task]}, and the task is {job.task}: {hint[card.task]}", code="wrong-task")
 

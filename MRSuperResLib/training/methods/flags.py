@@ -1,0 +1,114 @@
+"""Lesion detection: where a slice shows what healthy brains do not, learnt from lesions put into real and synthetic slices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...networks.lesion_detector import LesionDetector
+from ..data.translation import DisturbanceSpec
+from ..method import Method, Validator, of_kind
+from ..pack import Pack
+from ..recipes import Recipe
+from ..streams.flags import FlagStream, FlagStreamSpec
+
+COARSE = 8  # pixels: blocks in which a small lesion counts as much as a large one
+VALIDATED = 6  # batches
+VALIDATION_SEED = 20
+
+
+@dataclass(frozen=True)
+class FlagsRecipe(Recipe):
+    """A `Recipe` with [stream] and [disturbance]."""
+
+    stream: FlagStreamSpec = field(default_factory=FlagStreamSpec)
+    disturbance: DisturbanceSpec = field(default_factory=DisturbanceSpec)
+
+
+class Flags(Method):
+    """One network, slice and contrast -> logits, on cross-entropy of pixels ("pixel") and blocks ("block") and on "dice"."""
+
+    recipe = FlagsRecipe
+    losses = ("pixel", "block", "dice")
+    channels_last = True
+    best = "balance"
+
+    def prepare(self) -> None:
+        """The detector's contrasts."""
+        self.contrasts = of_kind(self.networks["network"], LesionDetector, self.plan).contrasts
+
+    def stream(self, pack: Pack, seed: int, start: int) -> Any:
+        """Slices, lesions, contrasts and weights."""
+        plan = self.plan
+        return FlagStream(
+            pack,
+            plan.data.sources,
+            plan.data.patch,
+            plan.stream,
+            plan.disturbance,
+            self.contrasts,
+            plan.optimisation.batch,
+            self.device,
+            seed,
+            start,
+        )
+
+    def training_step(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
+        """One step."""
+        image, lesion, contrast, weight = batch
+        logits = self.parts["network"](image, contrast).float()
+        found = detection_losses(logits, lesion, weight)
+        self.update("adam", torch.stack([self.plan.weight(name) * value for name, value in found.items()]).sum())
+        return found
+
+    def validator(self, held_out: Pack) -> Validator | None:
+        """On lesions in held-out scans: pixels found, healthy pixels flagged, and their difference, "balance"."""
+        sources = tuple(source for source in self.plan.data.sources if held_out.select(source.match))
+        plan = self.plan
+        stream = FlagStream(
+            held_out,
+            sources,
+            plan.data.patch,
+            plan.stream,
+            plan.disturbance,
+            self.contrasts,
+            plan.optimisation.batch,
+            self.device,
+            VALIDATION_SEED,
+        )
+        batches = [stream.draw(number) for number in range(VALIDATED)]
+
+        def scores(network: nn.Module, step: int) -> dict[str, float]:
+            hits = lesions = false = healthy = 0.0
+            for image, lesion, contrast, weight in batches:
+                flagged = (network(image, contrast) > 0).float() * (weight > 0)
+                head = (image > 0.1) * (weight > 0)
+                hits += float((flagged * lesion).sum())
+                lesions += float((lesion * (weight > 0)).sum())
+                false += float((flagged * (1 - lesion) * head).sum())
+                healthy += float(((1 - lesion) * head).sum())
+            found = {"found": hits / max(1.0, lesions), "false": false / max(1.0, healthy)}
+            self.context.report("  held out: " + ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
+            return {**found, "balance": found["found"] - 5 * found["false"]}
+
+        return scores
+
+
+def detection_losses(logits: Tensor, lesion: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    """Cross-entropy of pixels, that of the largest logit in blocks, and 1 - Dice over the batch; all (B, 1, H, W)."""
+    pixel = functional.binary_cross_entropy_with_logits(logits, lesion, weight)
+    counted = logits.masked_fill(weight == 0, -20.0)
+    block = functional.binary_cross_entropy_with_logits(
+        functional.max_pool2d(counted, COARSE), functional.max_pool2d(lesion * weight, COARSE)
+    )
+    likely = logits.sigmoid() * weight
+    overlap = 2 * (likely * lesion).sum() / ((likely + lesion * weight).sum() + 1.0)
+    return {"pixel": pixel, "block": block, "dice": 1 - overlap}
+
+
+METHOD = Flags
