@@ -47,10 +47,11 @@ class DisentangleRecipe(SuperResolutionRecipe):
                 SwapAutoencoder(**self.network)
         except (TypeError, ValueError) as error:
             raise BadDocument(f"network: {error}") from error
-        sides = [self.data.patch * factor for factor in self.factors]
+        patch = (self.data.patch,) * 2 if self.data.device is None else self.data.device.patch
+        sides = [pixels * factor for pixels, factor in zip(patch, self.factors, strict=True)]
         if any(side % MULTIPLE for side in sides):
             raise BadDocument(
-                f"data.patch is {self.data.patch}: sharp crops have {sides[0]} x {sides[1]} pixels, expected multiples "
+                f"data.patch is {patch[0]}: sharp crops have {sides[0]} x {sides[1]} pixels, expected multiples "
                 f"of {MULTIPLE}"
             )
         if self.optimisation.batch < 2:

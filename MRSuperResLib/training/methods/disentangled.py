@@ -75,9 +75,9 @@ class DisentangledRecipe(SuperResolutionRecipe):
                     f"features.{teacher} is missing, and loss.{wanted[0]} is {self.weight(wanted[0]):g}: name the file that a "
                     f"training by the method '{method}' wrote, or set the loss to 0"
                 )
-        factors = self.network.get("factors", (4, 4))
-        if self.data.patch * min(factors) < MULTIPLE:
-            raise BadDocument(f"data.patch is {self.data.patch}: sharp crops need {MULTIPLE} pixels at least")
+        patch = (self.data.patch,) * 2 if self.data.device is None else self.data.device.patch
+        if any(n * factor < MULTIPLE for n, factor in zip(patch, self.network.get("factors", (4, 4)), strict=False)):
+            raise BadDocument(f"data.patch is {patch[0]}: sharp crops need {MULTIPLE} pixels at least")
         if self.adversarial.pretraining and not self.weight("l1"):
             raise BadDocument("adversarial.pretraining is on L1 alone, and loss.l1 is 0")
 
