@@ -302,6 +302,7 @@ def make_fabric(device: str) -> Fabric:
     devices = "auto" if chosen.index is None else [chosen.index]
     fabric = Fabric(accelerator=chosen.type, devices=devices, precision="bf16-mixed")
     fabric.launch()
+    torch.backends.cudnn.benchmark = True  # crops of a training all have one size
     return fabric
 
 

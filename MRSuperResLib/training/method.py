@@ -121,7 +121,8 @@ class Method:
     def build_optimisers(self) -> dict[str, torch.optim.Optimizer]:
         """By name, over parameters of `networks`, which are on the device by now."""
         learning = [p for p in self.networks.parameters() if p.requires_grad]
-        return {"adam": torch.optim.Adam(learning, lr=self.plan.optimisation.learning_rate)}
+        fused = True if self.device.type == "cuda" else None
+        return {"adam": torch.optim.Adam(learning, lr=self.plan.optimisation.learning_rate, fused=fused)}
 
     def set_up(self) -> None:
         """Move networks to the device, make the optimisers. Called by `fit`, before a checkpoint is loaded."""
