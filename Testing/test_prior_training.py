@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -402,3 +403,32 @@ def test_the_compiler_takes_both_stages_as_one_graph() -> None:
         compiled = torch.compile(network, backend="eager", fullgraph=True)
         with torch.no_grad():
             torch.testing.assert_close(compiled(x), network(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "expected"),
+    [
+        ("TransMRSR", "network", {"centres": 8}),
+        ("without GP", "network", {"centres": 0}),
+        ("without SDT", "network", {"truncation": 1.0}),
+        ("without MREF", "network", {"features": False}),
+        ("without SC", "network", {"skip": False}),
+        ("frozen GP", "steering", {"prior_rate": 0.0}),
+    ],
+)
+def test_ablations_leave_out_one_part_each(name: str, table: str, expected: dict[str, object], tmp_path: Path) -> None:
+    """Tables 3 and 4, as Testing/Benchmarks/transmrsr_ablation.py makes them."""
+    script = Path(__file__).parent / "Benchmarks" / "transmrsr_ablation.py"
+    spec = importlib.util.spec_from_file_location("transmrsr_ablation", script)
+    assert spec is not None and spec.loader is not None
+    ablation = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ablation)
+    whole, text = load_recipe("transmrsr-s-through-x8")
+    path = tmp_path / "variant.toml"
+    path.write_text(ablation.variant(text, name, steps=9))
+    plan, _ = load_recipe(path)
+    changed = plan.network if table == "network" else vars(plan.steering)
+    assert {key: changed[key] for key in expected} == expected
+    assert plan.optimisation == replace(whole.optimisation, steps=9)
+    assert plan.data == whole.data
+    networks.build(plan.architecture, plan.network)

@@ -29,6 +29,9 @@ class VGG19Features(nn.Module):
     weights: named as torchvision names them; see `perceptual.read_vgg19`.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.convolutions = nn.ModuleDict()

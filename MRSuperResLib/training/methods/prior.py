@@ -138,7 +138,7 @@ class Prior(Method):
             for parameter in discriminator.parameters():
                 if parameter.grad is not None:
                     parameter.grad = self.fabric.all_reduce(parameter.grad, reduce_op="mean")  # type: ignore[assignment]
-        self._wrapped["discriminator"].step()
+        self._wrapped["discriminator"].step()  # type: ignore[union-attr]
         return penalty
 
     def noise(self, count: int) -> Tensor:
