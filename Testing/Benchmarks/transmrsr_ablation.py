@@ -61,8 +61,10 @@ def variant(recipe: str, name: str, steps: int = 0) -> str:
     """The recipe's text with a part left out, validated at the end only."""
     for table, line in VARIANTS[name].items():
         key = line.split(" =")[0]
-        recipe = re.sub(rf"^{key} = .*\n", "", recipe, flags=re.MULTILINE)
-        recipe = recipe.replace(f"[{table}]\n", f"[{table}]\n{line}\n")
+        before, rest = recipe.split(f"[{table}]\n")
+        own, *after = rest.split("\n[", 1)  # the same key may stand in another table
+        own = re.sub(rf"^{key} = .*\n", "", own, flags=re.MULTILINE)
+        recipe = "\n[".join([f"{before}[{table}]\n{line}\n{own}", *after])
     recipe = re.sub(r"^every_minutes = .*$", "every_minutes = 1e9", recipe, flags=re.MULTILINE)
     if steps:
         recipe = recipe.replace("[optimisation]\n", f"[optimisation]\nsteps = {steps}\n")
