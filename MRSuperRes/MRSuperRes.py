@@ -237,12 +237,11 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.metricsTable.visible = False
         self.ui.progressBar.visible = False
         self.ui.statusLabel.visible = False
-        self.ui.hiddenModelsLabel.visible = False
-        self.ui.overlapLabel.visible = False
-        self.ui.researchLabel.styleSheet = "QLabel { font-weight: bold; padding: 3px; }"
+        self.ui.previewLabel.visible = False
+        self.ui.researchLabel.styleSheet = "QLabel { font-weight: bold; }"
         self.ui.warningLabel.styleSheet = (
             "QLabel { background: #fff3cd; color: #664d03; border: 1px solid #e0c36a; border-radius: 3px;"
-            " padding: 5px; }"
+            " padding: 3px; }"
         )
 
     def refresh(self, caller=None, event=None):

@@ -53,7 +53,7 @@ def test_models_offered_suit_the_task_and_say_why_not(logic: Any) -> None:
         hidden = {other.card.id: reason for other, reason in logic.suitable(node, task)[1]}
         assert f"trained on slices of {covered.through_plane[0]:g} to" in hidden[entry.card.id]
         assert "Research use only" in logic.describe(entry)
-    assert "for comparison" in logic.describe(offered[0])
+    assert "for comparison" in logic.describe(offered[-1])
 
 
 def test_size_memory_and_overlap_are_known_before_running(logic: Any) -> None:

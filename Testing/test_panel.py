@@ -53,7 +53,16 @@ def test_every_choice_is_kept_with_the_scene(module: Any) -> None:
     assert set(widgets) - set(bound.values()) == UNBOUND - {"manyFolderEdit"}
     fields = set(module.MRSuperResParameterNode.allParameters)
     assert set(bound) <= fields
-    assert fields - set(bound) == {"model", "target", "firstModel", "settledFor", "madeFrom", "madeFor"}
+    assert fields - set(bound) == {
+        "model",
+        "target",
+        "firstModel",
+        "settledFor",
+        "followedFactor",
+        "factorFor",
+        "madeFrom",
+        "madeFor",
+    }
 
 
 def test_only_widgets_that_slicer_ships_are_in_the_ui_file() -> None:
@@ -130,7 +139,7 @@ def test_a_task_without_a_model_is_told_from_a_scan_without_one(panel: Any, modu
     assert tip(panel) == (False, "There is no model for this task here: choose another task, or install a model.")
     panel._parameterNode.task = module.Task.TRANSLATE
     assert not tip(panel)[0] and "offer the others too" in tip(panel)[1]
-    assert not hidden(panel.ui.offerAllCheckBox)
+    assert not hidden(panel.ui.hiddenCollapsibleButton)
 
 
 def test_apply_is_refused_when_nothing_would_be_refined(panel: Any, module: Any) -> None:
@@ -176,7 +185,7 @@ def test_a_guided_task_asks_for_a_reference_and_shows_the_overlap(panel: Any, mo
     monkeypatch.setattr(panel.logic, "warnings", lambda *_, **__: [])
     node = chosen(panel, module, task=module.Task.GUIDED)
     assert tip(panel) == (False, "Select the sharp reference scan of the same patient.")
-    assert not hidden(panel.ui.referenceRow) and not hidden(panel.ui.registerCheckBox)
+    assert not hidden(panel.ui.guidedRows)
     panel._parameterNode.referenceVolume = node
     assert tip(panel) == (False, "The reference must be another scan than the input.")
     far = scan("T1 sharp")
@@ -204,7 +213,8 @@ def test_translation_offers_other_contrasts_samples_and_a_seed(panel: Any, modul
     assert [box.itemText(n) for n in range(got(box, "count"))] == ["T1w", "FLAIR"]
     put(box, "currentIndex", 1)
     assert panel._parameterNode.target == "FLAIR"
-    assert not hidden(panel.ui.samplesRow) and hidden(panel.ui.sizeRow) and hidden(panel.ui.consistencyMapCheckBox)
+    assert not hidden(panel.ui.translationRows) and hidden(panel.ui.sizeRow)
+    assert hidden(panel.ui.consistencyMapRow) and hidden(panel.ui.guidedRows)
     request = panel.work.request()
     assert (request.task, request.target, request.samples, request.uncertaintyMap) == ("translate", "FLAIR", 8, True)
     assert request.factor is None and request.plane is None and request.consistencyMap is None
@@ -221,7 +231,7 @@ def test_the_card_is_shown_and_hidden_models_say_why(panel: Any, module: Any, mo
     chosen(panel, module)
     assert "B-spline" in got(panel.ui.cardLabel, "text")
     assert "T1 only: trained on T1w, this scan is T2w" in got(panel.ui.hiddenModelsLabel, "text")
-    assert not hidden(panel.ui.hiddenModelsLabel)
+    assert not hidden(panel.ui.hiddenCollapsibleButton)
     assert panel.ui.modelSelector.findText("T1 only") < 0
     put(panel.ui.offerAllCheckBox, "checked", True)
     put(panel.ui.modelSelector, "currentIndex", panel.ui.modelSelector.findText("T1 only"))

@@ -140,11 +140,11 @@ def test_the_slider_says_which_answer_is_shown(translating: Any, module: Any) ->
 def test_each_of_several_maps_can_be_compared(translating: Any, module: Any) -> None:
     panel, parameters = translating, translating._parameterNode
     applied(panel)
-    assert hidden(panel.ui.mapSelector), "one map leaves no choice"
+    assert hidden(panel.ui.mapRow), "one map leaves no choice"
     parameters.truthVolume = scan("FLAIR truth")
     applied(panel)
     panel.ui.compareButton.click()
-    assert not hidden(panel.ui.mapSelector) and not hidden(panel.ui.mapLabel)
+    assert not hidden(panel.ui.mapRow)
     view = support("compare").compositeNode(support("compare").VIEWS[2])
     assert view.GetBackgroundVolumeID() == parameters.errorMap.GetID()
     assert "deviation" not in got(panel.ui.legendLabel, "text")

@@ -53,6 +53,7 @@ def test_the_reference_of_the_former_patient_goes_with_the_patient(panel: Any, m
     panel._parameterNode.inputVolume = scan("T2 of B")
     assert panel._parameterNode.referenceVolume is None
     assert got(panel.ui.overlapLabel, "text") == "" and hidden(panel.ui.overlapLabel)
+    panel._parameterNode.task = module.Task.GUIDED
     assert tip(panel)[1] == "Select the sharp reference scan of the same patient." or not panel.inputs.offered
 
 

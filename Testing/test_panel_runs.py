@@ -26,7 +26,7 @@ def test_apply_becomes_cancel_and_then_there_is_a_result(panel: Any, module: Any
     panel._parameterNode.truthVolume = scan("truth", (20, 24, 20), (1, 1, 2))
     panel.ui.applyButton.click()
     assert got(panel.ui.applyButton, "text") == "Cancel" and got(panel.ui.applyButton, "enabled")
-    assert not hidden(panel.ui.progressBar) and not got(panel.ui.inputsCollapsibleButton, "enabled")
+    assert not hidden(panel.ui.progressBar) and not got(panel.ui.inputsPart, "enabled")
     ended(panel)
     parameters = panel._parameterNode
     assert parameters.outputVolume is not None, got(panel.ui.statusLabel, "text")

@@ -1,11 +1,13 @@
 """Upper part of the panel: the scan, the task, the model that suits them, and what a run would make of it."""
 
+import math
+
 import slicer
 from slicer.i18n import tr as _
 
 from MRSuperResLib.errors import MRSuperResError
 
-from . import scene
+from . import cards, scene
 from .parameters import Contrast, SizeMode, Task
 from .part import Part, fill
 
@@ -21,9 +23,12 @@ class InputsView(Part):
         self.firstModels = []
         self._targets = []
         self._suggested = None  # the input that nobody chose
+        self._modelPicked = False  # by the user: a scan that follows keeps it
+        self.why = ""  # the model was recommended
         ui = self.ui
         ui.inputSelector.nodeActivated.connect(self.accept)
         ui.modelSelector.currentIndexChanged.connect(self._onModel)
+        ui.taskSelector.activated.connect(self._onPicked)
         ui.firstModelSelector.currentIndexChanged.connect(self._onFirstModel)
         ui.targetSelector.currentIndexChanged.connect(self._onTarget)
         ui.overlapButton.clicked.connect(self.onOverlapButton)
@@ -58,7 +63,7 @@ class InputsView(Part):
         self._suggested = None
 
     def settle(self):
-        """For a new input, guess its contrast, and let go of what was chosen or said for the one before."""
+        """For a new input: guess its contrast, recommend a model, and let go of what was chosen or said for the one before."""
         parameters = self._parameterNode
         volume = self._live(parameters.inputVolume)
         if volume is parameters.settledFor:
@@ -71,41 +76,62 @@ class InputsView(Part):
             return
         guess = self.logic.guessContrast(volume)
         parameters.contrast = next((c for c in Contrast if c.value == guess), Contrast.UNKNOWN)
+        if not self._modelPicked:
+            self._recommend(volume)
+
+    def _recommend(self, volume):
+        """Take task, model and factor that suit, and remember why."""
+        self.why = ""
+        found = None if self.refusal() else self.logic.recommend(volume, self._parameterNode.contrast.value)
+        if found is None:
+            return
+        parameters = self._parameterNode
+        parameters.task = next(task for task in Task if task.value == found.task)
+        parameters.model = found.model
+        parameters.factor = parameters.followedFactor = found.factor
+        parameters.factorFor = found.model
+        self.why = found.why
+
+    def _onPicked(self, _entry=None):
+        """The user has chosen a task or a model: it stays for the next scan, if it suits."""
+        self.accept()
+        self._modelPicked = True
+        self.why = ""
+        self.panel.refresh()
+
+    def followFactor(self):
+        """The factor is the model's until somebody has edited it."""
+        parameters, entry = self._parameterNode, self.entry()
+        if entry is None or parameters.factorFor == entry.card.id:
+            return
+        edited = parameters.factor != parameters.followedFactor
+        parameters.factorFor = entry.card.id
+        if (entry.card.factor or 1.0) > 1.0 and not edited:
+            parameters.factor = parameters.followedFactor = float(entry.card.factor)
 
     def showRows(self):
         """Only the rows that the task needs."""
-        ui, task = self.ui, self._parameterNode.task
+        ui, parameters, task = self.ui, self._parameterNode, self._parameterNode.task
         guided, translate_ = task is Task.GUIDED, task is Task.TRANSLATE
-        enlarges = not translate_ or bool(self._parameterNode.firstModel)
-        byFactor = self._parameterNode.sizeMode is SizeMode.FACTOR
+        enlarges = not translate_ or bool(parameters.firstModel)
+        byFactor = parameters.sizeMode is SizeMode.FACTOR
         rows = (
-            (guided, (ui.referenceLabel, ui.referenceRow, ui.registerCheckBox)),
-            (
-                translate_,
-                (
-                    ui.targetLabel,
-                    ui.targetSelector,
-                    ui.samplesLabel,
-                    ui.samplesRow,
-                    ui.firstLabel,
-                    ui.firstModelSelector,
-                )
-                + (ui.uncertaintyMapCheckBox, ui.uncertaintyMapSelector, ui.keepSamplesCheckBox),
-            ),
-            (enlarges, (ui.sizeLabel, ui.sizeRow)),
+            (guided, (ui.guidedRows,)),
+            (guided and bool(ui.overlapLabel.text), (ui.overlapRow, ui.overlapLabel)),
+            (translate_, (ui.translationRows, ui.uncertaintyMapRow, ui.keepSamplesRow)),
+            (enlarges, (ui.sizeRow,)),
             (enlarges and byFactor, (ui.factorSpinBox,)),
             (enlarges and not byFactor, (ui.spacingSpinBox,)),
-            (not translate_, (ui.consistencyMapCheckBox, ui.consistencyMapSelector, ui.projectCheckBox)),
-            (guided and bool(ui.overlapLabel.text), (ui.overlapLabel,)),
+            (not translate_, (ui.consistencyMapRow, ui.projectRow)),
         )
         for visible, widgets in rows:
             for widget in widgets:
                 widget.visible = visible
-        hasTruth = self._live(self._parameterNode.truthVolume) is not None
+        hasTruth = self._live(parameters.truthVolume) is not None
         ui.errorMapCheckBox.enabled = hasTruth
-        ui.errorMapSelector.enabled = hasTruth and self._parameterNode.makeErrorMap
-        ui.consistencyMapSelector.enabled = self._parameterNode.makeConsistencyMap
-        ui.uncertaintyMapSelector.enabled = self._parameterNode.makeUncertaintyMap
+        ui.errorMapSelector.enabled = hasTruth and parameters.makeErrorMap
+        ui.consistencyMapSelector.enabled = parameters.makeConsistencyMap
+        ui.uncertaintyMapSelector.enabled = parameters.makeUncertaintyMap
         refusal = self.refusal()
         ui.refusalLabel.text = refusal
         ui.refusalLabel.visible = bool(refusal)
@@ -126,19 +152,21 @@ class InputsView(Part):
         self.offered = offered + [entry for entry, _reason in hidden] if parameters.offerAll else offered
         offered = self.offered
         if parameters.model not in [entry.card.id for entry in offered] and offered:
-            parameters.model = _preferred(offered).card.id
+            parameters.model = offered[0].card.id
         fill(ui.modelSelector, [entry.card.title for entry in offered], self.index(offered, parameters.model))
         ui.modelSelector.enabled = bool(offered)
         entry = self.entry()
         ui.cardLabel.text = self.logic.describe(entry) if entry else ""
-        ui.cardLabel.visible = entry is not None
+        ui.aboutCollapsibleButton.visible = entry is not None
+        self.followFactor()
         return _reasons(hidden)
 
     def showHidden(self, lines):
-        """Which models are not offered and why, and how to have them."""
-        self.ui.hiddenModelsLabel.text = "\n".join([_("Not made for this scan:"), *lines])
-        for widget in (self.ui.hiddenModelsLabel, self.ui.offerAllCheckBox):
-            widget.visible = bool(lines)
+        """Which models are not offered and why, and how to have them; nothing to see where there is none."""
+        section = self.ui.hiddenCollapsibleButton
+        self.ui.hiddenModelsLabel.text = "\n".join(lines)
+        section.text = _("Models not made for this scan ({count})").format(count=len(lines))
+        section.visible = bool(lines)
 
     @staticmethod
     def index(entries, identity):
@@ -184,10 +212,10 @@ class InputsView(Part):
         ui.firstModelSelector.toolTip = tip
         if not hidden:
             return []
-        ui.firstModelSelector.toolTip = "\n".join([tip, _("Not made for this scan:"), *_reasons(hidden)])
+        ui.firstModelSelector.toolTip = "\n".join([tip, _("Models not made for this scan:"), *_reasons(hidden)])
         return [
-            _("{count} models to super-resolve it first.").format(count=len(hidden))
-        ]  # their list's tooltip says why
+            _("{count} models to super-resolve it first: the tooltip of their list says why.").format(count=len(hidden))
+        ]
 
     def draws(self):
         """Whether the chosen model can give several answers."""
@@ -232,16 +260,23 @@ class InputsView(Part):
             return None, error.message
 
     def showEstimate(self, estimate):
-        text = "–"
+        """What the run would make, and beside the model what it is for and how long it will take."""
+        text, tip, entry = "–", "", self.entry()
+        seconds = None
         if estimate is not None:
             size = " × ".join(str(count) for count in estimate.grid.size)
             spacing = " × ".join(f"{length:.3g}" for length in estimate.grid.spacing)
-            text = _("{size} voxels of {spacing} mm\nNeeds about {memory} of memory").format(
-                size=size, spacing=spacing, memory=_bytes(estimate.memory)
-            )
+            text = _("{size} voxels of {spacing} mm").format(size=size, spacing=spacing)
+            tip = _("Needs about {memory} of memory").format(memory=_bytes(estimate.memory))
             if estimate.device_memory:
-                text += _(" and {memory} on the GPU").format(memory=_bytes(estimate.device_memory))
+                tip += _(" and {memory} on the GPU").format(memory=_bytes(estimate.device_memory))
+            device = self._parameterNode.device.value
+            seconds = cards.expectedSeconds(self._parameterNode.model, device, math.prod(estimate.grid.size))
         self.ui.estimateLabel.text = text
+        self.ui.estimateLabel.toolTip = tip or _("The grid of the result, and the memory it needs.")
+        self.ui.modelLineRow.visible = entry is not None
+        self.ui.modelLineLabel.text = cards.line(entry, seconds) if entry is not None else ""
+        self.ui.modelSelector.toolTip = self.why or _("Models whose card suits the task and the scan.")
 
     def warnings(self):
         """What the card does not cover, in plain words."""
@@ -322,7 +357,9 @@ class InputsView(Part):
     def _onModel(self, _entry=None):
         number = self.ui.modelSelector.currentIndex
         if not self._refreshing and self._parameterNode is not None and 0 <= number < len(self.offered):
+            self._modelPicked = True
             self.accept()
+            self.why = ""
             self._parameterNode.model = self.offered[number].card.id
 
     def _onFirstModel(self, _entry=None):
@@ -332,8 +369,8 @@ class InputsView(Part):
         card = self.firstModels[number - 1].card if number > 0 else None
         with slicer.util.NodeModify(self._parameterNode.parameterNode):
             self._parameterNode.firstModel = card.id if card else ""
-            if card and card.factor:
-                self._parameterNode.factor = float(card.factor)
+            if card and (card.factor or 1.0) > 1.0:
+                self._parameterNode.factor = self._parameterNode.followedFactor = float(card.factor)
 
     def _onTarget(self, _entry=None):
         number = self.ui.targetSelector.currentIndex
@@ -344,11 +381,6 @@ class InputsView(Part):
 def _reasons(hidden):
     """A line for each (model, why it is not offered)."""
     return [f"{entry.card.title}: {reason}." for entry, reason in hidden]
-
-
-def _preferred(entries):
-    """The first model with weights, else the first."""
-    return next((entry for entry in entries if not entry.card.is_baseline), entries[0])
 
 
 def _bytes(count):

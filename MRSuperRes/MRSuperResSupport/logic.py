@@ -18,10 +18,9 @@ from MRSuperResLib import models
 from MRSuperResLib.errors import OutputError
 from MRSuperResLib.inference import estimate as estimate_grid
 
-from . import requirements, scene
+from . import cards, recommend, requirements, scene
 from .many import ManyRun, expanded
 from .run import Run, RunRequest, wait
-from .words import _
 from .worker import WORKERS
 
 TASKS = {  # what the panel calls a task -> the cards' task, and plane
@@ -50,7 +49,7 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         return next((entry for entry in self.models() if entry.card.id == name), None) or models.find_model(name)
 
     def suitable(self, node, task, contrast="", referenceNode=None):
-        """(models for `task`, [(model, why it is not offered)]) for a volume node.
+        """(models for `task`, the best first, [(model, why it is not offered)]) for a volume node.
 
         task: "in-plane", "through-plane", "reference-guided" or "translate"; contrast: "" if not known.
         """
@@ -62,7 +61,7 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
                 hidden.append((entry, "; ".join(reasons)))
             else:
                 offered.append(entry)
-        return offered, hidden
+        return recommend.ranked(offered), hidden
 
     def tasks(self):
         """The tasks (see `suitable`) that there are models for."""
@@ -103,38 +102,13 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         """Why the node cannot be worked on, "" if it can."""
         return scene.refusal(node)
 
+    def recommend(self, node, contrast=""):
+        """Task, model and factor for a volume node, and why: a `recommend.Recommendation`, None if nothing suits."""
+        return recommend.recommend(self, node, contrast)
+
     def describe(self, entry):
         """The card in plain words."""
-        card = entry.card
-        if card.is_baseline:
-            return _("{title}. What Slicer does without a model; for comparison.").format(title=card.title)
-        lines = [
-            _("{title}, version {version}.").format(title=card.title, version=card.version) + f" {card.intended_use}"
-        ]
-        if "research use only" not in card.intended_use.lower():
-            lines.append(_("Research use only."))
-        contrasts = ", ".join(card.contrasts)
-        if card.task == "translate":
-            text = _("Makes {targets} of {contrasts} of the {anatomy}.")
-            lines.append(
-                text.format(targets=_(" or ").join(card.target_contrasts), contrasts=contrasts, anatomy=card.anatomy)
-            )
-        else:
-            lines.append(_("For {contrasts} of the {anatomy}.").format(contrasts=contrasts, anatomy=card.anatomy))
-        if card.spacing is not None:
-            (low, high), (thin, thick) = card.spacing.in_plane, card.spacing.through_plane
-            text = _("Trained for voxels of {low:g} to {high:g} mm in plane and slices of {thin:g} to {thick:g} mm.")
-            lines.append(text.format(low=low, high=high, thin=thin, thick=thick))
-        gains = [score.psnr - score.baseline["bspline"][0] for score in card.metrics if "bspline" in score.baseline]
-        if gains:
-            text = _("On {count} held-out scans {mean:+.1f} dB PSNR over B-spline ({least:+.1f} to {most:+.1f}).")
-            mean = sum(gains) / len(gains)
-            lines.append(text.format(count=len(gains), mean=mean, least=min(gains), most=max(gains)))
-        if card.paper is not None:
-            text = _("After {authors}, {year}: {title}.")
-            lines.append(text.format(authors=card.paper.authors, year=card.paper.year, title=card.paper.title))
-        lines.append(_("Licence {licence}.").format(licence=card.licence))
-        return "\n".join(lines)
+        return cards.describe(entry)
 
     def estimate(self, node, modelId, *, factor=None, spacing=None, plane=None, firstModel="", keptSamples=0):
         """The grid a run would make and the memory it needs. Raises `MRSuperResError` if it cannot be.
@@ -207,14 +181,15 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         if self._process is WORKERS:
             WORKERS.close()
 
-    def start(self, request, *, onProgress=None, onWarning=None, onLog=None, onFinished=None):
+    def start(self, request, *, onProgress=None, onWarning=None, onLog=None, onFinished=None, onPreview=None):
         """Start a run and return at once; callbacks come in this thread, `onFinished(run)` exactly once.
 
-        onProgress(stage, done, total, secondsLeft or None), onWarning(code, message), onLog(line). Raises `MRSuperResError`
+        onProgress(stage, done, total, secondsLeft or None), onWarning(code, message), onLog(line),
+        onPreview(rows, columns, mm between them, 8-bit pixels) of a slice that is done. Raises `MRSuperResError`
         if it cannot be started.
         """
         requirements.ensure(self.model(request.model))
-        run = Run(request, self._process(), onProgress, onWarning, onLog, onFinished)
+        run = Run(request, self._process(), onProgress, onWarning, onLog, onFinished, onPreview=onPreview)
         run.begin()
         return run
 

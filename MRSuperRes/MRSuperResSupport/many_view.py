@@ -126,8 +126,7 @@ class ManyView(Part):
 
     def _onFinished(self, results):
         """All volumes are settled: say how many, which not and why; show the last that was made."""
-        self.panel.work.run = None
-        self.ui.progressBar.visible = False
+        self.panel.work.stop()
         failed = [result for result in results if result.error is not None and result.error.code != "cancelled"]
         good = sum(result.error is None for result in results)
         text = _("{good} of {total} volumes done").format(good=good, total=len(results))

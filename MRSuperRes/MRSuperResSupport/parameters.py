@@ -107,6 +107,7 @@ class MRSuperResParameterNode:
     """Everything the panel remembers; saved and restored with the scene.
 
     offerAll: also models that were not made for the scan, after a warning. spacing: mm along the axes the task refines.
+    followedFactor: the factor that a model brought, as long as it is `factor` nobody has edited it; factorFor: that model.
     settledFor: the input that contrast, reference and ground truth were chosen for. madeFrom, madeFor: the input that the
     outputs now chosen were made from, and how, see `OutputsView.subject`; "" if a run made none of them.
     """
@@ -119,6 +120,8 @@ class MRSuperResParameterNode:
     offerAll: bool = False
     sizeMode: SizeMode = SizeMode.FACTOR
     factor: Annotated[float, WithinRange(1.1, 16.0)] = 4.0
+    followedFactor: float = 4.0
+    factorFor: str = ""
     spacing: Annotated[float, WithinRange(0.1, 10.0)] = 1.0
     referenceVolume: vtkMRMLScalarVolumeNode
     register: bool = True

@@ -92,8 +92,7 @@ class ResultsView(Part):
         for widget in (ui.blendSlider, ui.blendLabel, ui.flickerButton):
             widget.enabled = shown
         samples = self.samples()
-        for widget in (ui.sampleLabel, ui.sampleRow):
-            widget.visible = bool(samples)
+        ui.sampleRow.visible = bool(samples)
         ui.sampleSlider.maximum = float(len(samples))
         words = mapWords()
         self._resultMaps = (
@@ -101,8 +100,7 @@ class ResultsView(Part):
         )
         current = min(max(0, ui.mapSelector.currentIndex), len(self._resultMaps) - 1)
         fill(ui.mapSelector, [word for _node, word in self._resultMaps], current)
-        for widget in (ui.mapLabel, ui.mapSelector):
-            widget.visible = len(self._resultMaps) > 1
+        ui.mapRow.visible = len(self._resultMaps) > 1
         ui.legendLabel.text = self.comparison.caption if shown else ""
         ui.legendLabel.visible = shown and bool(self.comparison.caption)
 

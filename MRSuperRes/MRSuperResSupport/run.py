@@ -1,5 +1,6 @@
 """One run: the volume is exported, a child process computes, the result comes into the scene."""
 
+import base64
 import contextlib
 import itertools
 import json
@@ -79,9 +80,19 @@ class RunResult:
 class Run:
     """One run: exported, computed in a child process, imported."""
 
-    def __init__(self, request, process, onProgress=None, onWarning=None, onLog=None, onFinished=None, outputFile=None):
+    def __init__(
+        self,
+        request,
+        process,
+        onProgress=None,
+        onWarning=None,
+        onLog=None,
+        onFinished=None,
+        outputFile=None,
+        onPreview=None,
+    ):
         self.request, self.error, self.result, self.warnings = request, None, None, []
-        self._process, self._outputFile = process, outputFile
+        self._process, self._outputFile, self._onPreview = process, outputFile, onPreview
         self._onProgress, self._onWarning, self._onLog, self._onFinished = onProgress, onWarning, onLog, onFinished
         self._private = self._folder = self._answer = self._failure = None
         self._lastErrors, self._cancelled, self.isRunning = [], False, False
@@ -94,7 +105,7 @@ class Run:
             removeDead()
             self._private = PrivateFolder(temporaryPath(), PREFIX)
             self._folder = self._private.path
-            job = jobOf(self.request, self._folder, self._outputFile)
+            job = jobOf(self.request, self._folder, self._outputFile, preview=self._onPreview is not None)
             for role in ("input", "reference", "truth"):
                 if getattr(job, role):
                     scene.export(getattr(self.request, role), getattr(job, role))
@@ -151,6 +162,9 @@ class Run:
             return
         if kind == "progress":
             self._tell(self._onProgress, event["stage"], event["done"], event["total"], event.get("seconds_left"))
+        elif kind == "preview":
+            pixels = base64.b64decode(event["pixels"])
+            self._tell(self._onPreview, event["rows"], event["columns"], event["spacing"], pixels)
         elif kind == "warning":
             self.warnings.append(event["message"])
             self._tell(self._onWarning, event["code"], event["message"])
@@ -270,8 +284,11 @@ def wait(run):
         time.sleep(0.01)
 
 
-def jobOf(request, folder, outputFile=None):
-    """The job of a request, whose files lie in `folder`. Raises `UsageError` for what contradicts itself."""
+def jobOf(request, folder, outputFile=None, preview=False):
+    """The job of a request, whose files lie in `folder`; preview: with the middle slice first.
+
+    Raises `UsageError` for what contradicts itself.
+    """
     files = {"input": folder / "input.nrrd", "output": outputFile or folder / "output.nrrd"}
     files |= {role: folder / f"{role}.nrrd" for role in ("reference", "truth") if getattr(request, role)}
     for name, key in MAPS.items():
@@ -292,6 +309,7 @@ def jobOf(request, folder, outputFile=None):
             "samples": request.samples,
             "seed": request.seed,
             "project": request.project,
+            "preview": preview and request.task != "translate",
             "device": request.device,
             "precision": request.precision,
             "super_resolve_with": request.superResolveWith and _model(request.superResolveWith),

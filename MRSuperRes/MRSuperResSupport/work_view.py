@@ -1,15 +1,23 @@
 """Apply and Cancel, progress, status and log: what starts a run and tells how it goes."""
 
+import time
+
+import qt
 import slicer
 from slicer.i18n import tr as _
 
 from MRSuperResLib.errors import MRSuperResError
 
+from . import cards
 from .parameters import RESULT_ROLE, Task
 from .part import Part
 from .run import MAPS, RunRequest
 
 ALARM = "QLabel { color: #c62828; font-weight: bold; }"
+APPLY_KEYS = "Ctrl+Return"
+PARTS = 1000  # of the progress bar
+SECONDS_BEFORE_TELLING = 5.0  # how long the rest will take
+PREVIEW_WIDTH, PREVIEW_HEIGHT = 240, 110  # pixels, at most
 QUIET = ("gone", "declined")  # codes of what the user did: removed the input, declined an installation
 
 
@@ -19,6 +27,8 @@ class WorkView(Part):
     def __init__(self, panel):
         Part.__init__(self, panel)
         self.run = None
+        self._stage, self._stageBegan = "", 0.0  # of the run, for its progress
+        self._named = ""  # the button's text
         self._subject = ""  # settings of the run, see `OutputsView.subject`
         self.starting = False  # installing may let the user press Apply once more
         self.ui.applyButton.clicked.connect(self.onApplyButton)
@@ -30,18 +40,27 @@ class WorkView(Part):
 
     def showApply(self, problem):
         button = self.ui.applyButton
-        for section in (self.ui.inputsCollapsibleButton, self.ui.outputsCollapsibleButton):
+        ui = self.ui
+        for section in (ui.inputsPart, ui.outputsCollapsibleButton, ui.advancedCollapsibleButton):
             section.enabled = not self.isRunning
-        self.ui.advancedCollapsibleButton.enabled = not self.isRunning
         if self.isRunning:
-            button.text, button.enabled = _("Cancel"), True
+            self._name(_("Cancel"), "")
+            button.enabled = True
             button.toolTip = _("Stop. Nothing is changed; of many volumes, those that are done stay.")
             self.ui.manyButton.enabled = False
             return
         missing = self.panel.inputs.missing(problem)
-        button.text, button.enabled = _("Apply"), not missing
-        button.toolTip = missing or _("Run the model. You can go on working meanwhile.")
+        self._name(_("Apply"), APPLY_KEYS)
+        button.enabled = not missing
+        button.toolTip = missing or _("Run the model (Ctrl+Enter). You can go on working meanwhile.")
         self.panel.many.showMany(missing)
+
+    def _name(self, text, keys):
+        """The button's text, and its shortcut, which Qt forgets with every new text. Cancel has none: it is pressed on purpose."""
+        button = self.ui.applyButton
+        if self._named != text:
+            self._named = button.text = text
+            button.shortcut = qt.QKeySequence(keys)
 
     def onApplyButton(self, checked=False):
         """Start; or, while running, cancel."""
@@ -60,6 +79,7 @@ class WorkView(Part):
                 self.request(),
                 onProgress=self._onProgress,
                 onWarning=self._onWarning,
+                onPreview=self._onPreview,
                 onLog=self.log,
                 onFinished=self._onFinished,
             )
@@ -104,6 +124,7 @@ class WorkView(Part):
         self.say(_("Starting…"))
         self.ui.progressBar.setRange(0, 0)
         self.ui.progressBar.visible = True
+        self._stage, self._stageBegan = "", 0.0
 
     def request(self):
         """The run the panel asks for."""
@@ -136,9 +157,32 @@ class WorkView(Part):
         )
 
     def _onProgress(self, stage, done, total, secondsLeft=None):
-        self.ui.progressBar.setRange(0, max(0, int(total)))
-        self.ui.progressBar.value = int(done)
+        bar, now = self.ui.progressBar, time.monotonic()
+        if stage != self._stage:
+            self._stage, self._stageBegan = stage, now
+        bar.setRange(0, PARTS if total > 1 else 0)  # voxels may be more than Qt's integers hold
+        bar.value = int(PARTS * done / max(total, 1))
+        if now - self._stageBegan < SECONDS_BEFORE_TELLING:  # the first batch tells little about the others
+            secondsLeft = None
         self.say(_progressText(stage, done, total, secondsLeft))
+
+    def _onPreview(self, rows, columns, spacing, pixels):
+        """Show a slice that is done, in the proportions of the patient."""
+        image = qt.QImage(pixels, columns, rows, columns, qt.QImage.Format_Grayscale8)
+        height = PREVIEW_HEIGHT
+        width = max(1, round(height * (columns * spacing[1]) / (rows * spacing[0])))
+        if width > PREVIEW_WIDTH:
+            width, height = PREVIEW_WIDTH, max(1, round(height * PREVIEW_WIDTH / width))
+        picture = qt.QPixmap.fromImage(image).scaled(width, height, qt.Qt.IgnoreAspectRatio, qt.Qt.SmoothTransformation)
+        self.ui.previewLabel.pixmap = picture
+        self.ui.previewLabel.visible = True
+
+    def stop(self):
+        """Nothing runs any more: no progress, no preview."""
+        self.run = None
+        self.ui.progressBar.visible = False
+        self.ui.previewLabel.visible = False
+        self.ui.previewLabel.clear()
 
     def _onWarning(self, code, message):
         self.ui.logText.appendPlainText(_("Warning: {message}").format(message=message))
@@ -150,8 +194,7 @@ class WorkView(Part):
         """The run ended, one way or another."""
         if run is not self.run or self._parameterNode is None:  # abandoned: the scene was closed meanwhile
             return
-        self.run = None
-        self.ui.progressBar.visible = False
+        self.stop()
         if run.error is not None:
             self.fail(run.error)
         else:
@@ -160,8 +203,7 @@ class WorkView(Part):
 
     def fail(self, error):
         """Say why a run ended without a result: in a box, unless the user wanted it so."""
-        self.run = None
-        self.ui.progressBar.visible = False
+        self.stop()
         if error.code == "cancelled":
             self.say(_("Cancelled. Nothing was changed."))
         elif error.code in QUIET:
@@ -173,10 +215,10 @@ class WorkView(Part):
 
     def abandon(self):
         """Cancel a run nobody waits for any more."""
-        run, self.run = self.run, None
+        run = self.run
+        self.stop()
         if run is not None:
             run.cancel()
-        self.ui.progressBar.visible = False
         self.forget()
 
     def _show(self, run):
@@ -194,7 +236,10 @@ class WorkView(Part):
                     setattr(parameters, name, node)
             parameters.madeFrom, parameters.madeFor = run.request.input, self._subject
             parameters.parameterNode.SetNodeReferenceID(RESULT_ROLE, result.output.GetID())
+        voxels = result.output.GetImageData().GetNumberOfPoints()
+        cards.rememberSeconds(run.request.model, run.request.device, voxels, result.seconds)
         self.ui.sampleSlider.value = 0.0
+        self.ui.compareCollapsibleButton.collapsed = False
         if self.panel.results.comparison.isShown:
             self.panel.results.onCompareButton()
         else:
@@ -218,12 +263,8 @@ def _progressText(stage, done, total, secondsLeft):
         "writing": _("Writing"),
     }
     text = names.get(stage, str(stage))
-    if stage == "translating" and total > 1:  # counts the slices of all samples
+    if total > 1:  # voxels, or steps
         text = _("{stage}: {share:.0%}").format(stage=text, share=done / total)
-    elif stage == "super-resolving" and total > 1:
-        text = _("{stage}: {done} of {total} slices").format(stage=text, done=done, total=total)
     if secondsLeft is not None and done < total:
-        minutes, seconds = divmod(round(secondsLeft), 60)
-        left = _("{m} min {s} s").format(m=minutes, s=seconds) if minutes else _("{s} s").format(s=seconds)
-        text += _(", about {left} left").format(left=left)
+        text += _(", about {left} left").format(left=cards.duration(secondsLeft))
     return text

@@ -101,6 +101,8 @@ class Worker:
             elif code is not None:
                 if code not in ENDING and self._deadline is None:
                     self._workers.giveBack(self._child)
+                else:
+                    self._child.end()  # all is written or discarded: interpreters with torch take seconds to end
                 self._finish(code)
             else:
                 self._child.answered = True

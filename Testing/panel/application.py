@@ -88,6 +88,12 @@ class Application:
     def moduleManager(self) -> Any:
         return types.SimpleNamespace(connect=lambda *_: None, disconnect=lambda *_: None)
 
+    def userSettings(self) -> Any:
+        """The user's settings, of this test alone."""
+        return widgets.QtCore.QSettings(
+            str(Path(self.temporaryPath) / "Slicer.ini"), widgets.QtCore.QSettings.IniFormat
+        )
+
     def testingEnabled(self) -> bool:
         return True
 
