@@ -157,9 +157,9 @@ def sidecar_path(output: str | Path) -> Path:
     output = Path(output)
     name = output.name[: -len(".gz")] if output.name.lower().endswith(".gz") else output.name
     usual, own = output.with_name(Path(name).stem + ".json"), output.with_name(output.name + ".json")
-    if own.exists():
+    if os.path.exists(own):  # False also for a name too long to be one
         return own
-    if not usual.exists() or not is_ours(usual) or _is_result(output):
+    if not os.path.exists(usual) or not is_ours(usual) or _is_result(output):
         return usual
     others = (output.with_name(Path(name).stem + suffix) for suffix in WRITABLE)
     return own if any(_is_result(other) for other in others if other != output) else usual

@@ -20,6 +20,12 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Other odd inputs than the suite's, and more of them."""
+    parser.addoption("--odd-seed", type=int, default=2026, help="seed of the odd inputs (test_odd_inputs.py)")
+    parser.addoption("--odd-count", type=int, default=300, help="how many odd inputs")
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the source tree."""

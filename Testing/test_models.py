@@ -214,6 +214,23 @@ def test_a_file_exchanged_after_listing_is_noticed(package: Path) -> None:
         models.load_network(entry)
 
 
+def test_a_gap_between_tensors_is_refused(package: Path) -> None:
+    """Bytes that belong to no tensor escape what looks at tensors: nothing may be hidden there, however the sizes add up."""
+    blob = package.read_bytes()
+    length = struct.unpack("<Q", blob[:8])[0]
+    header = json.loads(blob[8 : 8 + length])
+    spans = sorted((header[name]["data_offsets"], name) for name in header if name != "__metadata__")
+    cut = spans[1][0][0]
+    for (begin, end), name in spans[1:]:
+        header[name]["data_offsets"] = [begin + 8, end + 8]
+    text = json.dumps(header).encode()
+    data = blob[8 + length :]
+    package.write_bytes(struct.pack("<Q", len(text)) + text + data[:cut] + bytes(8) + data[cut:])
+    with pytest.raises(ModelError, match="overlap or leave gaps") as caught:
+        models.read_entry(package)
+    assert caught.value.code == "damaged-model"
+
+
 def drop_card(header: dict) -> None:
     del header["__metadata__"]["card"]
 

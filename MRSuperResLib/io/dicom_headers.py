@@ -144,11 +144,11 @@ def scan(files: list[Path]) -> Folder:
 
 def _no_slice(path: Path) -> str | None:
     """Why `path` is no slice: "" if nobody took it for one; None if it may be one."""
-    if path.is_symlink() and not path.exists():
-        return "a link to a file that is not there"
     try:
+        if not os.path.exists(path):
+            return "a link to a file that is not there" if path.is_symlink() else "gone, or not to be opened"
         if not path.is_file():
-            return "neither a file nor a folder" if path.exists() and not path.is_dir() else ""
+            return "" if path.is_dir() else "neither a file nor a folder"
         if path.name.startswith("._"):
             with open(path, "rb") as stream:
                 return "macOS's shadow of another file" if stream.read(4) == APPLE_DOUBLE else None

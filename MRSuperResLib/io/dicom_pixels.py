@@ -108,6 +108,11 @@ def _unmasked(values: np.ndarray, header: Any, bits: int) -> np.ndarray:
     high = int(header.get("HighBit") if header.get("HighBit") is not None else stored - 1)
     if not 0 < stored < bits or not stored - 1 <= high < bits:
         return values
+    below = (1 << (high + 1 - stored)) - 1
+    if below and np.any(
+        values & values.dtype.type(below)
+    ):  # the header contradicts its values, which fill the low bits
+        return values
     shifted = values.astype(np.int64) >> (high + 1 - stored) & ((1 << stored) - 1)
     if values.dtype.kind == "i":
         shifted = np.where(shifted >> (stored - 1), shifted - (1 << stored), shifted)

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..contrasts import guess_contrast
 from ..errors import BadVolume
 from ..grid import Grid
@@ -50,6 +52,7 @@ class Found:
         return asdict(self)
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # numbers that cannot be are judged, not printed about
 def inspect(path: str | os.PathLike[str]) -> list[Found]:
     """Every volume in the file, or in the folder and those below it. Raises `BadVolume` if there is nothing at `path`."""
     path = Path(path)
@@ -70,7 +73,9 @@ def inspect(path: str | os.PathLike[str]) -> list[Found]:
 def _half(file: Path) -> bool:
     """Whether `file` holds only the voxels of a volume whose header is another file."""
     suffix = suffix_of(file)
-    return ".img" in suffix and any(file.with_name(f"{stem_of(file)}{other}").exists() for other in (".hdr", ".hdr.gz"))
+    return ".img" in suffix and any(
+        os.path.exists(file.with_name(f"{stem_of(file)}{other}")) for other in (".hdr", ".hdr.gz")
+    )
 
 
 def _dicom(found: Folder, path: Path) -> Iterator[Found]:

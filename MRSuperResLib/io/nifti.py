@@ -32,6 +32,7 @@ OTHER_TYPES = {
     1: "one bit", 32: "a complex number", 128: "a colour", 1536: "a 128-bit number", 1792: "a complex number",
     2048: "a complex number", 2304: "a colour",
 }  # fmt: skip
+ANALYZE = "Analyze 7.5"
 UNITS = {1: 1000.0, 3: 0.001}  # xyzt_units: metres and micrometres, in mm; 2 is mm, 0 not told
 SAME_SPACE = 0.02  # of the finest spacing: qform and sform nearer than this at every corner are one place
 SAME_SPACING = 0.01  # relative
@@ -59,6 +60,7 @@ class NiftiHeader:
     sform: np.ndarray | None
     description: str
     single: bool
+    units: float = 1.0  # mm, that the header's lengths are given in
 
 
 def read_header(path: Path) -> NiftiHeader:
@@ -129,6 +131,12 @@ def grid_of(header: NiftiHeader, path: Path) -> tuple[Grid, list[tuple[str, str]
         affine = qform
     else:
         affine = _one_of_both(header, size, notes, path)
+    if header.kind == ANALYZE and (header.slope, header.intercept) != (1.0, 0.0):
+        text = f"values of {path.name} are scaled by {header.slope:g}, offset {header.intercept:g}, as SPM writes Analyze files"
+        notes.append(("scaled", text))
+    if header.units != 1.0:
+        text = f"{path.name} gives its lengths in units of {header.units:g} mm, which some programs overlook"
+        notes.append(("units", text))
     for code, name in ((header.qform_code, "qform"), (header.sform_code, "sform")):
         if code and code not in CODES:
             notes.append(
@@ -252,8 +260,8 @@ def _nifti1(path: Path, content: bytes, order: str) -> NiftiHeader:
     codes = struct.unpack_from(f"{order}2h", content, 252) if nifti else (0, 0)
     rest = struct.unpack_from(f"{order}18f", content, 256)
     return _header(
-        path, "NIfTI-1" if nifti else "Analyze 7.5", order, dim, datatype, pixdim, offset, (slope, intercept) if nifti else (0, 0),
-        codes, rest, content[123] if nifti else 0, content[148:228], single,
+        path, "NIfTI-1" if nifti else ANALYZE, order, dim, datatype, pixdim, offset, (slope, intercept), codes, rest,
+        content[123] if nifti else 0, content[148:228], single,
     )  # fmt: skip
 
 
@@ -292,7 +300,8 @@ def _header(
         raise BadVolume(f"{path}: the header gives sizes of {dim}; damaged or misnamed", code="unreadable")
     size = tuple(int(n) for n in dim[1 : 1 + dim[0]])
     least = {"NIfTI-1": 352, "NIfTI-2": 544}.get(kind, 0) if single else 0
-    if not math.isfinite(offset) or offset < 0 or offset != int(offset):
+    inside = 0 < offset < least - 4  # the four bytes after the header may be missing
+    if not math.isfinite(offset) or offset < 0 or offset != int(offset) or inside:
         raise BadVolume(f"{path}: the header puts the voxels at byte {offset:g}; damaged", code="unreadable")
     mm = UNITS.get(units & 7, 1.0)
     spacing = tuple(float(step) * mm for step in pixdim[1:4])
@@ -313,8 +322,8 @@ def _header(
         sform = np.vstack([np.reshape(rest[6:], (3, 4)).astype(float) * mm, [0, 0, 0, 1]])
     text = description.split(b"\0")[0].decode("utf-8", errors="replace")
     return NiftiHeader(
-        kind, size, spacing, order, int(datatype), max(int(offset), least), float(slope), float(intercept), qform_code, sform_code,
-        qform, sform, text, single,
+        kind, size, spacing, order, int(datatype), int(offset) or least, float(slope), float(intercept), qform_code, sform_code,
+        qform, sform, text, single, mm,
     )  # fmt: skip
 
 

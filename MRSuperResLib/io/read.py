@@ -43,6 +43,7 @@ def read_volume(
     return volume
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # numbers that cannot be are judged, not printed about
 def load_volume(path: str | os.PathLike[str], *, warn: Warn | None = None, series: str | None = None) -> Volume:
     """As `read_volume`, without judging the voxels: a map of errors may well be constant, or NaN outside of the head."""
     from . import dicom

@@ -224,6 +224,14 @@ def _expanded(path: str | None) -> str | None:
     return path if path is None else os.path.expanduser(path)
 
 
+def _encodable(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _complaints(job: Job) -> Iterator[str]:
     """What makes a job impossible whatever its input, in the order a user would mend it."""
     if job.schema != SCHEMA:
@@ -234,6 +242,8 @@ def _complaints(job: Job) -> Iterator[str]:
             yield f"the job's {name} is empty"
         if field.role in ("input", "output", "model") and value is not None and "\0" in value:
             yield f"the job's {field.words} holds a NUL character, which no path can"
+        if field.role in ("input", "output", "model") and value is not None and not _encodable(value):
+            yield f"the job's {field.words} holds half a character (a lone surrogate), which no path can"
     yield from complaints(job, FIELDS.values())
     if job.factor is not None and job.spacing is not None:
         yield "both a factor and a spacing are given: give one"

@@ -66,7 +66,7 @@ def find_model(
         if entry.card.id == name:
             return entry
     path = Path(name).expanduser()
-    if path.is_file():
+    if os.path.isfile(path):  # False also for a name too long to be one
         return read_entry(path)
     if path.suffix == SUFFIX or path.parent != Path("."):
         raise ModelError(f"no model file at {path}", code="unknown-model")
