@@ -123,7 +123,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / f"{name}.toml").write_text(text)
             fit(folder / f"{name}.toml", folder, folder / name, minutes=5, device="cpu", report=quiet)
     text = DISENTANGLED.replace("AUTOENCODER", str(folder / "disentangle" / "autoencoder.safetensors"))
-    text = text.replace("TRANSFORMER", str(folder / "pretext" / "transformer.safetensors"))
+    text = text.replace("TRANSFORMER", str(folder / "pretext" / "transformer-s.safetensors"))
     (folder / "disentangled.toml").write_text(text)
     return folder
 
@@ -154,7 +154,7 @@ def test_a_transformer_learns_tissues_first_and_then_planes(study: Path) -> None
     tissues, planes = (curve(study / "pretext", name) for name in ("dice_ce", "naming"))
     assert tissues and planes and tissues[-1] < tissues[0]
     assert planes[-1] < 1.2  # from log 3 = 1.10 by the zero-initialised layer, and not apart
-    teacher = read_transformer(study / "pretext" / "transformer.safetensors")
+    teacher = read_transformer(study / "pretext" / "transformer-s.safetensors")
     stored = load_file(study / "pretext" / "last.checkpoint")
     for name, value in teacher.state_dict().items():
         torch.testing.assert_close(value, stored[f"average.unetr.{name}"].half().float())

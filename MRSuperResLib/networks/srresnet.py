@@ -12,7 +12,7 @@ convolutions at full resolution; `consistency="soft"` keeps most of the measured
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -41,6 +41,7 @@ class ConvNorm(nn.Sequential):
         if len(self) == 2:
             convolution, norm = self
             assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+            assert norm.running_mean is not None and norm.running_var is not None
             convolution.weight, convolution.bias = fuse_conv_bn_weights(  # type: ignore[assignment]
                 convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
             )  # fmt: skip
@@ -106,8 +107,8 @@ class SRResNet(nn.Module):
             ("normalisation", normalisation, Normalisation),
             ("head", head, Head),
         ):
-            if value not in known.__args__:
-                raise ValueError(f"{name} is '{value}', expected {' or '.join(map(repr, known.__args__))}")
+            if value not in get_args(known):
+                raise ValueError(f"{name} is '{value}', expected {' or '.join(map(repr, get_args(known)))}")
         if blocks < 1 or width < 1:
             raise ValueError(f"blocks is {blocks} and width {width}, expected at least 1")
         check_skip(skip, consistency)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from ...weights import read_weights
 from ..data.single import SlicePairs, pair_stream
 from ..method import Method, Validator
 from ..pack import Pack
+from ..recipes import Recipe
 from ..report import psnr
 from .supervised import SuperResolutionRecipe
 
@@ -82,8 +83,8 @@ class AdversarialRecipe(SuperResolutionRecipe):
 class Adversarial(Method):
     """A generator against discriminators, whose names begin with "discriminator"; in super-resolution it is one (section 2.2)."""
 
-    recipe = AdversarialRecipe
-    losses = ("l1", "gan", "features")
+    recipe: ClassVar[type[Recipe]] = AdversarialRecipe
+    losses: ClassVar[tuple[str, ...]] = ("l1", "gan", "features")
     exported = "generator"
     channels_last = True  # a third faster on CPUs
 

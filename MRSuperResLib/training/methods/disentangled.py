@@ -97,7 +97,7 @@ class Disentangled(Adversarial):
         self.start_game()
         weight, files = self.plan.weight, self.plan.features
         wants_codes = weight("structure") or weight("texture")
-        self.features = CosineLosses(
+        self.teachers = CosineLosses(
             read_autoencoder(files.autoencoder) if wants_codes else None,
             read_transformer(files.transformer) if weight("vit") else None,
         ).to(self.device)
@@ -138,7 +138,7 @@ class Disentangled(Adversarial):
             found["adversarial"] = logistic_loss(self.parts["discriminator"](answer), REAL)  # eq. 21
         compared = self.real if self.plan.features.compared_with == "high" else bicubic(low, answer.shape[-2:])
         with self.fabric.autocast():
-            found |= {name: loss for name, loss in self.features(answer, compared).items() if self.plan.weight(name)}
+            found |= {name: loss for name, loss in self.teachers(answer, compared).items() if self.plan.weight(name)}
         return found
 
     def discriminator_loss(self) -> Tensor:

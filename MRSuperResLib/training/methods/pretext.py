@@ -121,7 +121,7 @@ class Pretext(Method):
         """The averaged transformer's weights in fp16."""
         start = "unetr."
         weights = {name.removeprefix(start): value for name, value in self.average.weights.items()}
-        path = folder / "transformer.safetensors"
+        path = folder / f"transformer-{self.plan.network['size']}.safetensors"
         save_file({n: value.half().contiguous().cpu() for n, value in weights.items() if n.startswith("vit.")}, path)
         return path
 
