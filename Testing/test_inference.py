@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from MRSuperResLib import fidelity, models
-from MRSuperResLib.acquisition import acquire, bicubic_interpolation, zero_filled
+from MRSuperResLib import models
+from MRSuperResLib.acquisition import bicubic_interpolation, zero_filled
 from MRSuperResLib.errors import BadVolume, Cancelled, DeviceError, ModelError, UnsuitableVolume, UsageError
 from MRSuperResLib.inference import Aligned, Options, estimate, plan, planning, super_resolve
 from MRSuperResLib.models import ModelCard, ModelEntry, Requirements, SpacingRange
@@ -400,63 +400,6 @@ def test_a_reference_on_another_grid_than_a_pass_is_brought_there() -> None:
     )  # fmt: skip
     assert result.grid.same_as(fine)
     assert np.abs(result.array - ramp(fine))[8:-8].max() < 5.0
-
-
-# fidelity
-
-
-def textured(on: Grid) -> np.ndarray:
-    return (500 + 100 * np.random.default_rng(1).standard_normal(on.shape)).astype(np.float32)
-
-
-@pytest.mark.parametrize(
-    ("factors", "profile", "kind"),
-    [
-        ((1, 1, 4), "gaussian", "through-gaussian"),
-        ((1, 1, 4), "box", "through-box"),
-        ((1, 1, 2.5), "sinc", "through-sinc"),
-        ((2, 2, 1), "gaussian", "kspace"),
-        ((2, 2, 1), "bicubic", "bicubic"),
-    ],
-)
-def test_a_projected_result_reproduces_what_was_acquired(
-    factors: tuple[float, float, float], profile: str, kind: str
-) -> None:
-    """Put back through the acquisition, it is the acquired volume to a ten-thousandth; without, it is not."""
-    fine = grid((16, 16, 20), (1.0, 1.0, 1.0))
-    truth = Volume(textured(fine), fine)
-    acquired = acquire(truth, factors, kind)
-    guess = Volume(textured(fine)[::-1].copy(), fine)
-    acquisition = fidelity.acquisition_between(acquired.grid, fine, 2, profile)
-    before = fidelity.consistency_map(guess, acquired, acquisition)
-    assert before.grid.same_as(acquired.grid) and np.abs(before.array).max() > 10
-    after = fidelity.consistency_map(fidelity.project(guess, acquired, acquisition), acquired, acquisition)
-    assert np.abs(after.array).max() < 1e-4 * 500
-    exact = fidelity.consistency_map(truth, acquired, acquisition)
-    assert np.abs(exact.array).max() < 1e-4 * 500
-
-
-def test_projection_changes_a_consistent_result_by_nothing() -> None:
-    fine = grid((16, 16, 20), (1.0, 1.0, 1.0))
-    truth = Volume(textured(fine), fine)
-    acquired = acquire(truth, (1, 1, 4), "through-gaussian")
-    acquisition = fidelity.acquisition_between(acquired.grid, fine, 2)
-    np.testing.assert_allclose(fidelity.project(truth, acquired, acquisition).array, truth.array, atol=0.01)
-
-
-def test_projection_is_an_option_of_super_resolution() -> None:
-    made = Volume(textured(grid()), grid())
-    options = Options(device="cpu", project=True, profile="box")
-    result = super_resolve(made, entry(), network=Bicubic((4, 1)), options=options)
-    blocks = result.array.reshape(10, 4, 24, 20).mean(axis=1)
-    np.testing.assert_allclose(blocks, made.array, atol=0.05)
-
-
-def test_consistency_is_refused_where_it_has_no_meaning() -> None:
-    with pytest.raises(UsageError, match="coarser"):
-        fidelity.acquisition_between(grid(), grid().coarsen((2, 1, 1)), 2)
-    with pytest.raises(UsageError, match="profile is 'round'"):
-        fidelity.acquisition_between(grid(), grid().refine((1, 1, 2)), 2, "round")
 
 
 def test_missing_torch_is_said_in_words_a_clinician_can_act_on(monkeypatch: pytest.MonkeyPatch) -> None:

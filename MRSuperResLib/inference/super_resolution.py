@@ -94,9 +94,9 @@ def super_resolve(
     if options.project:  # before the network runs, because an axis may be coarser, which is refused
         from .. import fidelity  # here, because scipy is slow to import
 
-        acquisition = fidelity.acquisition_between(
-            volume.grid, made.target, made.slice_axis, options.profile, options.thickness
-        )
+        thickness = fidelity.slice_thickness(volume, made.slice_axis, options.thickness, options.profile, warn)
+        between = (volume.grid, made.target, made.slice_axis, options.profile, thickness)
+        acquisition = fidelity.acquisition_between(*between)
     stop_if(cancel)
     if entry.card.is_baseline:
         result = _interpolated(volume, made.target, entry.card.id, progress)
@@ -120,7 +120,17 @@ def super_resolve(
                 preview=preview,
             )
         result = _refined(volume, entry, made, reference, options, progress, warn, cancel, network, preview)
-    return fidelity.project(result, volume, acquisition) if options.project else result
+    if not options.project:
+        return result
+    return fidelity.project(
+        result,
+        volume,
+        acquisition,
+        slice_axis=made.slice_axis,
+        otherwise=fidelity.alternatives(*between),
+        noise=fidelity.noise_level(volume, made.slice_axis),
+        warn=warn,
+    )
 
 
 def check_task(entry: ModelEntry, reference: object = None) -> None:

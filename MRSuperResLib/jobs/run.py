@@ -185,8 +185,9 @@ def _super_resolved(
     if job.project or job.consistency_map:  # here already, so that what cannot be compared is refused before long work
         from .. import fidelity
 
+        thickness = fidelity.slice_thickness(volume, expected.slice_axis, job.thickness, job.profile, run.warn)
         acquisition = fidelity.acquisition_between(
-            volume.grid, expected.grid, expected.slice_axis, job.profile, job.thickness
+            volume.grid, expected.grid, expected.slice_axis, job.profile, thickness
         )
     aligned = _registered(run, entry, volume, reference) if reference is not None else None
     with run.stage("super-resolving", announce=False):
