@@ -508,3 +508,15 @@ def test_a_bad_file_is_said_and_runs_nothing(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=f"{name} is no safetensors file.*convert"):
             models.read_weights(tmp_path / name, None, "them there", "theirs")
     assert not (tmp_path / "sprung").exists()
+
+
+def test_slices_with_larger_gaps_than_the_training_had_are_told() -> None:
+    trained = card(spacing=SpacingRange((0.5, 1.2), (2.0, 6.0), (0.5, 1.3)))
+    grid = Grid((60, 60, 20), (1.0, 1.0, 5.0))
+    for thickness, told in ((None, None), (5.0, None), (2.6, None), (2.0, "there are gaps"), (8.0, "overlap")):
+        reasons = models.coverage(trained, grid, "T1w", None, None, thickness)
+        assert (reasons == []) if told is None else (len(reasons) == 1 and told in reasons[0])
+    assert models.coverage(card(), grid, "T1w", None, None, 2.0) == [], "a card that does not say is not asked"
+    assert ModelCard.from_json(trained.to_json()) == trained
+    with pytest.raises(ModelError, match="spacing range"):
+        card(spacing=SpacingRange((0.5, 1.2), (2.0, 6.0), (1.3, 0.5)))

@@ -111,10 +111,12 @@ def plan(
     plane: str | None = None,
     slice_axis: int | None = None,
     contrast: str | None = None,
+    thickness: float | None = None,
 ) -> Plan:
     """How `card` serves a volume on `grid`.
 
-    factor: along the model's axes; spacing: mm along i, j, k, instead; neither: the model's own factor. Raises
+    factor: along the model's axes; spacing: mm along i, j, k, instead; neither: the model's own factor. thickness: of
+    the slices, mm, if known. Raises
     `UsageError` for a contradictory request, `ModelError` for a model of another plane, `UnsuitableVolume` if the grid
     is too small or already as fine as asked.
     """
@@ -149,7 +151,7 @@ def plan(
     _check_size(grid, card, where, axis)
     factors = tuple(target.size[other] / grid.size[other] for other in axes)
     stages = _stages(grid, card, axes, target)
-    unlike = models.coverage(card, grid, contrast, factors, axis)
+    unlike = models.coverage(card, grid, contrast, factors, axis, thickness)
     notes += [("outside-training", f"'{card.id}': {why}") for why in unlike]
     finer = [other for other in range(3) if other not in axes and target.size[other] > grid.size[other]]
     if finer:

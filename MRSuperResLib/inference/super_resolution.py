@@ -87,6 +87,7 @@ def super_resolve(
         plane=plane,
         slice_axis=options.slice_axis,
         contrast=options.contrast,
+        thickness=options.thickness or volume.thickness,
     )
     for code, message in made.notes:
         warn(code, message)

@@ -21,10 +21,14 @@ IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 @dataclass(frozen=True)
 class SpacingRange:
-    """Voxel spacings (mm, lowest and highest) of the input volumes a model was trained for."""
+    """Voxel spacings (mm, lowest and highest) of the input volumes a model was trained for.
+
+    thickness: of the slices over their spacing, below 1 with gaps; None for as thick as they are apart, and not checked.
+    """
 
     in_plane: tuple[float, float]
     through_plane: tuple[float, float]
+    thickness: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,7 @@ def _complaint(card: ModelCard) -> str | None:
     if card.task == "translate" and not card.target_contrasts:
         return "target_contrasts are missing, and its task is to translate"
     if card.spacing is not None:
-        for low, high in (card.spacing.in_plane, card.spacing.through_plane):
+        for low, high in (card.spacing.in_plane, card.spacing.through_plane, card.spacing.thickness or (1.0, 1.0)):
             if not 0 < low <= high:
                 return f"a spacing range is {low} to {high} mm, expected 0 < lowest <= highest"
     needs = card.requirements

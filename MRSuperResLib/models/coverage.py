@@ -22,11 +22,12 @@ def coverage(
     contrast: str | None = None,
     factors: float | Sequence[float] | None = None,
     slice_axis: int | None = None,
+    thickness: float | None = None,
 ) -> list[str]:
     """Plain-language reasons why `card` does not cover a scan on `grid`; empty when it does.
 
     contrast: of the scan, None if not known. factors: the enlargement asked for, one number or one per axis.
-    slice_axis: 0..2, None for the one that the model would take.
+    slice_axis: 0..2, None for the one that the model would take. thickness: of the slices, mm, None if not known.
     """
     reasons = contrast_coverage(card, contrast)
     plane = "in-plane" if card.task == "translate" else card.plane
@@ -35,6 +36,8 @@ def coverage(
         within = [spacing for other, spacing in enumerate(grid.spacing) if other != axis]
         reasons += _beyond("in-plane voxels", (min(within), max(within)), card.spacing.in_plane)
         reasons += _beyond("slices", (grid.spacing[axis],) * 2, card.spacing.through_plane)
+        if thickness is not None and card.spacing.thickness is not None and plane != "in-plane":
+            reasons += _thickness(thickness / grid.spacing[axis], card.spacing.thickness)
     if factors is not None and card.factor is not None:
         asked = max(factors) if isinstance(factors, Sequence) else factors
         if asked > card.factor * TOLERANCE:
@@ -90,6 +93,15 @@ def reference_coverage(card: ModelCard, contrast: str | None, reference_contrast
             f"trained with references of another contrast than the scan's: one of {contrast} too adds little but sharpness"
         )
     return reasons
+
+
+def _thickness(found: float, covered: tuple[float, float]) -> list[str]:
+    if covered[0] / TOLERANCE <= found <= covered[1] * TOLERANCE:
+        return []
+    return [
+        f"trained on slices {covered[0]:.0%} to {covered[1]:.0%} as thick as they are apart, these are {found:.0%}: "
+        f"{'there are gaps between them' if found < 1 else 'they overlap'}"
+    ]
 
 
 def _beyond(what: str, found: tuple[float, float], covered: tuple[float, float]) -> list[str]:
