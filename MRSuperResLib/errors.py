@@ -26,6 +26,12 @@ class MRSuperResError(Exception):
         return str(self.args[0])
 
 
+def told(error: OSError) -> str:
+    """What the system refused, in one line: the file, if it is known, and why."""
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename is not None else reason
+
+
 class UsageError(MRSuperResError):
     """The request contradicts itself or names something that does not exist."""
 

@@ -14,7 +14,7 @@ import os
 import platform
 import stat
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,20 @@ def vouched(path: str | Path, record: Mapping[str, Any] | None) -> bool:
 
     Records of versions before digests were kept vouch for volumes whose header names a model of ours.
     """
-    records = [one for one in (record, read_record(sidecar_path(path))) if one is not None]
+    return _vouched(path, [one for one in (record, read_record(sidecar_path(path))) if one is not None])
+
+
+def vouched_in(path: str | Path, folders: Iterable[str | Path]) -> bool:
+    """Whether any record in `folders` says that the volume at `path` was made here and is unchanged: a map of another result."""
+    return any(
+        _vouched(path, [record])
+        for folder in folders
+        for sidecar in Path(folder).glob("*.json")
+        if (record := read_record(sidecar)) is not None and "files" in record
+    )
+
+
+def _vouched(path: str | Path, records: Sequence[Mapping[str, Any]]) -> bool:
     made = [file for one in records for file in one.get("files", {}).values() if isinstance(file, dict)]
     digests = {file.get("sha256") for file in made}
     if any("files" not in one for one in records) and _is_result(Path(path)):

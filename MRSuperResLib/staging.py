@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import threading
 import unicodedata
+import weakref
 from pathlib import Path
 from types import TracebackType
 
@@ -25,6 +26,7 @@ PREFIX = ".mrsuperres-"
 PLAN = "plan.json"  # which file belongs where
 MARK = "commit"  # in the first folder of a run: from here on the new files count
 LONGEST_PLAN = 2**20  # bytes
+LIVING: weakref.WeakSet[Staging] = weakref.WeakSet()  # of this process
 
 
 class Staging:
@@ -34,6 +36,7 @@ class Staging:
     """
 
     def __init__(self) -> None:
+        LIVING.add(self)
         self._files: dict[Path, Path] = {}  # by target
         self._keys: set[tuple[str, str]] = set()
         self._private: dict[Path, PrivateFolder] = {}
@@ -168,6 +171,12 @@ class Staging:
         for folder in made:
             folder.rmdir()
         (next(iter(self._files.values())).parent / MARK).unlink()
+
+
+def discard_all() -> None:
+    """Remove the temporary files of this process, which is about to end without unwinding."""
+    for staging in list(LIVING):
+        staging.discard()
 
 
 def clean(folder: Path) -> None:

@@ -155,7 +155,7 @@ def test_verify_reads_every_model_and_fails_on_a_changed_one(
 
 def test_run_and_translate_make_the_jobs_their_options_say(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[jobs.Job] = []
-    monkeypatch.setattr(jobs, "execute", lambda job, emit, cancel: made.append(job) or 0)
+    monkeypatch.setattr(jobs, "execute", lambda job, *_: made.append(job) or 0)
     run = (
         "run a.nii -o b.nii -m m --spacing 1 1 2 --plane through --slice-axis 1 --reference r.nii --no-register --contrast T2w"
         " --truth t.nii --error-map e.nii --consistency-map c.nii --project --profile box --device cuda:1 --precision bf16"

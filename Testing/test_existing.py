@@ -84,6 +84,12 @@ def test_a_result_that_was_changed_since_is_no_longer_ours(plain: Job) -> None:
     assert run(plain)[-1]["code"] == "not-ours" and Path(plain.output).read_bytes() == changed
 
 
+def test_a_map_that_another_result_had_made_is_ours_as_well(plain: Job, tmp_path: Path) -> None:
+    run(plain)
+    for name in ("other.nrrd", "third.nrrd"):
+        assert run(dataclasses.replace(plain, output=str(tmp_path / name)))[-1]["event"] == "result"
+
+
 def test_a_link_that_leads_nowhere_is_somebodys_too(plain: Job, tmp_path: Path) -> None:
     Path(plain.output).symlink_to(tmp_path / "unmounted" / "scan.nii.gz")
     assert run(plain)[-1]["code"] == "not-ours" and Path(plain.output).is_symlink()

@@ -35,7 +35,7 @@ def test_every_field_of_a_job_says_what_it_is_and_how_it_is_run_is_a_part_of_it(
 def made(command: str, monkeypatch: pytest.MonkeyPatch) -> Job:
     """The job that a command line asks for."""
     asked: list[Job] = []
-    monkeypatch.setattr(jobs, "execute", lambda job, emit, cancel: asked.append(job) or 0)
+    monkeypatch.setattr(jobs, "execute", lambda job, *_: asked.append(job) or 0)
     cli.main(command.split())
     return asked[0]
 

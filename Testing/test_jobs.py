@@ -74,7 +74,7 @@ def test_host_memory_running_out_is_a_device_error(job: Job, monkeypatch: pytest
         ({"profile": "round"}, "expected one of gaussian"),
         ({"precision": "int8"}, "expected one of auto"),
         ({"tile": 0}, "tile is 0, expected at least 1"),
-        ({"threads": 10**9}, "threads is 1000000000, expected at most 1024"),
+        ({"threads": 10**9}, "threads is 1000000000, expected at most 256"),
         ({"seed": 10**30}, "seed is 10{30}, expected at most"),
         ({"factor": 10**400}, "factor is 1.*, expected a finite number"),
         ({"thickness": 0}, "thickness is 0, expected a positive number"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +15,7 @@ from ..jobs.fields import Field
 from ..jobs.job import FIELDS
 from ..staging import check_folder
 from ..terms import PLANES
+from .streams import put
 
 MACHINE = ("device", "precision", "tile", "batch", "threads")
 
@@ -28,7 +30,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where help is, and leave with 2."""
-        self.exit(UsageError.exit_code, f"error: {' '.join(message.split())} (see '{self.prog} --help')\n")
+        dashed = next((word for word in sys.argv[1:] if word.startswith("-") and os.path.isfile(word)), None)
+        hint = f" (for the file, write .{os.sep}{dashed})" if dashed else ""
+        put(f"error: {' '.join(message.split())}{hint} (see '{self.prog} --help')", sys.stderr)
+        self.exit(UsageError.exit_code)
 
 
 def add_command(
@@ -42,7 +47,7 @@ def add_command(
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=run, patient=False)
     return parser
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,8 @@ from ..errors import MRSuperResError
 from ..inference.translation import MOST_SAMPLES
 from ..models.scores import gains
 from .arguments import add_command, add_fields
-from .output import table
+from .output import table, tell
+from .streams import printable
 
 
 def add_models(commands: Any) -> None:
@@ -31,7 +31,7 @@ def _models(options: argparse.Namespace) -> int:
 
     def warn(code: str, message: str) -> None:
         broken.append(message)
-        print(f"warning: {message}", file=sys.stderr)
+        tell(code, message)
 
     if options.ids:
         entries = [models.find_model(name, options.model_folders, warn) for name in options.ids]
@@ -40,7 +40,7 @@ def _models(options: argparse.Namespace) -> int:
     if options.action == "verify":
         return _verify(entries, broken, options.json)
     if options.json:
-        print(json.dumps([_entry_json(entry) for entry in entries], indent=2, ensure_ascii=False))
+        print(json.dumps([_entry_json(entry) for entry in entries], indent=2, ensure_ascii=True))
     elif options.action == "show":
         print("\n\n".join(_card_text(entry) for entry in entries))
     else:
@@ -121,4 +121,6 @@ def _card_text(entry: models.ModelEntry) -> str:
             f"  paper: {card.paper.authors}: {card.paper.title}, {card.paper.year}. {card.paper.published_gain}"
         )
     lines.append(f"  licence: {card.licence}. {card.intended_use}")
-    return "\n".join([*lines, f"  digest: {entry.digest}", f"  file: {entry.path or 'none, computed'}"])
+    return "\n".join(
+        printable(line) for line in [*lines, f"  digest: {entry.digest}", f"  file: {entry.path or 'none, computed'}"]
+    )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
-from .. import jobs
+from ..jobs.events import Lines
+from .streams import clean_stdout, printable, put
 
 BAR = 24  # characters of the progress bar
 REDRAW_SECONDS = 0.1
+FIRST_LINE_SECONDS = 10.0  # without a terminal: quick jobs need no line
+LINE_SECONDS = 30.0
 HINTS = {
     "no-contrast": " (--contrast)",
     "no-target": " (--to)",
@@ -24,33 +25,44 @@ HINTS = {
 
 
 class Show:
-    """A job's events for people: a progress bar and warnings on standard error, the outcome on standard output."""
+    """A job's events for people: a progress bar and warnings on standard error, the outcome on standard output.
 
-    def __init__(self, errors: IO[str], output: IO[str]) -> None:
-        self.errors, self.output = errors, output
+    On a terminal the bar is drawn again and again; elsewhere a line tells the progress now and then. failure: why
+    standard output could not be written to, which ends no job.
+    """
+
+    def __init__(self, errors: IO[str], output: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self.errors, self.output, self.clock = errors, output, clock
         self.live = errors.isatty()
-        self.drawn = 0.0
+        self.drawn = 0.0 if self.live else clock() - LINE_SECONDS + FIRST_LINE_SECONDS
         self.width = 0
+        self.failure: OSError | None = None
 
     def __call__(self, event: dict[str, Any]) -> None:
-        {
+        show = {
             "started": self._started,
             "progress": self._progress,
             "warning": lambda e: self._line(f"warning: {e['message']}"),
             "error": lambda e: self._line(f"error: {e['message']}{HINTS.get(e['code'], '')}"),
             "result": self._result,
-        }[event["event"]](event)
+        }.get(event["event"])
+        if show is not None:
+            show(event)
 
     def clear(self) -> None:
         """Wipe the bar."""
         if self.width:
-            self.errors.write("\r" + " " * self.width + "\r")
-            self.errors.flush()
+            self._draw("\r" + " " * self.width + "\r")
             self.width = 0
 
     def _line(self, text: str) -> None:
         self.clear()
-        print(text, file=self.errors, flush=True)
+        put(text, self.errors)
+
+    def _draw(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self.errors.write(text)
+            self.errors.flush()
 
     def _started(self, event: dict[str, Any]) -> None:
         if self.live:
@@ -59,69 +71,47 @@ class Show:
             self._line(f"{event['model']} on {event['device']} ({event['precision']}): {size} voxels of {spacing} mm")
 
     def _progress(self, event: dict[str, Any]) -> None:
-        now, done, total = time.monotonic(), event["done"], max(event["total"], 1)
-        if not self.live or (now - self.drawn < REDRAW_SECONDS and done < total):
+        now, done, total = self.clock(), event["done"], max(event["total"], 1)
+        if now - self.drawn < (REDRAW_SECONDS if self.live else LINE_SECONDS) and not (self.live and done >= total):
             return
         self.drawn = now
-        bar = "#" * (BAR * done // total)
-        left = "" if not event["seconds_left"] else f"  {duration(event['seconds_left'])} left"
-        text = f"{event['stage']:<16} [{bar:<{BAR}}] {done / total:4.0%}{left}"
-        self.errors.write("\r" + text.ljust(self.width))
-        self.errors.flush()
+        left = "" if not event["seconds_left"] else f"{duration(event['seconds_left'])} left"
+        if not self.live:
+            put(f"{event['stage']}: {done / total:.0%}{', ' * bool(left)}{left}", self.errors)
+            return
+        text = f"{event['stage']:<16} [{'#' * (BAR * done // total):<{BAR}}] {done / total:4.0%}  {left}".rstrip()
+        self._draw("\r" + text.ljust(self.width))
         self.width = len(text)
 
     def _result(self, event: dict[str, Any]) -> None:
         self.clear()
         outputs = event["outputs"]
-        paths = [
-            outputs[name] for name in ("output", "error_map", "consistency_map", "uncertainty_map") if outputs.get(name)
-        ]
-        for path in [*paths, *outputs["samples"], outputs["sidecar"]]:
-            print(path, file=self.output)
+        names = ("output", "error_map", "consistency_map", "uncertainty_map")
+        lines = [outputs[name] for name in names if outputs.get(name)] + [*outputs["samples"], outputs["sidecar"]]
         for name, value in event["metrics"].items():
-            print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}", file=self.output)
+            lines.append(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
         registration = event.get("provenance", {}).get("registration")
         if registration:
-            print(reference_text(registration), file=self.output)
+            lines.append(reference_text(registration))
         done = "already complete, left alone" if event.get("skipped") else f"done in {duration(event['seconds'])}"
-        print(f"{done}; research use only", file=self.output, flush=True)
+        try:
+            print(*map(printable, [*lines, f"{done}; research use only"]), sep="\n", file=self.output, flush=True)
+        except OSError as error:
+            self.failure = error
 
 
 @contextlib.contextmanager
-def events(as_json: bool) -> Iterator[jobs.Emit]:
-    """Where a job's events go: JSON lines on standard output, or words for people."""
+def events(as_json: bool) -> Iterator[Show | Lines]:
+    """Where a job's events go: JSON lines on standard output, or words for people. Neither ever ends the job."""
     if as_json:
         with clean_stdout() as stream:
-            yield lambda event: print(json.dumps(event), file=stream, flush=True)
+            yield Lines(stream, lambda: None)
         return
     show = Show(sys.stderr, sys.stdout)
     try:
         yield show
     finally:
         show.clear()
-
-
-@contextlib.contextmanager
-def clean_stdout() -> Iterator[IO[str]]:
-    """Standard output for our lines alone: what libraries print meanwhile goes to standard error."""
-    sys.stdout.flush()
-    try:
-        ours = os.dup(1)
-    except OSError:  # closed, as under pythonw
-        with open(os.devnull, "w", encoding="utf-8") as nowhere:
-            yield nowhere
-        return
-    os.dup2(2, 1)
-    stream = os.fdopen(ours, "w", encoding="utf-8", newline="\n")
-    try:
-        yield stream
-    finally:
-        sys.stdout.flush()
-        with contextlib.suppress(BrokenPipeError):
-            stream.flush()
-        os.dup2(ours, 1)
-        with contextlib.suppress(BrokenPipeError):
-            stream.close()
 
 
 def reference_text(found: Mapping[str, Any]) -> str:
@@ -138,6 +128,7 @@ def reference_text(found: Mapping[str, Any]) -> str:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as they need to be."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -152,13 +143,16 @@ def duration(seconds: float) -> str:
 
 
 def tell(code: str, message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    """A warning."""
+    put(f"warning: {message}", sys.stderr)
 
 
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    """A line of progress."""
+    put(line, sys.stderr)
 
 
 def complain(text: str, code: int) -> int:
-    print(f"error: {text}", file=sys.stderr)
+    """The line that says why a command ends with `code`."""
+    put(f"error: {text}", sys.stderr)
     return code

@@ -6,10 +6,13 @@ import argparse
 from typing import Any
 
 from .. import jobs
+from ..errors import OutputError
 from ..jobs import Cancellation, Job
 from ..jobs.job import fields
+from ..staging import Staging
 from .arguments import add_command, add_fields
-from .output import events
+from .output import complain, events
+from .streams import silence_stdout
 
 
 def add_run(commands: Any) -> None:
@@ -47,6 +50,11 @@ def _execute(options: argparse.Namespace, task: str) -> int:
     given = {name: value for name, value in vars(options).items() if name in {field.name for field in fields()}}
     several = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     job = Job(**{**given, **several, "task": task})  # type: ignore[arg-type]
-    cancellation = Cancellation()
-    with events(options.json) as emit, cancellation.on_signals():
-        return jobs.execute(job, emit, cancellation)
+    cancellation, staging = Cancellation(), Staging()
+    with events(options.json) as emit, jobs.ended_by_signals(cancellation, emit, staging):
+        code = jobs.execute(job, emit, cancellation, staging)
+    failure = emit.failure
+    if isinstance(failure, OSError) and not isinstance(failure, BrokenPipeError):  # a reader who left is no error
+        silence_stdout()
+        return code or complain(f"standard output cannot be written: {failure.strerror}", OutputError.exit_code)
+    return code

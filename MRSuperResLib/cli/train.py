@@ -12,6 +12,7 @@ from .output import say
 
 def add_train(commands: Any) -> None:
     parser = add_command(commands, "train", _train, "train a model by a recipe")
+    parser.set_defaults(patient=True)
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name, or a TOML file")
     parser.add_argument("--data", required=True, metavar="DIR", help="with train/ and val/, or packs of them")
     parser.add_argument("--out", required=True, metavar="DIR", help="for checkpoints, curves, pictures and the model")

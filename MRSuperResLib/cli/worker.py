@@ -11,7 +11,7 @@ from .. import jobs
 from ..errors import UsageError
 from ..jobs.job import schema
 from .arguments import add_command
-from .output import clean_stdout
+from .streams import clean_stdout
 
 
 def add_worker(commands: Any) -> None:

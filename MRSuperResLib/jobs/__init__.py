@@ -10,7 +10,7 @@ from .events import Cancellation, Emit
 from .job import FORMATS, SCHEMA, Job
 from .outputs import JobOutputs
 from .run import estimate_job, execute, run_job
-from .worker import serve, work
+from .worker import ended_by_signals, serve, work
 
 __all__ = [
     "FORMATS",
@@ -19,6 +19,7 @@ __all__ = [
     "Emit",
     "Job",
     "JobOutputs",
+    "ended_by_signals",
     "estimate_job",
     "execute",
     "run_job",

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 from ..inference.options import stop_if
 from ..inference.preview import SlicePicture
+from ..signals import on_signals
 from ..staging import Staging
 from .job import Job
 
@@ -43,22 +43,44 @@ class Cancellation:
         self._pulled.set()
 
     @contextlib.contextmanager
-    def on_signals(self, then: Callable[[], None] | None = None) -> Iterator[Cancellation]:
-        """While inside, SIGINT, SIGTERM (and Windows' SIGBREAK) pull; `then` is called after the first of them."""
+    def on_signals(
+        self, then: Callable[[], None] | None = None, again: Callable[[], None] | None = None
+    ) -> Iterator[Cancellation]:
+        """While inside, SIGINT, SIGTERM and SIGHUP pull; `then` is called after the first of them, `again` after others."""
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            first = not self._pulled.is_set()
+        def first() -> None:
             self.pull()
-            if first and then is not None:
+            if then is not None:
                 then()
 
-        names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
-        before = {name: signal.signal(getattr(signal, name), stop) for name in names}
-        try:
+        with on_signals(first, again or (lambda: None)):
             yield self
-        finally:
-            for name, handler in before.items():
-                signal.signal(getattr(signal, name), handler)
+
+
+class Lines:
+    """Events as JSON lines on a stream; gone: called once if nobody listens any more. failure: why a line was not written."""
+
+    def __init__(self, stream: IO[str], gone: Callable[[], None]) -> None:
+        self.failure: Exception | None = None
+        self._stream, self._gone, self._lock = stream, gone, threading.Lock()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        with self._lock:
+            if self.failure is not None:
+                return
+            try:
+                self._stream.write(json.dumps(event, ensure_ascii=True, allow_nan=False) + "\n")
+                self._stream.flush()
+            except (OSError, ValueError) as error:
+                self.failure = error
+        if isinstance(self.failure, (BrokenPipeError, ValueError)):
+            self._gone()
+
+    @property
+    def complaint(self) -> str | None:
+        """What to tell if lines were lost to somebody who wants them: the disk was full, say."""
+        lost = isinstance(self.failure, OSError) and not isinstance(self.failure, BrokenPipeError)
+        return f"events could not be written: {self.failure.strerror}" if lost else None  # type: ignore[union-attr]
 
 
 class Run:

@@ -39,7 +39,7 @@ def check_existing(job: Job, finals: Mapping[str, str]) -> None:
                     f"{path}, where the record of the result goes, holds something else: give the output another name",
                     code="sidecar-taken",
                 )
-        elif not provenance.vouched(path, record):
+        elif not provenance.vouched(path, record) and not provenance.vouched_in(path, _folders(path, job.output)):
             raise OutputError(
                 f"{path} is there already and was not made by this program, or was changed since: give the {words} "
                 "another name, or say --overwrite",
@@ -70,6 +70,10 @@ def complete_record(job: Job, entry: ModelEntry, finals: Mapping[str, str]) -> d
         and all(provenance.vouched(path, record) for role, path in finals.items() if role != SIDECAR)
     )
     return record if same else None
+
+
+def _folders(*paths: str) -> set[str]:
+    return {os.path.dirname(os.path.realpath(path)) for path in paths}
 
 
 def _same(path: str, other: str) -> bool:

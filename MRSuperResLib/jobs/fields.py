@@ -118,8 +118,6 @@ def _expected(field: Field, value: Any) -> str | None:
         return f"{', '.join(some)} or {last}"
     if isinstance(value, (str, bool)):
         return None
-    if not math.isfinite(value):
-        return "a finite number"
     if field.above == 0 and not value > 0:
         return "positive numbers" if field.count else "a positive number"
     if field.above is not None and not value > field.above:
@@ -128,7 +126,7 @@ def _expected(field: Field, value: Any) -> str | None:
         return f"at least {field.at_least:g}"
     if field.at_most is not None and value > field.at_most:
         return f"at most {field.at_most:.15g}"
-    return None
+    return "a finite number" if isinstance(value, float) and not math.isfinite(value) else None
 
 
 def _property(field: Field) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from .fields import Field, complaints, described, fields_of, json_schema
 
 SCHEMA = 1
 FORMATS = (".nii.gz", ".nii", ".nrrd", ".mha")  # what results are written as: one file each, so that it can be renamed
-MOST_THREADS = 1024
+MOST_THREADS = 256
 LARGEST = 2**31 - 1
 SUPER_RESOLUTION = ("super-resolve", "reference-guided")
 GUIDED = ("reference-guided",)
@@ -171,7 +171,7 @@ class Job:
 
     def to_json(self) -> str:
         """The job as JSON text; `from_json` gives it back equal."""
-        return json.dumps(encode(self), ensure_ascii=False)
+        return json.dumps(encode(self))
 
     def check(self) -> None:
         """Raise `UsageError` for values that contradict each other or are out of range, before anything is read."""

@@ -23,6 +23,7 @@ from ..errors import (
     OutputError,
     UnsuitableVolume,
     UsageError,
+    told,
 )
 from ..inference import (
     Estimate,
@@ -136,8 +137,7 @@ def execute(
     """Run `job` (or what the callable reads), tell `emit` everything, an error as the last event, and return the exit
     code.
 
-    What nobody foresaw becomes the error "internal", with its traceback on standard error. Raises `BrokenPipeError`
-    alone: nobody listens to `emit` any more.
+    What nobody foresaw becomes the error "internal", with its traceback on standard error. `emit` must not raise.
     """
     try:
         run_job(job if isinstance(job, Job) else job(), emit, cancel, staging)
@@ -148,8 +148,8 @@ def execute(
         return failed(emit, "memory", text, DeviceError.exit_code)
     except KeyboardInterrupt:
         return failed(emit, Cancelled.code, "cancelled; nothing was written", Cancelled.exit_code)
-    except BrokenPipeError:
-        raise
+    except OSError as error:
+        return failed(emit, "system", told(error), OutputError.exit_code)
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
         what = " ".join(str(error).split())[:200]
@@ -350,7 +350,10 @@ def _use_threads(threads: int | None) -> None:
 def _read_input(job: Job, warn: Callable[[str, str], None]) -> Volume:
     from ..io.read import read_volume
 
-    return read_volume(job.input, warn=warn, series=job.series, allow_labels=job.not_labels)
+    try:
+        return read_volume(job.input, warn=warn, series=job.series, allow_labels=job.not_labels)
+    except OSError as error:
+        raise BadVolume(f"{job.input} cannot be read: {error.strerror}", code="unreadable") from error
 
 
 def _read(path: str, role: str, warn: Callable[[str, str], None]) -> Volume:
@@ -360,6 +363,8 @@ def _read(path: str, role: str, warn: Callable[[str, str], None]) -> Volume:
         return read_volume(path, warn=warn)
     except MRSuperResError as error:
         raise BadVolume(f"{role}: {error.message}", code=error.code) from error
+    except OSError as error:
+        raise BadVolume(f"{role}: {path} cannot be read: {error.strerror}", code="unreadable") from error
 
 
 def _check_place(truth: Grid, result: Grid) -> None:

@@ -8,45 +8,64 @@ import os
 import queue
 import sys
 import threading
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Iterator
+from typing import IO
 
-from ..errors import Cancelled, DeviceError, UsageError
+from ..errors import Cancelled, DeviceError, OutputError, UsageError
+from ..files import read_regular
 from ..staging import Staging
-from .events import Cancellation, failed
+from .events import Cancellation, Emit, Lines, failed
 from .job import Job
 from .run import execute
 
 IDLE_SECONDS = 600.0  # a worker that stays ends after that long without a job, and frees memory
 FIRST_JOB_SECONDS = 0.1  # one that was started for a job has it by then: interpolation needs no torch
 NETWORKS_KEPT = 2
-GRACE_SECONDS = 1.0  # after a signal, before the worker ends itself in the middle of whatever library call it is in
+LONGEST_JOB = 2**20  # bytes
+SECONDS_TO_TELL = 0.1
+GRACE_SECONDS = 0.8  # after a signal, before the worker ends itself in the middle of whatever library call it is in
 
 
 def work(source: str, stream: IO[str], cancel_file: str | None = None) -> int:
     """The worker process: run the job in the file `source` ("-": standard input), write events to `stream`, return the
     exit code.
 
-    It stops on SIGTERM and SIGINT, and once `cancel_file` (by default `source` + ".cancel") exists; if a library call
+    It stops on SIGTERM, SIGHUP and SIGINT, and once `cancel_file` (by default `source` + ".cancel") exists; if a library call
     holds it longer than `GRACE_SECONDS` after a signal, it removes its temporary files and ends itself.
     """
-    lock, staging = threading.Lock(), Staging()
+    staging = Staging()
     cancellation = Cancellation(cancel_file or (f"{source}.cancel" if source != "-" else None))
+    lines = Lines(stream, cancellation.pull)
+    with ended_by_signals(cancellation, lines, staging):
+        code = execute(lambda: Job.from_json(_source(source)), lines, cancellation, staging)
+    if lines.complaint:
+        print(f"error: {lines.complaint}", file=sys.stderr)
+        return code or OutputError.exit_code
+    return code
 
-    def emit(event: dict[str, Any]) -> None:
-        with lock:
-            try:
-                stream.write(json.dumps(event, ensure_ascii=True, allow_nan=False) + "\n")
-                stream.flush()
-            except (BrokenPipeError, ValueError):  # nobody listens any more: no reason to go on
-                cancellation.pull()
+
+@contextlib.contextmanager
+def ended_by_signals(cancellation: Cancellation, emit: Emit, staging: Staging) -> Iterator[None]:
+    """While inside, a signal pulls `cancellation`, and ends this process after `GRACE_SECONDS`, a second one at once.
+
+    Then whatever library call holds it does not matter: temporary files are removed and the error is told. A commit that
+    has begun is waited for, and its results stay.
+    """
 
     def end() -> None:
         staging.discard()
         if staging.committed:
             return
-        failed(emit, Cancelled.code, "cancelled; nothing was written", Cancelled.exit_code)
+        telling = threading.Thread(
+            target=failed,
+            args=(emit, Cancelled.code, "cancelled; nothing was written", Cancelled.exit_code),
+            daemon=True,
+        )
+        telling.start()
+        telling.join(SECONDS_TO_TELL)  # nobody may be reading
         os._exit(Cancelled.exit_code)
+
+    timers: list[threading.Timer] = []
 
     def watch() -> None:
         timer = threading.Timer(GRACE_SECONDS, end)
@@ -54,12 +73,10 @@ def work(source: str, stream: IO[str], cancel_file: str | None = None) -> int:
         timer.start()
         timers.append(timer)
 
-    timers: list[threading.Timer] = []
-    with cancellation.on_signals(watch):
-        code = execute(lambda: Job.from_json(_source(source)), emit, cancellation, staging)
+    with cancellation.on_signals(watch, end):
+        yield
         for timer in timers:
             timer.cancel()
-    return code
 
 
 def serve(requests: IO[str], stream: IO[str], idle_seconds: float = IDLE_SECONDS) -> int:
@@ -111,11 +128,20 @@ def _load_libraries() -> None:
         from ..inference import runner  # noqa: F401
 
 
-def _source(source: str) -> str:
-    """The text of the job."""
+def _source(source: str) -> bytes:
+    """The job's JSON, without the byte order mark that some editors put before it."""
     try:
-        return sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        if source == "-":
+            text = sys.stdin.buffer.read(LONGEST_JOB + 1)
+        else:
+            text = read_regular(source, LONGEST_JOB + 1)
     except OSError as error:
         raise UsageError(f"the job {source} cannot be read: {error.strerror}", code="bad-job") from error
+    if len(text) > LONGEST_JOB:
+        raise UsageError(f"the job {source} is longer than {LONGEST_JOB // 2**20} MiB: that is no job", code="bad-job")
+    if not text.strip():
+        raise UsageError(f"the job {'on standard input' if source == '-' else source} is empty", code="bad-job")
+    try:
+        return text.decode("utf-16" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig").encode()
     except UnicodeDecodeError as error:
         raise UsageError(f"the job {source} is not text", code="bad-job") from error

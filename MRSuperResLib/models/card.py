@@ -154,7 +154,7 @@ class ModelCard:
         """
         try:
             value = json.loads(document) if isinstance(document, (str, bytes)) else document
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelError(f"model card: not valid JSON ({error})", code="bad-card") from error
         if isinstance(value, Mapping) and isinstance(value.get("schema"), int) and value["schema"] > SCHEMA:
             raise ModelError(

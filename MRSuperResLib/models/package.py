@@ -10,15 +10,16 @@ import hashlib
 import json
 import os
 import re
+import stat
 import struct
-import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..documents import canonical
-from ..errors import ModelError, OutputError
+from ..errors import ModelError
+from ..staging import write_whole
 from .card import INTERPOLATION, ModelCard, ModelEntry
 
 if TYPE_CHECKING:
@@ -27,17 +28,23 @@ if TYPE_CHECKING:
 
 SUFFIX = ".safetensors"
 LONGEST_HEADER = 16 * 2**20  # bytes; ours take a few hundred kB, more means a file that is not what it says
+LARGEST_FILE = 2**31  # bytes
+LARGEST_SIZE = 2**14  # of a hyperparameter: channels, blocks, pixels
 BITS = {"BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32}
 BITS |= {"F64": 64, "I64": 64, "U64": 64}
 
 
 def read_entry(path: str | os.PathLike[str]) -> ModelEntry:
     """The model in the file at `path`; its header is checked, its weights are not read (see `verify`)."""
-    path = Path(path).resolve()
+    path = Path(path)
     try:
+        path = path.resolve()
         status = path.stat()
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}", code="unknown-model") from error
+    except (OSError, RuntimeError) as error:  # a link that leads to itself is a RuntimeError before Python 3.13
+        reason = error.strerror if isinstance(error, OSError) else "it is a link that leads to itself"
+        raise ModelError(f"{path} cannot be read: {reason}", code="unknown-model") from error
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited on
+        raise ModelError(f"{path.name} is no regular file", code="damaged-model")
     return _read_entry(path, status.st_mtime_ns, status.st_size)
 
 
@@ -71,18 +78,7 @@ def save_model(path: str | os.PathLike[str], card: ModelCard, state_dict: Mappin
     text = canonical(ModelCard.from_json(card.to_json())).decode()
     blob = save(tensors, metadata={"format": "pt", "card": text, "digest": _digest(text, header, data)})
     path = Path(path)
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as temporary:
-            try:
-                temporary.write(blob)
-                temporary.close()
-                os.chmod(temporary.name, 0o644)
-                os.replace(temporary.name, path)
-            except BaseException:
-                os.unlink(temporary.name)
-                raise
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+    write_whole(path, blob)
     return read_entry(path)
 
 
@@ -107,6 +103,7 @@ def load_network(
     if entry.path is None:
         raise ModelError(f"'{entry.card.id}' is interpolation and has no network", code="no-weights")
     blob = _read_verified(entry)
+    _check_sizes(entry)
     network = networks.build(entry.card.architecture, entry.card.hyperparameters)
     weights = load(blob)
     try:
@@ -120,6 +117,20 @@ def load_network(
     if for_inference and hasattr(network, "for_inference"):
         network = network.for_inference()
     return network.to(memory_format=torch.channels_last) if _convolutional(network) else network  # type: ignore[call-overload]
+
+
+def _check_sizes(entry: ModelEntry) -> None:
+    """Raise `ModelError` for hyperparameters that no network of a sane size has: building it would fill the memory."""
+    waiting: list[Any] = [entry.card.hyperparameters]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, (dict, list, tuple)):
+            inside = list(value.values()) if isinstance(value, dict) else list(value)
+            waiting += inside
+            value = len(inside)
+        if isinstance(value, (int, float)) and not abs(value) <= LARGEST_SIZE:
+            text = f"'{entry.card.id}': its card has a hyperparameter of {value}, expected {LARGEST_SIZE} at most"
+            raise ModelError(text, code="bad-card")
 
 
 def _convolutional(network: nn.Module) -> bool:
@@ -205,6 +216,8 @@ def _read_verified(entry: ModelEntry) -> bytes:
     """The bytes of the entry's file, header, card and digest checked."""
     assert entry.path is not None
     try:
+        if entry.path.stat().st_size > LARGEST_FILE:
+            raise ModelError(f"{entry.path.name} is larger than {LARGEST_FILE // 2**30} GiB", code="damaged-model")
         blob = entry.path.read_bytes()
     except OSError as error:
         raise ModelError(f"{entry.path} cannot be read: {error.strerror}", code="unknown-model") from error

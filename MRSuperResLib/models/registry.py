@@ -24,12 +24,19 @@ def list_models(folders: Iterable[str | os.PathLike[str]] | None = None, warn: W
 
     Files that are no sound model are left out and told to `warn`. Of two files with one id the higher version is kept,
     at equal versions the one found first, and `warn` hears of it. Raises `UsageError` for one of `folders` that is not
-    there; default ones need not be.
+    there; default ones need not be. A model in the user's own folder is left out, and told, if a shipped one has its id.
     """
     found, broken = _scan(folders)
     for path, error in broken:
         if warn:
             warn(error.code, f"{path.name} is ignored: {error.message}")
+    for hidden, shipped in _shadows(found):
+        found.remove(hidden)
+        if warn:
+            warn(
+                "shadowed-model",
+                f"{hidden.path} is ignored: '{shipped.card.id}' is a model that ships; name the file to use it",
+            )
     kept: dict[str, ModelEntry] = {}
     for entry in found:
         rival = kept.setdefault(entry.card.id, entry)
@@ -61,12 +68,19 @@ def find_model(
         if warn and code == "duplicate-model" and f"'{name}'" in message:
             warn(code, message)
 
+    hidden = next((mine for mine, shipped in _shadows(_scan(folders)[0]) if shipped.card.id == name), None)
+    if hidden is not None:
+        raise ModelError(
+            f"two models are called '{name}': one ships with the program, the other is {hidden.path}: give that one another "
+            "id, or the path of the file that you mean",
+            code="shadowed-model",
+        )
     entries = list_models(folders, warn_of_it)
     for entry in entries:
         if entry.card.id == name:
             return entry
-    path = Path(name).expanduser()
-    if os.path.isfile(path):  # False also for a name too long to be one
+    path = Path(os.path.expanduser(name))
+    if os.path.lexists(path):
         return read_entry(path)
     if path.suffix == SUFFIX or path.parent != Path("."):
         raise ModelError(f"no model file at {path}", code="unknown-model")
@@ -85,15 +99,19 @@ def find_model(
 def default_folders() -> tuple[Path, ...]:
     """Where models are looked for: beside the library (checkout, extension), inside it (pip), the user's own folder."""
     package = Path(__file__).resolve().parents[1]
-    return (package.parent / "Resources" / "Models", package / "Resources" / "Models", user_folder())
+    own = user_folder()
+    shipped = (package.parent / "Resources" / "Models", package / "Resources" / "Models")
+    return shipped if own is None else (*shipped, own)
 
 
-def user_folder() -> Path:
-    """A user's own models: the environment's MRSUPERRES_MODELS, else the platform's place for user data."""
+def user_folder() -> Path | None:
+    """A user's own models: the environment's MRSUPERRES_MODELS, else the platform's place for user data; None without a home."""
     chosen = os.environ.get("MRSUPERRES_MODELS")
     if chosen:
         return Path(chosen)
-    home = Path.home()
+    home = Path(os.path.expanduser("~"))
+    if not home.is_absolute():
+        return None
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
     elif sys.platform == "darwin":
@@ -140,17 +158,18 @@ def _scan(
     found: list[ModelEntry] = []
     broken: list[tuple[Path, ModelError]] = []
     seen: set[Path] = set()
-    named = [Path(folder).expanduser() for folder in folders or ()]
-    missing = next((folder for folder in named if not folder.is_dir()), None)
+    named = [Path(os.path.expanduser(folder)) for folder in folders or ()]
+    missing = next((folder for folder in named if not os.path.isdir(folder)), None)
     if missing is not None:
         raise UsageError(f"there is no folder {missing} to look for models in", code="no-model-folder")
     for folder in (*default_folders(), *named):
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             continue
         for path in sorted(folder.glob(f"*{SUFFIX}")):
-            if path.name.startswith(".") or path.resolve() in seen:
+            whole = Path(os.path.realpath(path))
+            if path.name.startswith(".") or whole in seen:
                 continue
-            seen.add(path.resolve())
+            seen.add(whole)
             try:
                 entry = read_entry(path)
                 if entry.card.id in BASELINES:
@@ -161,6 +180,22 @@ def _scan(
             except ModelError as error:
                 broken.append((path, error))
     return found, broken
+
+
+def _shadows(found: Iterable[ModelEntry]) -> list[tuple[ModelEntry, ModelEntry]]:
+    """(entry, the shipped one) for models in the user's own folder that have the id, and not the content, of a shipped one."""
+    own = user_folder()
+    shipped_folders = {Path(os.path.realpath(folder)) for folder in default_folders() if folder != own}
+    shipped = {
+        entry.card.id: entry for entry in found if entry.path is not None and entry.path.parent in shipped_folders
+    }
+    mine = [
+        entry
+        for entry in found
+        if own is not None and entry.path is not None and entry.path.parent == Path(os.path.realpath(own))
+    ]
+    pairs = [(entry, shipped[entry.card.id]) for entry in mine if entry.card.id in shipped]
+    return [(entry, other) for entry, other in pairs if entry.digest != other.digest]
 
 
 def _version(card: ModelCard) -> tuple[int, ...]:
