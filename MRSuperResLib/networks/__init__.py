@@ -6,8 +6,11 @@ module and the hyper-parameters, and `build` below is all that the rest of the l
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import inspect
 import pkgutil
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +44,21 @@ def build(architecture: str, hyperparameters: Mapping[str, Any]) -> nn.Module:
         network: nn.Module = module.build(**hyperparameters)
     except (TypeError, ValueError) as error:
         raise ModelError(
-            f"architecture '{architecture}' does not accept the card's hyper-parameters: {error}", code="bad-card"
+            f"architecture '{architecture}' does not accept the card's hyper-parameters: {error}{_hint(module, error)}",
+            code="bad-card",
         ) from error
     return network
+
+
+def _hint(module: Any, error: Exception) -> str:
+    """The hyper-parameter that was meant by one that the network does not know, in words."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown is None:
+        return ""
+    makers = [module.build, *(one for one in vars(module).values() if isinstance(one, type))]
+    known = {name for maker in makers for name in inspect.signature(maker).parameters}
+    near = difflib.get_close_matches(unknown[1], sorted(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def _ours() -> set[str]:

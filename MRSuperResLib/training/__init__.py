@@ -1,1 +1,1 @@
-"""Training: packed data, contrast-agnostic synthesis, recipes (one TOML per published training) and the loop."""
+"""Training: packed data, synthesis of contrasts, recipes (a TOML file each), methods, and `fit`, one loop for all of them."""

@@ -32,7 +32,7 @@ from .methods import find_method
 from .own import own_card, parsed_sources
 from .pack import Pack, fingerprint, pack
 from .recipes import Recipe, load_recipe
-from .report import Means, add_to_curves
+from .report import Means, add_to_curves, cut_curves
 
 BEST = "best.safetensors"
 CHECKPOINT_MINUTES = 2.0
@@ -146,6 +146,8 @@ class Run:
         self.tracked = (method.networks, method.average, list(method.optimisers.values()), self.progress)
         if self.resumes:
             load_checkpoint(self.out / LAST, *self.tracked)
+            if self.is_first:
+                cut_curves(self.out, self.progress.step)
             self.report(f"resumed at step {self.progress.step}, {self.progress.minutes:.1f} minutes")
         method.wrap()
 

@@ -48,6 +48,16 @@ def add_to_curves(out: Path, progress: Progress, values: Mapping[str, float]) ->
         )
 
 
+def cut_curves(out: Path, step: int) -> None:
+    """Remove the curves' rows beyond `step`, from which a training goes on and will write them again."""
+    path = out / CURVES
+    if path.exists():
+        with open(path, newline="", encoding="utf-8") as stream:
+            head, *rows = csv.reader(stream)
+        with open(path, "w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([head, *(row for row in rows if int(row[0]) <= step)])
+
+
 def psnr(answer: Tensor, truth: Tensor) -> float:
     """Of all their values together, dB, for a range of 1."""
     return float(-10 * torch.log10((answer - truth).square().mean()))
