@@ -19,12 +19,12 @@ from ..errors import MissingRequirement, ModelError
 from ..networks.fasr import SIZES, TextureExtractor
 
 WEIGHTS = Path(__file__).with_name("tissue.safetensors")
-WIDTHS = (16, 32, 64, 128, 128, 16)
+WIDTHS = {"unet": (16, 32, 64, 128, 128, 16), "unet-64": (64, 128, 256, 512, 1024, 64)}  # the second as in RDST's paper
 CLASSES = 5  # `training.data.synthesis.TISSUES`
 HEAD_WIDTH = 32
 
 
-def tissue_network() -> nn.Module:
+def tissue_network(size: str = "unet") -> nn.Module:
     """The network with random weights: (B, 1, H, W), multiples of 16 -> logits (B, 5, H, W) of `training.data.synthesis`."""
     try:
         from monai.networks.nets import BasicUNet
@@ -32,7 +32,9 @@ def tissue_network() -> nn.Module:
         raise MissingRequirement(
             "tissue features need MONAI: pip install 'mrsuperres[train]'", code="no-monai"
         ) from error
-    network: nn.Module = BasicUNet(spatial_dims=2, in_channels=1, out_channels=CLASSES, features=WIDTHS, dropout=0.0)
+    network: nn.Module = BasicUNet(
+        spatial_dims=2, in_channels=1, out_channels=CLASSES, features=WIDTHS[size], dropout=0.0
+    )
     return network
 
 
@@ -55,15 +57,23 @@ class TissueFeatures(nn.Module):
 
 def tissue_features(path: str | Path = WEIGHTS) -> TissueFeatures:
     """The shipped feature network, or the one in `path`. Raises `ModelError` if the file is no such network."""
+    return TissueFeatures(trained_tissue_network(path))
+
+
+def trained_tissue_network(path: str | Path = WEIGHTS) -> nn.Module:
+    """The shipped U-Net that tells tissues apart, or the one in `path`, of either size. Raises as `tissue_features`."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    network = tissue_network()
     try:
-        network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    except (OSError, SafetensorError, RuntimeError) as error:
+        weights = {name: value.float() for name, value in load_file(path).items()}
+        first = len(next(value for name, value in weights.items() if name.startswith("conv_0")))
+        size = next((size for size, widths in WIDTHS.items() if widths[0] == first), "unet")
+        network = tissue_network(size)
+        network.load_state_dict(weights)
+    except (OSError, SafetensorError, RuntimeError, StopIteration) as error:
         raise ModelError(f"{Path(path).name} holds no tissue network: {error}", code="bad-features") from error
-    return TissueFeatures(network)
+    return network
 
 
 class TissueHead(nn.Module):

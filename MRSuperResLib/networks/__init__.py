@@ -55,7 +55,10 @@ def _hint(module: Any, error: Exception) -> str:
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if unknown is None:
         return ""
-    makers = [module.build, *(one for one in vars(module).values() if isinstance(one, type))]
+    ours = [
+        one for one in vars(module).values() if isinstance(one, type) and one.__module__.startswith(module.__name__)
+    ]
+    makers = [module.build, *(one for one in ours if "__init__" in vars(one))]
     known = {name for maker in makers for name in inspect.signature(maker).parameters}
     near = difflib.get_close_matches(unknown[1], sorted(known), n=1)
     return f"; did you mean '{near[0]}'?" if near else ""

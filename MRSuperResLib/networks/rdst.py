@@ -166,9 +166,10 @@ class CollapsedUpsampler:
 
 
 class RDST(nn.Module):
-    """Residual dense Swin transformer: (B, 1, H, W) -> (B, 1, H*fh, W*fw), any H and W.
+    """Residual dense Swin transformer: (B, C, H, W) -> (B, C, H*fh, W*fw), any H and W.
 
-    blocks: RDSTBs, 8 for RDST and 4 for RDST-E. factors: (fh, fw), rows and columns.
+    blocks: RDSTBs, 8 for RDST and 4 for RDST-E. factors: (fh, fw), rows and columns. channels: C, 1; 4 for BraTS (section 4.1),
+    whose four contrasts are enlarged together.
     skip: "none" as published, "bicubic" or "zerofill" to add the interpolated input to the output. consistency: "soft" lets the
     network scale what it adds, inside the measured band and outside, with skip="zerofill"; see `networks.parts.skip`. feedback: the
     share of one back-projection added at the end, 0 as published; see `networks.parts.projection`.
@@ -179,6 +180,7 @@ class RDST(nn.Module):
         *,
         blocks: int = 8,
         factors: tuple[int, int] = (4, 4),
+        channels: int = 1,
         width: int = 60,
         heads: int = 6,
         growth: int = 30,
@@ -190,17 +192,20 @@ class RDST(nn.Module):
     ) -> None:
         super().__init__()
         check_skip(skip, consistency)
+        if channels != 1 and (skip != "none" or feedback):
+            raise ValueError(f"channels is {channels}, and skip and feedback are for one channel")
         self.factors = factors
+        self.channels = channels
         self.window = window
         self.skip = skip
         self.feedback = feedback
-        self.head = nn.Conv2d(1, width, 3, padding=1)
+        self.head = nn.Conv2d(channels, width, 3, padding=1)
         self.blocks = nn.ModuleList(
             ResidualDenseSwinBlock(width, heads, window, mlp_ratio, growth) for _ in range(blocks)
         )
         self.fusion = nn.Conv2d(width, width, 3, padding=1)
         self.upsampler = SubPixelUpsampler(width, factors)
-        self.tail = nn.Conv2d(width, 1, 3, padding=1)
+        self.tail = nn.Conv2d(width, channels, 3, padding=1)
         self._masks: OrderedDict[tuple[int, int, torch.device], Tensor] = OrderedDict()
         self._collapsed: CollapsedUpsampler | None = None
         self.apply(_initialise)
@@ -221,7 +226,7 @@ class RDST(nn.Module):
         return self._masks[key]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, H, W) on the networks' intensity scale -> (B, 1, H*fh, W*fw)."""
+        """(B, C, H, W) on the networks' intensity scale -> (B, C, H*fh, W*fw)."""
         at_once = max(1, PIXELS_IN_CACHE // (x.shape[-2] * x.shape[-1]))
         if x.device.type == "cpu" and len(x) > at_once and not self.training and not torch.is_grad_enabled():
             return torch.cat([self._forward(part) for part in x.split(at_once)])
@@ -244,8 +249,8 @@ class RDST(nn.Module):
         return back_projected(answer, x, self.feedback) if self.feedback else answer
 
     def _upsampled(self, features: Tensor) -> Tensor:
-        """(B, width, H, W) -> (B, 1, H*fh, W*fw)."""
-        if not self.training and not torch.is_grad_enabled():
+        """(B, width, H, W) -> (B, C, H*fh, W*fw)."""
+        if self.channels == 1 and not self.training and not torch.is_grad_enabled():
             if self._collapsed is None or not self._collapsed.is_of(self.upsampler, self.tail):
                 self._collapsed = CollapsedUpsampler(self.upsampler, self.tail, self.factors)
             if all(size >= least for size, least in zip(features.shape[-2:], self._collapsed.smallest, strict=True)):

@@ -244,8 +244,8 @@ class Run:
 
     def ship(self, folder: Path) -> Path:
         """Write what the method ships into `folder`."""
-        path = self.method.export(folder)
-        return path or self.write_package(folder / f"{self.name}.safetensors")
+        shipped = self.method.export(folder)
+        return shipped or self.write_package(folder / f"{self.name}.safetensors")
 
     def write_package(self, path: Path) -> Path:
         """The model package as it is now."""

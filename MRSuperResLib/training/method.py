@@ -48,6 +48,8 @@ from .checkpoint import MovingAverage, take_fitting
 from .pack import Pack
 from .recipes import Optimisation, Recipe
 
+HALVINGS = (0.5, 0.75, 0.875)  # RDST, section 4.3: 10k, 15k and 17.5k of 20k steps
+
 Report = Callable[[str], None]
 Validator = Callable[
     [nn.Module, int], dict[str, float]
@@ -137,7 +139,9 @@ class Method:
         compiles = self.plan.optimisation.compile
         for name, network in self.networks.items():
             self.parts[name] = self.fabric.setup_module(torch.compile(network) if compiles else network)  # type: ignore[arg-type]
-        self._wrapped = {name: self.fabric.setup_optimizers(one) for name, one in self.optimisers.items()}
+        self._wrapped: dict[str, Any] = {
+            name: self.fabric.setup_optimizers(one) for name, one in self.optimisers.items()
+        }
 
     def stream(self, pack: Pack, seed: int, start: int) -> Any:
         """An endless source of training data, a function of `seed` and position: `start` samples have been drawn before.
@@ -192,6 +196,8 @@ def scheduled_rate(plan: Optimisation, step: int, done: float) -> float:
     rate = plan.learning_rate
     if plan.schedule == "cosine":
         rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    if plan.schedule == "halving":
+        rate *= 0.5 ** sum(done >= part for part in HALVINGS)
     if step < plan.warm_up:
         rate *= (step + 1) / plan.warm_up
     return rate

@@ -27,16 +27,17 @@ FOLDER = Path(__file__).resolve().parent / "recipes"
 
 @dataclass(frozen=True)
 class Optimisation:
-    """Adam. schedule: "constant" as RDST's first stage, or "cosine": `warm_up` steps of linear warm-up, then a cosine to 0.
+    """Adam. schedule: "constant" as RDST's first stage; "cosine" to 0; or "halving" after 1/2, 3/4 and 7/8, as RDST's second stage.
+    It begins with `warm_up` steps of linear warm-up.
 
-    The cosine runs over `steps` where given (> 0), else over the minutes of the run. ema: decay of the weights' moving average,
+    It runs over `steps` where given (> 0), else over the minutes of the run. ema: decay of the weights' moving average,
     0 for none. clip: largest gradient norm, 0 for none. channels_last: memory format of the networks; left out, the method's own.
     compile: by torch.compile, which takes minutes at the start.
     """
 
     learning_rate: float = 2e-4
     batch: int = 32
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "halving"] = "constant"
     warm_up: int = 0
     steps: int = 0
     ema: float = 0.999

@@ -101,7 +101,7 @@ class Adversarial(Method):
         """The feature loss, and ESRGAN's weights."""
         self.start_game()
         game = self.plan.adversarial
-        self.features = feature_loss(game).to(self.device) if self.plan.weight("features") else None
+        self.features: Any = feature_loss(game).to(self.device) if self.plan.weight("features") else None
         if game.esrgan:
             path, wanted = Path(game.esrgan), game.esrgan_digest or None
             weights, digest = read_weights(path, wanted, "ESRGAN's weights there, as safetensors", "esrgan")

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ...acquisition import add_rician_noise
 from ...documents import BadDocument
-from ...losses.tissue import TissueHead, new_extractor, tissue_network
+from ...losses.tissue import WIDTHS, TissueHead, new_extractor, tissue_network
 from ...networks.fasr import SIZES
 from ..data.crops import ATTEMPTS, CropDrawer, SourceSpec
 from ..data.synthesis import LEVELS, TISSUES, deformed, synthesise, synthesise_contrasts, tissue_of
@@ -32,15 +32,14 @@ from ..recipes import Recipe
 IN_HEAD = 0.3  # least part of a crop that is not air
 KNOWN = 0.7  # of the images, how many have the levels of a usual contrast
 HELD_OUT = 48
-UNET = "unet"
 
 
 @dataclass(frozen=True)
 class TissueRecipe(Recipe):
-    """A `Recipe` whose [network] has a size only: "unet" for the tissue network, or one of FASR-Net's texture extractor."""
+    """A `Recipe` whose [network] has a size only: "unet" or "unet-64" for the tissue network, or one of FASR-Net's extractor."""
 
     def __post_init__(self) -> None:
-        sizes = (UNET, *SIZES)
+        sizes = (*WIDTHS, *SIZES)
         if set(self.network) != {"size"} or self.network["size"] not in sizes:
             raise BadDocument(f"network is {self.network}, expected a size alone, one of {', '.join(sizes)}")
 
@@ -57,7 +56,7 @@ class Tissue(Method):
     def build_networks(self) -> dict[str, nn.Module]:
         """The tissue network, or an extractor with a head that tells tissues apart."""
         size = self.plan.network["size"]
-        return {"network": tissue_network() if size == UNET else TissueHead(new_extractor(size))}
+        return {"network": tissue_network(size) if size in WIDTHS else TissueHead(new_extractor(size))}
 
     def prepare(self) -> None:
         """The loss."""
@@ -92,7 +91,7 @@ class Tissue(Method):
     def export(self, folder: Path) -> Path:
         """The averaged weights in fp16, an extractor's without its head."""
         weights = self.average.weights
-        if self.plan.network["size"] != UNET:
+        if self.plan.network["size"] not in WIDTHS:
             start = "extractor."
             weights = {name.removeprefix(start): value for name, value in weights.items() if name.startswith(start)}
         path = folder / f"tissue-{self.plan.network['size']}.safetensors"
