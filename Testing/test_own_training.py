@@ -119,6 +119,16 @@ def test_what_a_training_leaves_is_a_model_or_clearly_none(ordinary: Path, tmp_p
         find_model(out / LAST)
 
 
+def test_a_training_that_goes_on_keeps_its_id_and_sources(ordinary: Path, tmp_path: Path) -> None:
+    run = {"minutes": 5, "device": "cpu", "validate": False, "report": lambda line: None}
+    for steps, options in ((1, {"id": "mine", "sources": ["Scanner A; ours"]}), (2, {"resume": True})):
+        (tmp_path / "tiny.toml").write_text(RECIPE.replace("batch = 2", f"batch = 2\nsteps = {steps}"))
+        path = fit(tmp_path / "tiny.toml", ordinary / "my-data", tmp_path / "out", **run, **options)
+    card = find_model(path).card
+    assert (path.name, card.training.steps) == ("mine.safetensors", 2)
+    assert [(source.name, source.licence) for source in card.sources] == [("Scanner A", "ours")]
+
+
 def test_sources_are_text_or_a_file(tmp_path: Path) -> None:
     listed = tmp_path / "ours.toml"
     listed.write_text('sources = [{ name = "IXI", licence = "CC BY-SA 3.0", use = "truth" }]')

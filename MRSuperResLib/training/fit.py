@@ -8,6 +8,7 @@ first one's clock is everyone's, and it alone writes and tells.
 from __future__ import annotations
 
 import copy
+import json
 import math
 import platform
 import time
@@ -35,6 +36,7 @@ from .recipes import Recipe, load_recipe
 from .report import Means, add_to_curves, cut_curves
 
 BEST = "best.safetensors"
+OWN = "own.json"  # id and sources of a user's own model, for a training that goes on
 CHECKPOINT_MINUTES = 2.0
 CURVE_STEPS = 25
 AGREEMENT_STEPS = 10  # after which several processes look at the first one's clock again; a look makes GPUs wait
@@ -155,10 +157,17 @@ class Run:
         """Choose the recipe's sources that there are, and make the card one of the user's data if they are not the recipe's."""
         found = applicable(packed, self.plan.data.sources, self.report)
         own = bool(id or sources) or not set(found) <= set(self.plan.data.sources)
+        kept = self.out / OWN
+        if self.resumes and not id and not sources and kept.is_file():
+            chosen = json.loads(kept.read_text(encoding="utf-8"))
+            own, id, sources = True, chosen["id"], [Source(**one) for one in chosen["sources"]]
         self.method.plan = self.plan = replace(self.plan, data=replace(self.plan.data, sources=found))
         if own and self.fields:
             self.fields = own_card(self.fields, self.plan, packed, id, sources)
             self.name = checked(self.fields).id
+            if self.is_first:
+                chosen = {"id": self.name, "sources": self.fields["sources"]}
+                kept.write_text(json.dumps(chosen, indent=1), encoding="utf-8")
             self.report(f"the model will be called {self.name}")
 
     def begin(self, text: str) -> None:

@@ -1,1 +1,1 @@
-"""Training data: crops, their degradation, synthesis from label maps, and the streams that methods draw from."""
+"""Whole batches of training data, made on the device that trains: their volumes, degradations, lesions and physics."""
