@@ -22,7 +22,9 @@ from MRSuperResLib.training.recipes import FOLDER, load_recipe
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 SECTION = README[README.index("## Train your own") : README.index("## Data and licences")]
 COMMANDS = [line.strip() for line in SECTION.splitlines() if line.startswith("    mrsuperres ")]
-SMALL = {"blocks": "1\nwidth = 12\ngrowth = 6", "batch": "2", "matrix": "64", "patch": "[8, 16]", "at_once": "1"}
+PLUG_IN = [command for command in COMMANDS if "tiny" in command]
+TWO_STAGES = [command for command in COMMANDS if "transmrsr" in command]
+OWN = [command for command in COMMANDS if command not in PLUG_IN + TWO_STAGES]
 
 
 @pytest.fixture
@@ -39,24 +41,29 @@ def ordinary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _run(command: str, *, recipe: str | None = None) -> None:
-    """README's command, of seconds, by the recipe file in place of the recipe's name."""
-    words = shlex.split(command.replace("--minutes 60", "--minutes 0.01"))[1:]
-    if recipe and words[0] == "train":
-        words[1] = recipe
-    assert cli.main([*words, *(["--device", "cpu"] if words[0] != "data" else [])]) == 0, command
+def _small(recipe: str, folder: Path, changes: dict[str, str]) -> None:
+    """The shipped recipe, with a smaller network, as a file of its name in `folder`."""
+    text = (FOLDER / f"{recipe}.toml").read_text()
+    for key, value in changes.items():
+        text, count = re.subn(rf"\b{key} = (\[.*\]|[^\s,}}]+)", f"{key} = {value}", text, count=1)
+        assert count == 1, key
+    (folder / f"{recipe}.toml").write_text(text)
+
+
+def _run(commands: list[str], small: tuple[str, ...] = ()) -> None:
+    """README's commands, of seconds, by the recipes' small files in place of the recipes of that name."""
+    for command in commands:
+        words = shlex.split(command.replace("--minutes 60", "--minutes 0.01"))[1:]
+        words = [f"{word}.toml" if word in small else word for word in words]
+        assert cli.main([*words, *(["--device", "cpu"] if words[0] != "data" else [])]) == 0, command
 
 
 def test_the_commands_of_a_users_own_training(ordinary: Path) -> None:
     """The shipped recipe with a smaller network, on a folder with none of our names."""
-    (recipe,) = (words[2] for words in map(shlex.split, COMMANDS) if words[1] == "train" and "--id" in words)
-    text = (FOLDER / f"{recipe}.toml").read_text()
-    for key, value in SMALL.items():
-        text, count = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
-        assert count == 1, key
-    (ordinary / f"{recipe}.toml").write_text(text)
-    for command in COMMANDS[:3]:
-        _run(command, recipe=f"{recipe}.toml")
+    recipe = "rdst-e-through-x4"
+    small = {"blocks": "1\nwidth = 12\ngrowth = 6", "batch": "2", "matrix": "64", "patch": "[8, 16]", "at_once": "1"}
+    _small(recipe, ordinary, small)
+    _run(OWN, (recipe,))
     card = find_model(ordinary / "runs/mine/mine.safetensors").card
     assert card.id == "mine" and card.contrasts == ("T1w",) and card.training.recipe == recipe
     (source,) = card.sources
@@ -65,6 +72,18 @@ def test_the_commands_of_a_users_own_training(ordinary: Path) -> None:
     assert card.paper is None and "network after Zhu" in card.training.notes
     finer = sitk.ReadImage(str(ordinary / "finer.nii.gz"))
     assert finer.GetSize()[2] == 4 * sitk.ReadImage(str(ordinary / "scan.nii.gz")).GetSize()[2]
+
+
+def test_the_commands_of_a_training_in_two_stages(ordinary: Path) -> None:
+    """The second stage starts from the package of the first, which has the id that the user gave it."""
+    network = {"channels": "[8, 8, 8, 8]\nhead_width = 4\nwindow = 4", "latent": "6", "centres": "3"}
+    data = {"batch": "4", "matrix": "32", "at_once": "1", "shift": "2"}
+    _small("transmrsr-s-prior", ordinary, {**network, **data, "ema": "0.9\n[prior]\nlatents = 64"})
+    changes = {**network, **data, "patch": "[4, 32]", "input_size": "32", "halo": "4"}
+    _small("transmrsr-s-through-x8", ordinary, changes)
+    _run(TWO_STAGES, ("transmrsr-s-prior", "transmrsr-s-through-x8"))
+    card = find_model(ordinary / "runs/x8/my-x8.safetensors").card
+    assert card.factors == (8, 1) and card.paper is None and "my-prior" in card.training.notes
 
 
 def test_a_network_of_the_users_own(ordinary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,8 +95,7 @@ def test_a_network_of_the_users_own(ordinary: Path, monkeypatch: pytest.MonkeyPa
         (folder / name).write_text(block)
     assert len((folder / "tinysr.py").read_text().splitlines()) <= 20
     monkeypatch.setenv(plugins.VARIABLE, "my-networks")
-    for command in COMMANDS[3:]:
-        _run(command)
+    _run(PLUG_IN)
     path = ordinary / "runs/tiny/tinysr-inplane-x2.safetensors"
     card = find_model(path).card
     assert card.requirements.halo == 2 and card.requirements.smallest == 4  # what the file says
