@@ -29,6 +29,7 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from MRSuperResLib.errors import BadVolume, UsageError
+from MRSuperResLib.io import dicom_pixels
 from MRSuperResLib.io.read import read_volume
 from MRSuperResLib.volume import Volume
 
@@ -443,3 +444,26 @@ def test_a_header_that_speaks_of_another_distance_is_told(tmp_path: Path) -> Non
 
 def test_origin_is_the_first_slices(tmp_path: Path) -> None:
     np.testing.assert_allclose(read(classic(tmp_path, voxels(4)))[0].grid.origin, ORIGIN, atol=1e-6)
+
+
+def test_values_to_be_shown_reversed_are_left_as_stored_and_told(tmp_path: Path) -> None:
+    volume, said = read(classic(tmp_path, voxels(3), PhotometricInterpretation="MONOCHROME1"))
+    assert said == ["reversed"]
+    np.testing.assert_array_equal(volume.array, voxels(3))
+
+
+def test_hundreds_of_time_points_are_told_apart_without_reading_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two frames at each position are compared, no more, once they differ; an enhanced file is unpacked once."""
+    unpacked: list[Path] = []
+    original = dicom_pixels.stored_values
+    monkeypatch.setattr(dicom_pixels, "stored_values", lambda path: unpacked.append(path) or original(path))
+    for path in (
+        classic(tmp_path / "a", voxels(60), [n % 3 for n in range(60)]),
+        multi(tmp_path, voxels(60), [n % 3 for n in range(60)]),
+    ):
+        unpacked.clear()
+        with pytest.raises(BadVolume, match="60 slices at 3 positions"):
+            read(path)
+        assert len(unpacked) <= 2 * 3

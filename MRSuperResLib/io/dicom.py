@@ -81,6 +81,7 @@ def choices(found: Folder) -> list[Choice]:
             )
         for number, part in enumerate(parts):
             result.append(Choice(key if len(parts) == 1 else f"{key}.{number + 1}", series, part, len(parts)))
+    dicom_pixels.forget()
     return result
 
 

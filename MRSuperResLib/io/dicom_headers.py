@@ -235,6 +235,8 @@ def frames_of(header: Any, path: Path, odd: dict[str, str]) -> Iterator[Frame]:
     """The frames of one file. odd: gets what is to be told of the series (code: line)."""
     shared = _first(header, "SharedFunctionalGroupsSequence")
     groups = list(header.get("PerFrameFunctionalGroupsSequence") or [])
+    if _text(header, "PhotometricInterpretation") == "MONOCHROME1":
+        odd["reversed"] = "low values are to be shown bright (MONOCHROME1); the values are left as they are stored"
     number = numbers_in(header, "NumberOfFrames", 1)
     frames = int(number[0]) if number is not None and math.isfinite(number[0]) else 1
     if groups and len(groups) != frames:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,30 @@ def fill(array: np.ndarray, frames: Sequence[Frame]) -> None:
 
 
 def same_voxels(frames: Sequence[Frame]) -> bool:
-    """Whether all the frames hold equal values; False if one cannot be read."""
-    try:
-        first, *others = (stored_values(frame.file)[frame.index] for frame in frames)
-    except (BadVolume, IndexError):
+    """Whether all the frames hold equal values; False if one cannot be read. Looks no further than the first difference."""
+    if len({(frame.slope, frame.intercept) for frame in frames}) > 1:
         return False
-    slopes = {(frame.slope, frame.intercept) for frame in frames}
-    return len(slopes) == 1 and all(np.array_equal(first, other) for other in others)
+    try:
+        first = _kept(frames[0].file)[frames[0].index]
+        return all(np.array_equal(first, _kept(frame.file)[frame.index]) for frame in frames[1:])
+    except (BadVolume, IndexError, OSError):
+        return False
+
+
+def _kept(path: Path) -> np.ndarray:
+    """`stored_values`, of the last file once only: frames of one enhanced file are compared one by one."""
+    state = path.stat()
+    return _stored(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=2)
+def _stored(path: Path, modified: int, size: int) -> np.ndarray:
+    return stored_values(path)
+
+
+def forget() -> None:
+    """Let the files go that are kept for comparing."""
+    _stored.cache_clear()
 
 
 def stored_values(path: Path) -> np.ndarray:
