@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,10 +145,13 @@ def test_centres_are_the_means_of_the_latents_nearest_to_them() -> None:
         centres_of(generator, 3, 2, seed=5)
 
 
-def test_without_scikit_learn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "sklearn.cluster", None)
+def test_without_scikit_learn_it_says_before_the_first_step_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, data: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
     with pytest.raises(MissingRequirement, match=r"pip install 'mrsuperres\[train\]'"):
-        centres_of(StyleSwin(channels=(8,), latent=4, head_width=4), 2, 8, seed=0)
+        train(recipe(tmp_path, "prior", PRIOR), data, tmp_path / "out")
+    assert not (tmp_path / "out" / "curves.csv").exists()
 
 
 @pytest.mark.parametrize(("name", "text"), [("prior", PRIOR), ("steered", STEERED)])

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from MRSuperResLib import networks
 from MRSuperResLib.errors import ModelError
 from MRSuperResLib.networks import stylswin
-from MRSuperResLib.networks.parts.swin import shift_mask
+from MRSuperResLib.networks.parts.swin import attend, shift_mask
 from MRSuperResLib.networks.stylswin import DoubleAttention, StyleSwin, WaveletDiscriminator
 from MRSuperResLib.networks.transmrsr import ScaleAndShift, TransMRSR
 
@@ -135,6 +135,19 @@ def plainly(attention: DoubleAttention, x: Tensor) -> Tensor:
                     result[:, rows, columns, part] = answer.view(-1, window, window, channels)
         out.append(result.roll((shift, shift), (1, 2)))
     return attention.out(torch.cat(out, -1))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_fused_kernel_of_a_gpu_gives_the_gradients_of_a_plain_softmax() -> None:
+    torch.manual_seed(0)
+    plain = [torch.randn(*shape, requires_grad=True) for shape in [(2, 6, 64, 8)] * 3 + [(1, 6, 64, 64)]]
+    fused = [tensor.detach().cuda().requires_grad_(True) for tensor in plain]
+    weights = torch.randn(2, 6, 64, 8)
+    for tensors in (plain, fused):
+        (attend(*tensors, 8**-0.5) * weights.to(tensors[0].device)).sum().backward()
+    for one, other in zip(plain, fused, strict=True):
+        assert one.grad is not None and other.grad is not None
+        torch.testing.assert_close(other.grad.cpu(), one.grad, atol=1e-4, rtol=1e-3)
 
 
 def test_a_latent_is_drawn_towards_the_nearest_centre_by_a_tenth() -> None:

@@ -69,6 +69,11 @@ class Prior(Method):
         channels = [level.width for level in self.generator.decoder.levels]
         return {"generator": generator, "discriminator": WaveletDiscriminator(channels)}
 
+    def prepare(self) -> None:
+        """What is missing for the centres is better known before the first step than after the last."""
+        if len(self.generator.centres):
+            k_means()
+
     def start_from(self, model: str) -> str:
         """An earlier first stage."""
         said = super().start_from(model)
@@ -174,12 +179,7 @@ def centres_of(generator: StyleSwin, count: int, latents: int, seed: int) -> Ten
 
     Raises `MissingRequirement` without scikit-learn, `ModelError` if there are fewer latents than centres.
     """
-    try:
-        from sklearn.cluster import KMeans
-    except ImportError as error:
-        raise MissingRequirement(
-            "centres of latents need scikit-learn: pip install 'mrsuperres[train]'", code="no-scikit-learn"
-        ) from error
+    cluster = k_means()
     if latents < count:
         raise ModelError(
             f"prior.latents is {latents}, expected at least as many as centres, {count}", code="bad-recipe"
@@ -187,8 +187,20 @@ def centres_of(generator: StyleSwin, count: int, latents: int, seed: int) -> Ten
     noise = torch.randn(latents, generator.latent, generator=torch.Generator().manual_seed(seed))
     device = next(generator.parameters()).device
     codes = torch.cat([generator.mapping(part.to(device)).float().cpu() for part in noise.split(4096)])
-    found = KMeans(count, n_init=4, random_state=seed).fit(codes.numpy())
+    found = cluster(count, n_init=4, random_state=seed).fit(codes.numpy())
     return torch.from_numpy(found.cluster_centers_).float()
+
+
+def k_means() -> type[Any]:
+    """scikit-learn's k-means. Raises `MissingRequirement` without it."""
+    try:
+        from sklearn.cluster import KMeans
+    except ImportError as error:
+        raise MissingRequirement(
+            "centres of latents need scikit-learn: pip install 'mrsuperres[train]'", code="no-scikit-learn"
+        ) from error
+    found: type[Any] = KMeans
+    return found
 
 
 @torch.no_grad()
