@@ -14,7 +14,9 @@ BIN := $(VENV)/bin
 SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.12 python3.13 python3.11 python3.10 python; do \
 	if $$p -c '$(SUITABLE)' >/dev/null 2>&1; then echo $$p; break; fi; done)
-PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input --constraint constraints.txt
+# On a terminal pip shows what it downloads; elsewhere, as in continuous integration, it is silent unless it fails.
+PIP_SHOWS := $(shell if [ -t 2 ]; then echo --progress-bar on; else echo --quiet --quiet; fi)
+PIP := $(BIN)/python -m pip install $(PIP_SHOWS) --disable-pip-version-check --no-input --constraint constraints.txt
 
 .PHONY: help demo test lint format bench wheel clean
 

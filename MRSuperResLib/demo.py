@@ -28,6 +28,7 @@ from . import models
 from .errors import MissingRequirement, OutputError, UnsuitableVolume, UsageError
 from .evaluation import metrics
 from .jobs import Job, run_job
+from .jobs.progress import LinesOfProgress, duration
 from .models import ModelEntry
 
 if TYPE_CHECKING:
@@ -219,20 +220,23 @@ def _answer(job: Job, model: str, place: Path, say: Callable[[str], None]) -> An
 
 
 class Progress:
-    """Shows a job's events: a line that counts on a terminal, warnings everywhere."""
+    """Shows a job's events: a line that counts on a terminal, elsewhere a line now and then; warnings everywhere."""
 
     def __init__(self, name: str, say: Callable[[str], None]) -> None:
         self.name, self.say = name, say
         self.live = say is print and sys.stdout.isatty()
+        self.lines = LinesOfProgress(lambda line: say(f"  {name}, {line}"))
         self.shown = False
 
     def __call__(self, event: dict[str, Any]) -> None:
         if event["event"] == "warning":
             self.finish()
             self.say(f"  note: {event['message']}")
-        if event["event"] == "progress" and self.live and event["stage"] == "super-resolving":
-            left = "" if event["seconds_left"] is None else f", {event['seconds_left']:.0f} s left"
-            print(f"\r{self.name}: {event['done']} of {event['total']} slices{left}    ", end="", flush=True)
+        if event["event"] == "progress" and not self.live:
+            self.lines(event["stage"], event["done"], event["total"], event["seconds_left"])
+        elif event["event"] == "progress" and event["stage"] == "super-resolving":
+            left = "" if event["seconds_left"] is None else f", {duration(event['seconds_left'])} left"
+            print(f"\r{self.name}: {event['done'] / max(event['total'], 1):.0%}{left}    ", end="", flush=True)
             self.shown = True
 
     def finish(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,35 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# Libraries of the system that Qt and VTK ask for, and the Debian packages they come in.
+LIBRARIES = {
+    "libGL.so": "libgl1",
+    "libEGL.so": "libegl1",
+    "libOpenGL.so": "libopengl0",
+    "libxkbcommon.so": "libxkbcommon0",
+    "libglib-2.0.so": "libglib2.0-0",
+    "libgthread-2.0.so": "libglib2.0-0",
+    "libdbus-1.so": "libdbus-1-3",
+    "libfontconfig.so": "libfontconfig1",
+    "libX11.so": "libx11-6",
+    "libXrender.so": "libxrender1",
+}
+PANEL_PACKAGES = " ".join(sorted(set(LIBRARIES.values())))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Skip a file of tests that a minimal machine has no libraries for, and say which packages have them."""
+    report = yield
+    text = str(report.longrepr) if report.failed else ""
+    missing = re.search(r"ImportError: (lib[\w.+-]+?\.so)[.\d]*: cannot open shared object file", text)
+    if missing and missing[1] in LIBRARIES:
+        reason = f"{missing[1]} is missing: apt install {PANEL_PACKAGES}"
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 0, f"Skipped: {reason}")
+    return report
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -233,4 +233,4 @@ def test_progress_is_shown_on_a_terminal_and_warnings_everywhere(
     events({"event": "progress", "stage": "super-resolving", "done": 3, "total": 9, "seconds_left": 4.0})
     events({"event": "warning", "code": "x", "message": "slices are thick"})
     out = capsys.readouterr().out
-    assert "3 of 9 slices, 4 s left" in out and "slices are thick" in out
+    assert "33%, 4.0 s left" in out and "slices are thick" in out

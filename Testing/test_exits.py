@@ -321,6 +321,32 @@ def test_code_in_the_current_folder_is_not_run(here: Path) -> None:
     assert done.returncode == 0 and not (here / "ran").exists(), done.stderr
 
 
+def test_a_data_set_whose_content_was_not_fetched_is_told_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """datalad leaves links that lead nowhere; macOS leaves `._` files that are no volumes."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    save_scan(folder / "scan.nii.gz")
+    (folder / "._scan.nii.gz").write_bytes(b"Mac OS X")
+    assert cli.main(["data", "pack", str(folder), str(tmp_path / "x.pack")]) == 0
+    assert "._scan.nii.gz is left out" in capsys.readouterr().err
+    (folder / "annexed.nii.gz").symlink_to("../.git/annex/objects/aa/bb")
+    assert cli.main(["data", "pack", str(folder), str(tmp_path / "y.pack")]) == 3
+    errors = capsys.readouterr().err.splitlines()
+    assert "annexed.nii.gz" in errors[-1] and "not fetched" in errors[-1] and left_in(tmp_path) == ["folder", "x.pack"]
+
+
+def test_a_pack_does_not_replace_what_is_no_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    scan = save_scan(tmp_path / "data" / "scan.nii.gz")
+    before = scan.read_bytes()
+    assert cli.main(["data", "pack", str(tmp_path / "data"), str(scan)]) == 5
+    assert "is no pack" in capsys.readouterr().err and scan.read_bytes() == before
+    for _ in range(2):
+        assert cli.main(["data", "pack", str(tmp_path / "data"), str(tmp_path / "x.pack")]) == 0
+
+
 # signals
 
 

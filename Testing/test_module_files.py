@@ -94,3 +94,27 @@ def test_what_a_slicer_that_crashed_has_left_is_removed_by_the_next_run(logic: A
     assert list(temporary.glob("MRSuperRes-*/input.nrrd"))
     logic.superResolve(volume(), "linear", factor=2, plane="through-plane")
     assert not list(temporary.glob("MRSuperRes-*"))
+
+
+def test_every_setting_of_a_job_can_be_given_in_slicer(tmp_path: Path) -> None:
+    """Slice axis, profile, thickness and the reference's contrast among them; what is not given has the job's default."""
+    from MRSuperResSupport.run import SETTINGS, RunRequest, jobOf
+
+    from MRSuperResLib.jobs.job import fields
+
+    node = volume()
+    given = {
+        "sliceAxis": 1, "profile": "box", "thickness": 2.5, "project": True, "referenceContrast": "T1w", "contrast": "T2w",
+        "register": False, "task": "reference-guided", "factor": 2.0, "plane": "in-plane", "tile": 64, "batch": 2,
+        "threads": 1, "precision": "fp32", "device": "cpu", "seed": 3, "notLabels": True,
+    }  # fmt: skip
+    job = jobOf(RunRequest(node, "m", reference=node, **given), tmp_path)
+    assert {name: getattr(job, SETTINGS[name].name) for name in given} == given
+    plain = jobOf(RunRequest(node, "m"), tmp_path)
+    for field in fields():
+        if field.role not in ("input", "output", "model"):
+            assert getattr(plain, field.name) == field.default, field.name
+    translation = jobOf(
+        RunRequest(node, "m", task="translate", target="t2", superResolveWith="~/x.safetensors"), tmp_path
+    )
+    assert translation.target == "T2w" and Path(translation.super_resolve_with or "").is_absolute()

@@ -6,13 +6,14 @@ import itertools
 import json
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
 import slicer
 
 from MRSuperResLib.errors import Cancelled, MRSuperResError
 from MRSuperResLib.jobs import Job
+from MRSuperResLib.jobs.job import fields
 from MRSuperResLib.private import PrivateFolder, remove_dead
 from MRSuperResLib.staging import clean
 
@@ -30,36 +31,46 @@ MAPS = {"errorMap": "error_map", "consistencyMap": "consistency_map", "uncertain
 MAP_NAMES = {"errorMap": "error", "consistencyMap": "consistency", "uncertaintyMap": "uncertainty"}
 
 
+def _settings():
+    """The fields of a job that are no files: by the name they have in Slicer, and what the job says of each."""
+    parts = {field.name: field.name.split("_") for field in fields() if field.role not in ("input", "output")}
+    names = {name: first + "".join(word.title() for word in rest) for name, (first, *rest) in parts.items()}
+    return {names[field.name]: field for field in fields() if field.name in names and field.name not in NOT_ASKED}
+
+
+NOT_ASKED = ("model", "schema", "series", "overwrite", "skip_existing", "preview", "model_folders")
+SETTINGS = _settings()
+# Text that is not given is "", as in Qt.
+_Settings = make_dataclass(
+    "_Settings",
+    [
+        (name, Any, "" if setting.kind is str and not setting.choices and setting.default is None else setting.default)
+        for name, setting in SETTINGS.items()
+    ],
+    kw_only=True,
+)
+
+
 @dataclass
-class RunRequest:
+class RunRequest(_Settings):
     """One volume, one model, and what to make of them.
 
     input, reference, truth: volume nodes. output, errorMap, consistencyMap, uncertaintyMap: a node to fill, True to make one;
-    for a map, None not to. spacing: mm along i, j, k. samples: of a translation. keepSamples: each of them becomes a node.
+    for a map, None not to. keepSamples: each sample of a translation becomes a node. The rest are the fields of a job, with
+    its defaults (`MRSuperResLib.jobs.job.fields()` says what each means): task, plane, sliceAxis, factor, spacing (mm along i,
+    j, k), contrast, referenceContrast, register, samples, seed, target, superResolveWith, project, profile, thickness, device,
+    precision, tile, batch, threads.
     """
 
     input: Any
     model: str
-    task: str = "super-resolve"
-    plane: str | None = None
-    factor: float | None = None
-    spacing: Any = None
-    contrast: str = ""
     reference: Any = None
-    register: bool = True
     truth: Any = None
-    target: str = ""
-    samples: int | None = None
     keepSamples: bool = True
-    seed: int = 0
     output: Any = None
     errorMap: Any = None
     consistencyMap: Any = None
     uncertaintyMap: Any = None
-    project: bool = False
-    device: str = "auto"
-    precision: str = "auto"
-    superResolveWith: str | None = None
 
 
 @dataclass
@@ -296,26 +307,14 @@ def jobOf(request, folder, outputFile=None, preview=False):
             files[key] = mapFile(outputFile, name) if outputFile else folder / f"{key}.nrrd"
     if request.keepSamples and request.samples and request.samples > 1 and outputFile is None:  # nodes, never files
         files["samples_folder"] = folder / "samples"
-    return Job.from_json(
-        {
-            "model": _model(request.model),
-            "task": request.task,
-            "plane": request.plane,
-            "factor": request.factor,
-            "spacing": list(request.spacing) if request.spacing else None,
-            "contrast": request.contrast or None,
-            "register": request.register,
-            "target": request.target or None,
-            "samples": request.samples,
-            "seed": request.seed,
-            "project": request.project,
-            "preview": preview and request.task != "translate",
-            "device": request.device,
-            "precision": request.precision,
-            "super_resolve_with": request.superResolveWith and _model(request.superResolveWith),
-            **{name: str(path) for name, path in files.items()},
-        }
-    )
+    settings = {setting.name: getattr(request, name) for name, setting in SETTINGS.items()}
+    given = {name: value for name, value in settings.items() if value not in (None, "")}
+    if "super_resolve_with" in given:
+        given["super_resolve_with"] = _model(given["super_resolve_with"])
+    if "spacing" in given:
+        given["spacing"] = list(given["spacing"])
+    given |= {"model": _model(request.model), "preview": preview and request.task != "translate"}
+    return Job.from_json({**given, **{name: str(path) for name, path in files.items()}})
 
 
 def _model(name):

@@ -11,6 +11,7 @@ from typing import Any
 from .. import models, provenance
 from ..errors import MissingRequirement, UsageError
 from ..inference.translation import check_task
+from ..jobs.progress import LinesOfProgress
 from .arguments import add_command, add_fields, checked_folder, plane
 from .output import say, tell
 
@@ -83,7 +84,9 @@ def _evaluate(options: argparse.Namespace) -> int:
                     slice_axis=options.slice_axis,
                     thickness=options.thickness,
                 )
-                found, answers = evaluation.evaluate(pair, names, reference=reference, options=how, report=say)
+                found, answers = evaluation.evaluate(
+                    pair, names, reference=reference, options=how, report=say, progress=LinesOfProgress(say)
+                )
                 rows += found
                 if figure:
                     tags = [scan] * (len(options.truth) > 1) + [way] * (len(ways) > 1)

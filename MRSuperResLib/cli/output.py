@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from ..jobs.events import Lines
+from ..jobs.progress import LinesOfProgress, duration
 from .streams import clean_stdout, printable, put
 
 BAR = 24  # characters of the progress bar
 REDRAW_SECONDS = 0.1
-FIRST_LINE_SECONDS = 10.0  # without a terminal: quick jobs need no line
-LINE_SECONDS = 30.0
 HINTS = {
     "no-contrast": " (--contrast)",
     "no-target": " (--to)",
@@ -34,7 +33,8 @@ class Show:
     def __init__(self, errors: IO[str], output: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
         self.errors, self.output, self.clock = errors, output, clock
         self.live = errors.isatty()
-        self.drawn = 0.0 if self.live else clock() - LINE_SECONDS + FIRST_LINE_SECONDS
+        self.lines = LinesOfProgress(self._line, clock)
+        self.drawn = 0.0
         self.width = 0
         self.failure: OSError | None = None
 
@@ -72,13 +72,13 @@ class Show:
 
     def _progress(self, event: dict[str, Any]) -> None:
         now, done, total = self.clock(), event["done"], max(event["total"], 1)
-        if now - self.drawn < (REDRAW_SECONDS if self.live else LINE_SECONDS) and not (self.live and done >= total):
+        if not self.live:
+            self.lines(event["stage"], done, total, event["seconds_left"])
+            return
+        if now - self.drawn < REDRAW_SECONDS and done < total:
             return
         self.drawn = now
         left = "" if not event["seconds_left"] else f"{duration(event['seconds_left'])} left"
-        if not self.live:
-            put(f"{event['stage']}: {done / total:.0%}{', ' * bool(left)}{left}", self.errors)
-            return
         text = f"{event['stage']:<16} [{'#' * (BAR * done // total):<{BAR}}] {done / total:4.0%}  {left}".rstrip()
         self._draw("\r" + text.ljust(self.width))
         self.width = len(text)
@@ -133,13 +133,6 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
-
-
-def duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def tell(code: str, message: str) -> None:

@@ -18,7 +18,7 @@ from . import metrics
 from .degrade import DegradedPair, scored_axis
 
 if TYPE_CHECKING:
-    from ..inference.options import Options
+    from ..inference.options import Options, Progress
 
 Report = Callable[[str], None]
 
@@ -63,10 +63,11 @@ def evaluate(
     reference: Volume | None = None,
     options: Options | None = None,
     report: Report | None = None,
+    progress: Progress | None = None,
 ) -> tuple[list[Row], dict[str, Volume]]:
     """Each model's answer to `pair`, scored inside the head, whole and per slice; the rows, and the answers by model."""
     from ..inference import super_resolve
-    from ..inference.options import Options
+    from ..inference.options import Options, silent
 
     run = replace(options or Options(), slice_axis=pair.axis)
     entries = [find_model(model, run.model_folders) if isinstance(model, str) else model for model in models]
@@ -80,6 +81,7 @@ def evaluate(
             plane=pair.plane,
             reference=reference if entry.card.task == "reference-guided" else None,
             options=run,
+            progress=progress or silent,
             warn=lambda code, message: None if report is None else report(f"  {message} ({code})"),
         )
         rows.append(score(pair, answer, entry.card.id, time.monotonic() - started))

@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadVolume, OutputError, UsageError
+from ..files import read_regular
 from ..grid import Grid
 from ..intensity import IntensityScale
 from ..io.formats import READABLE, stem_of, suffix_of
 from ..io.read import read_volume
+from ..staging import Staging
 from ..volume import Volume
 from .subjects import contrast_of, subject_of
 
@@ -132,9 +134,13 @@ def pack(folder: Path, out: Path, report: Report | None = None) -> Pack:
     source, paths = fingerprint(folder), _volumes_below(folder)
     if not paths:
         raise UsageError(f"no volume ({', '.join(READABLE)}) below {folder}")
-    temporary = out.with_name(f".{out.name}.part")
+    if report:
+        for decoy in sorted(folder.rglob("._*")):
+            report(f"{decoy} is left out: macOS keeps what is no voxel in such files")
+    if os.path.lexists(out) and not _is_pack(out):
+        raise OutputError(f"{out} is there already and is no pack: choose another name", code="not-ours")
     try:
-        with open(temporary, "wb") as stream:
+        with Staging() as files, open(files.path(out), "wb") as stream:
             entries, position = [], 0
             blobs_start = HEADER_PAGE * (1 + len(paths) // 4)  # a header entry takes well under a quarter of a page
             stream.seek(blobs_start)
@@ -162,18 +168,23 @@ def pack(folder: Path, out: Path, report: Report | None = None) -> Pack:
                 raise UsageError(f"names below {folder} are too long for the pack's header")
             stream.seek(0)
             stream.write(len(header).to_bytes(8, "little") + header)
-        os.replace(temporary, out)
+            stream.close()
+            files.commit()
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"cannot write {out}: {error.strerror or error}; choose a folder you can write to") from error
-    except (BadVolume, UsageError):
-        temporary.unlink(missing_ok=True)
-        raise
     packed = Pack(out)
     if report:
         for line in contents(packed):
             report(line)
     return packed
+
+
+def _is_pack(path: Path) -> bool:
+    """Whether the file says that it is a pack, of whatever version."""
+    try:
+        return MAGIC.encode() in read_regular(path, HEADER_PAGE)
+    except OSError:
+        return False
 
 
 def contents(packed: Pack) -> list[str]:
@@ -205,7 +216,11 @@ def fingerprint(folder: Path) -> str:
     """A digest of the names, sizes and times of the volumes below `folder`: another one once any of them has changed."""
     digest = hashlib.sha256()
     for path in _volumes_below(folder):
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError as error:
+            hint = ": a link to what was not fetched (datalad get)?" if path.is_symlink() else ""
+            raise BadVolume(f"{path} cannot be read: {error.strerror}{hint}", code="unreadable") from error
         digest.update(f"{path.relative_to(folder).as_posix()}\n{status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
