@@ -71,14 +71,15 @@ class MRSuperRes(ScriptedLoadableModule):
 
 
 def _register():
-    """Tell the application of the samples, and of the comparing layouts that a scene to be loaded may need.
+    """Tell the application of the samples, the tree's context menu, and the comparing layouts that a scene may need.
 
     What runs of a Slicer that crashed have left is removed.
     """
-    from MRSuperResSupport import run, samples
+    from MRSuperResSupport import MRSuperResSubjectHierarchyPlugin, run, samples
 
     run.removeDead()
     samples.register()
+    MRSuperResSubjectHierarchyPlugin.register()
     compare.registerLayouts()
 
 
@@ -134,6 +135,18 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
         self.many.fillMany()
         self.logic.prepare()
+
+    def take(self, item):
+        """Work on a subject-hierarchy item (a number): a volume, or all volumes below it."""
+        self.initializeParameterNode()
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        node = hierarchy.GetItemDataNode(item)
+        volumes = [node] if node is not None and node.IsA("vtkMRMLScalarVolumeNode") else scene.itemsOf(item)
+        if volumes and not self.work.isRunning:
+            self._parameterNode.inputVolume = volumes[0]
+            self.inputs.accept()
+            if len(volumes) > 1:
+                self.many.choose(item)
 
     def exit(self):
         """The user opened another module."""

@@ -127,6 +127,7 @@ class Comparison:
         self._watchedLayout = None
         self._onLeft = onLeft
         self.low = self.result = None  # what is compared
+        self._widened = []  # (display node of a segmentation, views added to those it is limited to)
         self._names = ["", "", ""]  # what the views show, in words
         self.caption = ""  # what the third view's colours mean
 
@@ -171,10 +172,34 @@ class Comparison:
         self._names[:2] = _("Input"), _("Result")
         self._label()
         self._linkWindows(low, result)
+        self._showSegmentations(low, views)
         if crosshair:
             crosshair.SetCrosshairRAS(_centre(low))
             crosshair.SetCrosshairMode(crosshair.ShowBasic)
             crosshair.SetCrosshairBehavior(crosshair.OffsetJumpSlice)
+
+    def _showSegmentations(self, low, names):
+        """Segmentations of the input are drawn over the result as they are, in world space: nothing is resampled.
+
+        Those that are limited to some views are shown in ours too, until the comparison is left.
+        """
+        self._hideSegmentations()
+        for segmentation in scene.segmentationsOf(low):
+            display = segmentation.GetDisplayNode()
+            if display is None or display.GetNumberOfViewNodeIDs() == 0:  # shown in all views
+                continue
+            added = [
+                sliceNode(name).GetID() for name in names if not display.IsViewNodeIDPresent(sliceNode(name).GetID())
+            ]
+            for identity in added:
+                display.AddViewNodeID(identity)
+            self._widened.append((display, added))
+
+    def _hideSegmentations(self):
+        for display, added in self._widened:
+            for identity in added:
+                display.RemoveViewNodeID(identity)
+        self._widened = []
 
     def _shownViews(self):
         return [name for name in VIEWS if _sliceWidget(name) is not None] if self.isShown else []
@@ -263,6 +288,7 @@ class Comparison:
         Volumes in views that nobody sees would keep their eyes open in the Data module's tree.
         """
         self._unlinkWindows()
+        self._hideSegmentations()
         before, self._before = self._before, None
         crosshair = _crosshair()
         if before is not None and crosshair and before[1]:

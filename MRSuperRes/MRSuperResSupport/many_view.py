@@ -34,6 +34,14 @@ class ManyView(Part):
         if self._parameterNode is not None:
             self.panel.refresh()
 
+    def choose(self, item):
+        """Show the section with that subject-hierarchy item chosen."""
+        self.ui.manyCollapsibleButton.collapsed = False
+        self.fillMany()
+        holders = [holder for _name, _count, holder in self.collections]
+        if item in holders:
+            self.ui.manySelector.currentIndex = holders.index(item)
+
     def showMany(self, missing):
         """Whether and why not many volumes can be run, and what would be done to them."""
         ui, parameters = self.ui, self._parameterNode

@@ -249,6 +249,7 @@ class Run:
                 scene.show(made, result.output)  # one window for all: they differ by what they show
                 result.samples.append(made)
             scene.attach(result.output, "sample", result.samples)
+            scene.attach(result.output, "segmentation", scene.segmentationsOf(source))
             for node in itertools.chain(*former.values()):
                 slicer.mrmlScene.RemoveNode(node)
         return result
@@ -272,6 +273,7 @@ class Run:
         scene.fill(node, *loaded)
         scene.show(node, source if like else None)
         scene.placeBeside(node, source)
+        scene.describeAsSeries(node, source)
         kept = ("model", "parameters", "versions", "created", "statement")
         known = {key: provenance[key] for key in kept if key in provenance}
         scene.record(node, role, source, known, self._answer["metrics"] if role == "result" else None)

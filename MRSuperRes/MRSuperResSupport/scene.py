@@ -343,6 +343,40 @@ def itemsOf(item):
     ]
 
 
+def isWork(item):
+    """Whether a subject-hierarchy item (a number) is a volume to work on, or has one below it."""
+    node = _dataOf(item)
+    if node is not None and node.IsA("vtkMRMLVolumeNode"):
+        return node.GetClassName() == VOLUME_CLASS and roleOf(node) in ("", "result")
+    return bool(itemsOf(item))
+
+
+def describeAsSeries(node, source):
+    """Tell the subject hierarchy what Slicer's own DICOM export should write for `node`: an MR series of the source's study.
+
+    Study and patient are those of the items above, which `placeBeside` has made the source's.
+    """
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    if hierarchy is None:
+        return
+    names = slicer.vtkMRMLSubjectHierarchyConstants
+    item, origin = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(source)
+    modality, frame = names.GetDICOMSeriesModalityAttributeName(), names.GetDICOMFrameOfReferenceUIDAttributeName()
+    hierarchy.SetItemAttribute(item, modality, hierarchy.GetItemAttribute(origin, modality) or "MR")
+    hierarchy.SetItemAttribute(item, names.GetDICOMAttributePrefix() + "SeriesDescription", node.GetName())
+    if hierarchy.GetItemAttribute(origin, frame):
+        hierarchy.SetItemAttribute(item, frame, hierarchy.GetItemAttribute(origin, frame))
+
+
+def segmentationsOf(volume):
+    """The segmentations that were drawn on `volume`."""
+    return [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        if node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) is volume
+    ]
+
+
 def collections():
     """[(name, number of volumes, what holds them)]: items of the subject hierarchy (numbers), and sequence nodes."""
     found = []

@@ -16,7 +16,7 @@ from typing import Any
 import slicer
 import vtk
 
-from . import parameters, sampledata, widgets
+from . import hierarchy, parameters, sampledata, widgets
 from .views import LayoutManager
 
 RUNNING: list[Application] = []
@@ -191,6 +191,7 @@ def start(temporaryPath: Path) -> Application:
         **parameters.modules(),
         **widgets.modules(),
         **sampledata.modules(),
+        **hierarchy.modules(),
     }
     sys.modules.update(made)
     for name, module in made.items():
