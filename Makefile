@@ -18,11 +18,12 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.13 python3.11 python3.10 p
 PIP_SHOWS := $(shell if [ -t 2 ]; then echo --progress-bar on; else echo --quiet --quiet; fi)
 PIP := $(BIN)/python -m pip install $(PIP_SHOWS) --disable-pip-version-check --no-input --constraint constraints.txt
 
-.PHONY: help demo test lint format bench wheel clean
+.PHONY: help demo test slicer-test lint format bench wheel clean
 
 help:
 	@echo "make demo    super-resolve a real MR volume and show what is gained (writes demo-output/)"
 	@echo "make test    run the tests, with branch coverage of the library"
+	@echo "make slicer-test SLICER=/path/to/Slicer   the user's journey in a real Slicer, with pictures in slicer-test-output/"
 	@echo "make lint    ruff (rules and format) and mypy"
 	@echo "make format  let ruff rewrite the code"
 	@echo "make bench   slices per second and memory beside SwinIR"
@@ -57,6 +58,12 @@ $(VENV)/.bench: $(VENV)/.base
 	@touch $@
 
 # --- targets ---
+
+# The module in a real Slicer 5.12 or newer: its self-test, then a step for each fault that was once found by hand.
+slicer-test:
+	@if [ ! -x "$(SLICER)" ]; then echo "name the application: make slicer-test SLICER=/path/to/Slicer" >&2; exit 1; fi
+	@MRSUPERRES_PICTURES="$(CURDIR)/slicer-test-output" "$(SLICER)" --testing --no-splash --disable-settings \
+		--additional-module-paths "$(CURDIR)/MRSuperRes" --python-script "$(CURDIR)/Testing/Slicer/journey.py"
 
 demo: $(VENV)/.demo
 	@$(BIN)/mrsuperres demo --output demo-output $(DEMO_ARGS)

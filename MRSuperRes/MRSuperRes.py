@@ -351,11 +351,14 @@ class MRSuperResTest(ScriptedLoadableModuleTest):
         """Cancel ends the run and leaves no node."""
         self.delayDisplay("Cancel")
         panel, _volume = self._panel()
-        before = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+        before = {node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")}
         panel.ui.applyButton.click()
+        run = panel.work.run
+        self.assertIsNotNone(run, "the first press starts")
         panel.ui.applyButton.click()
         self._wait(panel, seconds=10.0)
-        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"), before)
+        self.assertEqual(run.error.code, "cancelled", run.error.message)
+        self.assertEqual({node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")}, before)
 
     def test_compare(self):
         """Compare shows input and result, linked; back returns to the layout there was."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +98,106 @@ def test_every_test_for_a_real_slicer_is_registered(repository: Path) -> None:
     assert "add_subdirectory(Testing/Slicer)" in (repository / "CMakeLists.txt").read_text(encoding="utf-8")
     own = (repository / "MRSuperRes" / "CMakeLists.txt").read_text(encoding="utf-8")
     assert "slicer_add_python_unittest(SCRIPT ${MODULE_NAME}.py)" in own and "WITH_GENERIC_TESTS" in own
+
+
+FAKE_SLICER = """
+# As SlicerConfig.cmake: the extension's bitness is compared with the application's, and threads are looked for.
+if(NOT CMAKE_SIZEOF_VOID_P)
+  message(FATAL_ERROR "bitness unknown: no language is enabled")
+endif()
+find_package(Threads REQUIRED)
+set(Slicer_USE_FILE "${CMAKE_CURRENT_LIST_DIR}/UseSlicer.cmake")
+set(Slicer_EXTENSION_GENERATE_CONFIG "${CMAKE_CURRENT_LIST_DIR}/Check.cmake")
+set(Slicer_EXTENSION_CPACK "${CMAKE_CURRENT_LIST_DIR}/Empty.cmake")
+"""
+USE_SLICER = """
+include(CMakeParseArguments)
+set(Slicer_QTSCRIPTEDMODULES_LIB_DIR lib)
+set(Slicer_INSTALL_QTSCRIPTEDMODULES_LIB_DIR lib)
+macro(slicerMacroBuildScriptedModule)
+  cmake_parse_arguments(MODULE "WITH_GENERIC_TESTS;WITH_SUBDIR" "NAME" "SCRIPTS;RESOURCES" ${ARGN})
+  foreach(file IN LISTS MODULE_SCRIPTS MODULE_RESOURCES)
+    if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${file}")
+      message(FATAL_ERROR "${file} does not exist")
+    endif()
+  endforeach()
+  list(LENGTH MODULE_SCRIPTS count)
+  message(STATUS "scripted module ${MODULE_NAME} with ${count} scripts")
+endmacro()
+macro(ctkMacroCompilePythonScript)
+endmacro()
+macro(slicer_add_python_unittest)
+endmacro()
+macro(slicer_add_python_test)
+endmacro()
+"""
+CHECK = """
+foreach(name HOMEPAGE CATEGORY CONTRIBUTORS DESCRIPTION ICONURL SCREENSHOTURLS DEPENDS)
+  if(NOT EXTENSION_${name})
+    message(FATAL_ERROR "EXTENSION_${name} is not set")
+  endif()
+endforeach()
+message(STATUS "extension described")
+"""
+
+
+def test_the_extension_configures(repository: Path, tmp_path: Path) -> None:
+    """The real CMake, with what Slicer's configuration does before and the macros it defines."""
+    compiler = next((name for name in ("c++", "g++", "clang++", "cl") if shutil.which(name)), None)
+    if shutil.which("cmake") is None or compiler is None:
+        pytest.skip("needs cmake and a compiler")
+    slicer = tmp_path / "slicer"
+    slicer.mkdir()
+    for name, text in (("SlicerConfig", FAKE_SLICER), ("UseSlicer", USE_SLICER), ("Check", CHECK), ("Empty", "")):
+        (slicer / f"{name}.cmake").write_text(text)
+    command = [
+        "cmake",
+        "-S",
+        str(repository),
+        "-B",
+        str(tmp_path / "build"),
+        f"-DSlicer_DIR={slicer}",
+        "-DBUILD_TESTING=ON",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "scripted module MRSuperRes with" in done.stdout and "extension described" in done.stdout
+
+
+def test_the_extensions_index_entry_follows_its_schema(repository: Path) -> None:
+    """slicer-extension-catalog-entry-schema-v1.0.1: these fields, and no others."""
+    entry = json.loads((repository / "Resources" / "ExtensionsIndex" / "MRSuperRes.json").read_text(encoding="utf-8"))
+    assert entry["$schema"].endswith("/Slicer/main/Schemas/slicer-extension-catalog-entry-schema-v1.0.1.json#")
+    kinds = {
+        "$schema": str, "build_dependencies": list, "build_subdirectory": str, "category": str, "enabled": bool,
+        "scm_revision": str, "scm_type": str, "scm_url": str, "tier": int,
+    }  # fmt: skip
+    assert set(entry) <= set(kinds) and {"$schema", "category", "scm_url"} <= set(entry)
+    assert all(isinstance(value, kinds[name]) for name, value in entry.items())
+    assert 1 <= entry["tier"] <= 5 and entry["scm_type"] in ("git", "svn", "local")
+    text = (repository / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert f'set(EXTENSION_CATEGORY "{entry["category"]}")' in text
+    (depends,) = re.findall(r'set\(EXTENSION_DEPENDS "([^"]*)"\)', text)
+    assert entry["build_dependencies"] == depends.split()
+
+
+def test_what_the_extensions_index_asks_for_is_there(repository: Path) -> None:
+    """Its checklist: a repository called Slicer..., README, tutorial, citation, licence, screenshots, an icon of 128 pixels."""
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    text = (repository / "CMakeLists.txt").read_text(encoding="utf-8")
+    entry = json.loads((repository / "Resources" / "ExtensionsIndex" / "MRSuperRes.json").read_text(encoding="utf-8"))
+    name = entry["scm_url"].rsplit("/", 1)[-1].removesuffix(".git")
+    assert name == "SlicerMRSuperRes" and name in readme and f"/{name}" in text
+    for heading in ("## In 3D Slicer", "### Tutorial", "### Modules", "### How to cite"):
+        assert heading in readme, heading
+    assert re.search(r"^- \*\*MRSuperRes\*\*: \S.*\.$", readme, re.MULTILINE), "one sentence per module"
+    assert "Apache License" in (repository / "LICENSE.txt").read_text(encoding="utf-8")
+    header = (repository / "Resources" / "MRSuperRes.png").read_bytes()[:24]
+    assert header[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", header[16:24]) == (128, 128)
+    pictures = re.findall(r"!\[[^\]]+\]\((Resources/Screenshots/[^)]+)\)", readme)
+    assert len(pictures) >= 2 and all((repository / picture).is_file() for picture in pictures)
+    for field in ("HOMEPAGE", "CATEGORY", "CONTRIBUTORS", "DESCRIPTION", "ICONURL", "SCREENSHOTURLS", "LICENSE_FILE"):
+        assert re.search(rf"set\(EXTENSION_{field} \"[^\"]+\"\)", text), field
 
 
 def test_module_and_extension_have_one_icon(repository: Path) -> None:
