@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import UnsuitableVolume, UsageError
+from ..errors import MissingRequirement, UnsuitableVolume, UsageError
 from ..models import ModelEntry
 from .card import checked_card
 from .method import Report
@@ -62,16 +62,26 @@ class EngineValidator:
             return {}
         options = Options(device=str(self.device), threads=torch.get_num_threads())
         found: dict[str, float] = {}
-        for trial in self.trials:
-            answer = super_resolve(
-                trial.low, self.entry, spacing=trial.truth.grid.spacing, plane=trial.plane, network=network,
-                options=replace(options, slice_axis=trial.axis), warn=lambda code, message: None,
-            )  # fmt: skip
+        for trial in list(self.trials):
+            try:
+                answer = super_resolve(
+                    trial.low, self.entry, spacing=trial.truth.grid.spacing, plane=trial.plane, network=network,
+                    options=replace(options, slice_axis=trial.axis), warn=lambda code, message: None,
+                )  # fmt: skip
+            except UnsuitableVolume as error:
+                self.report(f"{trial.truth.name} is not scored: {error}")
+                self.trials.remove(trial)
+                continue
             found[trial.truth.name] = evaluation.score(trial, answer, self.entry.card.id).metrics["psnr"]
+        if not found:
+            return {}
         last = self.trials[-1]
         picture = self.out / f"validation-{step:06d}.png"
         spline = resample(last.low, last.truth.grid, "bspline")
-        evaluation.figure(picture, last, {"bspline": spline, self.entry.card.id: answer})
+        try:
+            evaluation.figure(picture, last, {"bspline": spline, self.entry.card.id: answer})
+        except MissingRequirement as missing:
+            self.report(f"no picture: {missing}")
         gain = [found[name] - self.baseline[name] for name in found]
         self.report(
             f"validation: {_mean(found.values()):.2f} dB, {_mean(gain):+.2f} over bspline (least {min(gain):+.2f}), {picture.name}"
