@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-NO_NETWORKS = {"parts", "projection", "patchgan"}  # the last two have moved to parts
+NO_NETWORKS = {"parts"}
 
 
 def architectures() -> tuple[str, ...]:

@@ -13,7 +13,7 @@ each code enters where its twin left. Losses 3 to 6 are in `training.methods.dis
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -95,3 +95,8 @@ class SwapAutoencoder(nn.Module):
 def swapped(codes: Codes) -> Codes:
     """Each image's structure with its neighbour's texture in the batch: z_s of image 1, z_t of image 2."""
     return Codes(codes.structure, codes.texture.roll(1, 0))
+
+
+def build(**hyperparameters: Any) -> SwapAutoencoder:
+    """The autoencoder from a recipe's hyper-parameters."""
+    return SwapAutoencoder(**hyperparameters)

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
 from ...acquisition import bias_field
 from ...networks.fasr import FASR
 from ..pack import Pack
 from .coarsen import MARGIN, degrade, trim
 from .crops import PairDrawer, moved
+from .samples import Samples, as_tensor
 from .single import DataSpec
 
 CAPACITY = 128  # pairs of a `Reservoir`
@@ -44,8 +44,8 @@ class ReferenceSpec:
     gain: float = 0.0
 
 
-class GuidedPairs(IterableDataset[Guided]):
-    """An endless stream of (low, high, reference, valid); pair n depends on `seed` and n alone, as in `SlicePairs`.
+class GuidedPairs(Samples):
+    """(low (1, p, p), high, reference, valid (1, p*fh, p*fw)), float32 on the networks' scale.
 
     clean: references are never moved, missing, wrong or noisy: for validation.
     """
@@ -61,19 +61,15 @@ class GuidedPairs(IterableDataset[Guided]):
         *,
         clean: bool = False,
     ) -> None:
-        super().__init__()
-        self.spec, self.guidance, self.factors, self.seed, self.start = spec, guidance, factors, seed, start
+        super().__init__(seed, start)
+        self.spec, self.guidance, self.factors = spec, guidance, factors
         self.clean = clean
         self.transpose = factors[0] == factors[1]  # whether rows and columns may be exchanged
         self.drawer = PairDrawer(pack, spec.sources)
 
-    def __iter__(self) -> Iterator[Guided]:
-        worker = torch.utils.data.get_worker_info()
-        number, stride = (self.start, 1) if worker is None else (self.start + worker.id, worker.num_workers)
-        while True:
-            images = self.pair(np.random.default_rng((self.seed, number)))
-            yield tuple(torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None] for image in images)  # type: ignore[misc]
-            number += stride
+    def sample(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """One pair as tensors."""
+        return tuple(as_tensor(image) for image in self.pair(rng))
 
     def pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(low (p, p), high, reference, valid (p*fh, p*fw))."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset
 
 from ...acquisition import bias_field
 from ...documents import BadDocument
@@ -17,6 +15,7 @@ from ..streams.degradation import ScannerSpec
 from ..streams.stream import DeviceStream, StreamAugmentation, StreamSpec
 from .coarsen import MARGIN, DegradationSpec, degrade, trim
 from .crops import AugmentationSpec, CropDrawer, SourceSpec
+from .samples import Samples, as_tensor
 
 
 @dataclass(frozen=True)
@@ -64,25 +63,17 @@ class DataSpec:
         return replace(self, sources=sources, augmentation=plain, stream="crops", device=None)
 
 
-class SlicePairs(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
-    """An endless stream of (low (1, p, p), high (1, p*fh, p*fw)), float32 on the networks' scale.
-
-    `seed` and the position in the stream decide everything: pair n is the same whatever came before, which is what makes
-    resuming exact. Worker w of W draws the pairs w, w + W, ...
-    """
+class SlicePairs(Samples):
+    """(low (1, p, p), high (1, p*fh, p*fw)), float32 on the networks' scale."""
 
     def __init__(self, pack: Pack, spec: DataSpec, factors: tuple[int, int], seed: int = 0, start: int = 0) -> None:
-        super().__init__()
-        self.pack, self.spec, self.factors, self.seed, self.start = pack, spec, factors, seed, start
+        super().__init__(seed, start)
+        self.spec, self.factors = spec, factors
         self.drawer = CropDrawer(pack, spec.sources)
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        worker = torch.utils.data.get_worker_info()
-        number, stride = (self.start, 1) if worker is None else (self.start + worker.id, worker.num_workers)
-        while True:
-            low, high = self.pair(np.random.default_rng((self.seed, number)))
-            yield torch.from_numpy(low)[None], torch.from_numpy(high)[None]
-            number += stride
+    def sample(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
+        """One pair as tensors."""
+        return tuple(as_tensor(image) for image in self.pair(rng))
 
     def pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """One pair, (p, p) and (p*fh, p*fw)."""

@@ -7,19 +7,18 @@ there). The target's own contrast setting varies too: that is what the latent co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy import ndimage
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
 from ...acquisition import add_rician_noise, bias_field
 from ...errors import UsageError
 from ..pack import Entry, Pack
 from .crops import ATTEMPTS, FOREGROUND, PairDrawer, moved
+from .samples import Samples, as_tensor
 from .single import DataSpec
 from .synthesis import synthesise_contrasts
 
@@ -47,11 +46,8 @@ class DisturbanceSpec:
     lift: float = 0.0
 
 
-class ContrastPairs(IterableDataset[ContrastPair]):
-    """An endless stream of pairs; pair n depends on `seed` and n alone, as in `single.SlicePairs`.
-
-    Crops are `spec.patch` pixels wide.
-    """
+class ContrastPairs(Samples):
+    """(source (1, p, p), target (1, p, p), and the indices of their contrasts), float32 on the networks' scale."""
 
     def __init__(
         self,
@@ -62,21 +58,14 @@ class ContrastPairs(IterableDataset[ContrastPair]):
         seed: int = 0,
         start: int = 0,
     ) -> None:
-        super().__init__()
-        self.pack, self.spec, self.disturbance = pack, spec, disturbance
-        self.contrasts, self.seed, self.start = tuple(contrasts), seed, start
+        super().__init__(seed, start)
+        self.pack, self.spec, self.disturbance, self.contrasts = pack, spec, disturbance, tuple(contrasts)
         self.drawer = PairDrawer(pack, spec.sources)
 
-    def __iter__(self) -> Iterator[ContrastPair]:
-        worker = torch.utils.data.get_worker_info()
-        number, stride = (self.start, 1) if worker is None else (self.start + worker.id, worker.num_workers)
-        while True:
-            source, target, *which = self.pair(np.random.default_rng((self.seed, number)))
-            images = (
-                torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None] for image in (source, target)
-            )
-            yield (*images, *which)  # type: ignore[misc]
-            number += stride
+    def sample(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, int, int]:
+        """One pair as tensors."""
+        source, target, *which = self.pair(rng)
+        return as_tensor(source), as_tensor(target), *which  # type: ignore[return-value]
 
     def pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int, int]:
         """Source and target (p, p) and the indices of their contrasts."""

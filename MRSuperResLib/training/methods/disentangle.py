@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from ...documents import BadDocument
 from ...losses.adversarial import FAKE, REAL, logistic_loss
-from ...networks.projection import bicubic
+from ...networks.parts.projection import bicubic
 from ...networks.srresnet import Discriminator
 from ...networks.swap_autoencoder import MULTIPLE, SwapAutoencoder
 from ..data.single import SlicePairs, pair_stream

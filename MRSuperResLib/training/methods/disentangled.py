@@ -19,7 +19,7 @@ from ...documents import BadDocument
 from ...losses.adversarial import FAKE, REAL, logistic_loss
 from ...losses.cosine import CosineLosses, read_autoencoder
 from ...losses.unetr import read_transformer
-from ...networks.projection import bicubic
+from ...networks.parts.projection import bicubic
 from ...networks.srresnet import Discriminator
 from ...networks.swap_autoencoder import MULTIPLE
 from ..method import Validator

@@ -7,7 +7,7 @@ weights, fp16, for the method "disentangled".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ from safetensors.torch import save_file
 from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from ...documents import BadDocument
 from ...errors import UsageError
 from ...losses.unetr import SIZES, NamingUNETR, unetr
 from ..data.crops import ATTEMPTS, FOREGROUND, AugmentationSpec, CropDrawer, SourceSpec, recoloured
+from ..data.samples import Samples, as_tensor
 from ..method import Method, Validator
 from ..pack import Pack
 from ..recipes import Recipe
@@ -126,16 +127,16 @@ class Pretext(Method):
         return path
 
 
-class PretextImages(IterableDataset[tuple[Tensor, ...]]):
-    """An endless stream of (made image (1, p, p), its tissues (p, p), scan (1, p, p), index of its plane in `NAMES`).
+class PretextImages(Samples):
+    """(made image (1, p, p), its tissues (p, p), scan (1, p, p), index of its plane in `NAMES`).
 
-    Number n depends on `seed` and n alone. Raises `UsageError` unless there are label maps and scans.
+    Raises `UsageError` unless there are label maps and scans.
     """
 
     def __init__(self, pack: Pack, sources: tuple[SourceSpec, ...], side: int, seed: int = 0, start: int = 0) -> None:
-        super().__init__()
+        super().__init__(seed, start)
         self.tissues = TissueImages(pack, sources, side)
-        self.drawer, self.side, self.seed, self.start = CropDrawer(pack, sources), side, seed, start
+        self.drawer, self.side = CropDrawer(pack, sources), side
         entries = [(source, entry) for source, some in self.drawer.choices for entry in some]
         self.scans = [(source, entry) for source, entry in entries if not entry.labels]
         for what, there in (("label map", len(self.scans) < len(entries)), ("scan", bool(self.scans))):
@@ -144,20 +145,11 @@ class PretextImages(IterableDataset[tuple[Tensor, ...]]):
                     f"no {what} in {pack.path.name} matches data.sources: tissues and planes are learnt from both"
                 )
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        worker = torch.utils.data.get_worker_info()
-        number, stride = (self.start, 1) if worker is None else (self.start + worker.id, worker.num_workers)
-        while True:
-            rng = np.random.default_rng((self.seed, number))
-            image, tissues = self.tissues.draw(rng)
-            scan, plane = self.scan(rng)
-            yield (
-                torch.from_numpy(image)[None],
-                torch.from_numpy(tissues.astype(np.int64)),
-                torch.from_numpy(scan)[None],
-                torch.tensor(plane),
-            )
-            number += stride
+    def sample(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """One of each as tensors."""
+        image, tissues = self.tissues.sample(rng)
+        scan, plane = self.scan(rng)
+        return image, tissues, as_tensor(scan), torch.tensor(plane)
 
     def scan(self, rng: np.random.Generator) -> tuple[np.ndarray, int]:
         """A crop (p, p) of a scan in one of its sharp planes, and which."""

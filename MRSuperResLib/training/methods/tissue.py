@@ -7,7 +7,7 @@ the network looks at shapes and borders and not only at how bright a tissue is. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ import torch
 from safetensors.torch import save_file
 from scipy import ndimage
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from ...acquisition import add_rician_noise
 from ...documents import BadDocument
 from ...losses.tissue import WIDTHS, TissueHead, new_extractor, tissue_network
 from ...networks.fasr import SIZES
 from ..data.crops import ATTEMPTS, CropDrawer, SourceSpec
+from ..data.samples import Samples, as_tensor
 from ..data.synthesis import LEVELS, TISSUES, deformed, synthesise, synthesise_contrasts, tissue_of
 from ..method import Method, Validator
 from ..pack import Pack
@@ -99,20 +100,17 @@ class Tissue(Method):
         return path
 
 
-class TissueImages(IterableDataset[tuple[Tensor, Tensor]]):
-    """An endless stream of (image (1, p, p) float32, indices into `TISSUES` (p, p)); number n depends on `seed` and n alone."""
+class TissueImages(Samples):
+    """(image (1, p, p) float32, indices into `TISSUES` (p, p))."""
 
     def __init__(self, pack: Pack, sources: tuple[SourceSpec, ...], patch: int, seed: int = 0, start: int = 0) -> None:
-        super().__init__()
-        self.drawer, self.patch, self.seed, self.start = CropDrawer(pack, sources), patch, seed, start
+        super().__init__(seed, start)
+        self.drawer, self.patch = CropDrawer(pack, sources), patch
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        worker = torch.utils.data.get_worker_info()
-        number, stride = (self.start, 1) if worker is None else (self.start + worker.id, worker.num_workers)
-        while True:
-            image, tissues = self.draw(np.random.default_rng((self.seed, number)))
-            yield torch.from_numpy(image)[None], torch.from_numpy(tissues.astype(np.int64))
-            number += stride
+    def sample(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """One image and its tissues as tensors."""
+        image, tissues = self.draw(rng)
+        return as_tensor(image), torch.from_numpy(tissues.astype(np.int64))
 
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """One image and its tissues, (p, p) each."""

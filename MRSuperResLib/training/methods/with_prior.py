@@ -20,7 +20,7 @@ from ...losses.perceptual import read_vgg19
 from ...losses.style import CONVOLUTIONS, ContentAndStyle, VGG19Features
 from ...losses.tissue import tissue_features
 from ...models import find_model, load_network
-from ...networks.projection import bicubic
+from ...networks.parts.projection import bicubic
 from ...networks.stylswin import StyleSwin
 from ...networks.transmrsr import TransMRSR
 from ..checkpoint import take_fitting

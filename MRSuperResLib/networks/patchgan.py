@@ -1,3 +1,0 @@
-"""Moved to `parts.patchgan`."""
-
-from .parts.patchgan import MultiScaleDiscriminator as MultiScaleDiscriminator
