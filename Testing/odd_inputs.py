@@ -26,6 +26,7 @@ import numpy as np
 if __name__ == "__main__":  # also where the package is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import odd_dicom
 import odd_volumes
 from made_files import image_file, noise
 
@@ -37,6 +38,7 @@ LIMIT = 60  # seconds for one input
 CODES = (0, 2, 3, 4, 5, 6, 7, 130)  # documented ends; 1 is a bug
 LONGEST = 700  # characters of a message
 RUN = 0.2  # share of the volumes that are also run, from the shell's door
+MAKERS = (*odd_volumes.MAKERS, odd_dicom.dicom, odd_dicom.dicom, odd_dicom.dicom)
 JUNK = (
     "",
     "-1",
@@ -77,7 +79,7 @@ def _listing(folder: Path) -> set[str]:
 
 def _volume(rng: np.random.Generator, folder: Path) -> dict[str, Any]:
     (folder / "in").mkdir()
-    made = odd_volumes.MAKERS[int(rng.integers(len(odd_volumes.MAKERS)))](rng, folder / "in")
+    made = MAKERS[int(rng.integers(len(MAKERS)))](rng, folder / "in")
     before, told = _listing(folder), []
     outcome, wrong = "read", None
     try:

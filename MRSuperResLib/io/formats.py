@@ -40,6 +40,9 @@ def stem_of(path: Path) -> str:
 
 def check_place(path: Path) -> None:
     """Raise `BadVolume` if there is nothing at `path`, or neither a file nor a folder, saying what is there instead."""
+    if "\0" in str(path):
+        shown = str(path).replace("\0", "?")
+        raise BadVolume(f"{shown} cannot be opened: it holds a NUL character, which no path can", code="not-found")
     try:
         there = path.exists()
     except (OSError, ValueError) as error:  # a name too long, a loop of links, a null character

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -395,11 +394,3 @@ def encoded(
         "<i8shh8q3d8dq2d2d2d2q80s24x2i18diii16sB15xI", 540, b"n+2\0\r\n\x1a\n", kind, 8 * dtype.itemsize, *dim, 0, 0, 0, *pixdim,
         544, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, text, qform_code, sform_code, *rest, *rows, 0, 2, 0, b"", 0, 0,
     )  # fmt: skip
-
-
-def described(header: NiftiHeader) -> Iterator[str]:
-    """Plain words about the header, for `inspect`."""
-    yield header.kind
-    for name, code in (("qform", header.qform_code), ("sform", header.sform_code)):
-        if code:
-            yield f"{name}: {CODES.get(code, code)}"
