@@ -126,16 +126,14 @@ class Child:
     def __init__(self, mode):
         self.events, self.answered = queue.Queue(), False
         self._stopped = False
-        environment = dict(os.environ)
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(LIBRARY), environment.get("PYTHONPATH"))))
-        environment["PYTHONUNBUFFERED"] = "1"
         grouping = {"creationflags": subprocess.CREATE_NO_WINDOW} if WINDOWS else {"start_new_session": True}
         self.process = subprocess.Popen(
-            [interpreter(), "-m", "MRSuperResLib", "worker", mode],
+            [interpreter(), *SAFE_PATH, "-m", "MRSuperResLib", "worker", mode],
+            cwd=LIBRARY,  # and not where Slicer happens to have been started, where there may be a numpy.py
             stdin=subprocess.PIPE if mode == "--serve" else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment,
+            env=_environment(),
             encoding="utf-8",
             errors="replace",
             **grouping,
@@ -253,6 +251,18 @@ def _exitCode(line):
         return event["exit_code"] if event["event"] == "ended" else None
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _environment():
+    """Slicer's own environment, without folders to import from that somebody else has added to it."""
+    home = getattr(getattr(slicer, "app", None), "slicerHome", "")
+    kept = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if home and _isBelow(entry, home)]
+    paths = os.pathsep.join([str(LIBRARY), *kept])
+    return {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _isBelow(entry, folder):
+    return os.path.isabs(entry) and Path(folder).resolve() in (Path(entry).resolve(), *Path(entry).resolve().parents)
 
 
 def interpreter():

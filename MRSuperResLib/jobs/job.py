@@ -193,7 +193,16 @@ class Job:
     @property
     def parameters(self) -> dict[str, Any]:
         """What shaped the result, nothing left at None; `super_resolve_with` as the job names it, an id or a path."""
-        names = ("task", "plane", "slice_axis", "factor", "spacing", "contrast", "reference_contrast", "target")
+        names: tuple[str, ...] = (
+            "task",
+            "plane",
+            "slice_axis",
+            "factor",
+            "spacing",
+            "contrast",
+            "reference_contrast",
+            "target",
+        )
         names = (*names, "samples", "super_resolve_with", "series")
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         chosen |= {"seed": self.seed} if self.task == "translate" else {}
