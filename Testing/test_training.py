@@ -184,6 +184,21 @@ def test_a_training_is_neither_overwritten_nor_mixed_with_another(study: Path, t
     assert {path.name: path.read_bytes() for path in out.iterdir()} == kept
 
 
+def test_a_full_disk_leaves_the_last_checkpoint(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, out = _written(tmp_path, "supervised"), tmp_path / "out"
+    _trained("supervised", recipe, study, out)
+    kept = (out / LAST).read_bytes()
+
+    def full(tensors: object, path: Path, **options: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OutputError, match=r"No space left on device.*--resume"):
+        _trained("supervised", recipe, study, out, resume=True)
+    assert (out / LAST).read_bytes() == kept and not list(out.glob(".*part"))
+
+
 def test_a_damaged_checkpoint_is_said(study: Path, tmp_path: Path) -> None:
     recipe, out = _written(tmp_path, "supervised"), tmp_path / "out"
     _trained("supervised", recipe, study, out)

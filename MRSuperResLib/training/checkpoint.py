@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..documents import decode
-from ..errors import ModelError
+from ..errors import ModelError, OutputError
 
 LAST = "last.checkpoint"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
@@ -80,8 +80,14 @@ def save_checkpoint(
             }
     temporary = path.with_name(f".{path.name}.part")
     best = progress.best if math.isfinite(progress.best) else None
-    save_file(tensors, temporary, metadata={"progress": json.dumps(vars(progress) | {"best": best})})
-    os.replace(temporary, path)
+    try:
+        save_file(tensors, temporary, metadata={"progress": json.dumps(vars(progress) | {"best": best})})
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"the checkpoint {path} cannot be written: {error}; make room, and go on with --resume"
+        ) from error
 
 
 def load_checkpoint(

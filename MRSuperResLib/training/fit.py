@@ -265,7 +265,7 @@ class Run:
 
     def finish(self) -> Path:
         """A last validation, the last checkpoint, and what is shipped."""
-        path: Path | None = None
+        path: Any = None
         if self.is_first:
             if self.validator and self._validated != self.progress.step:
                 self.validate()

@@ -1,5 +1,7 @@
 """Feature losses of disvit, all and each left out in turn (tables 1 and 2 of the paper), and none: equal trainings from one model.
 
+RDST's second stage likewise: --recipe rdst-e-inplane-x4-features --only "all losses" "L1 alone" (table 6).
+
     python Testing/Benchmarks/disvit_features.py --data FOLDER --out FOLDER --init MODEL [--recipe disvit-inplane-x4-features]
         [--minutes 5] [--steps N] [--only "L1 alone" ...] [--degradation kspace] [--slices 6]
 
@@ -29,7 +31,7 @@ from MRSuperResLib.evaluation.masks import head_box
 from MRSuperResLib.evaluation.metrics import dice
 from MRSuperResLib.inference.options import Options
 from MRSuperResLib.intensity import IntensityScale
-from MRSuperResLib.losses.tissue import WEIGHTS, tissue_network
+from MRSuperResLib.losses.tissue import trained_tissue_network
 from MRSuperResLib.models import ModelEntry, find_model
 from MRSuperResLib.training.fit import fit, part_pack
 from MRSuperResLib.training.recipes import FOLDER, load_recipe
@@ -42,7 +44,7 @@ VARIANTS: dict[str, Sequence[str]] = {
     "ViT alone": ("structure", "texture"),
     "adversarial alone": ("vit", "structure", "texture"),
     "features alone": ("adversarial",),
-    "L1 alone": ("adversarial", "vit", "structure", "texture"),
+    "L1 alone": ("adversarial", "vit", "structure", "texture", "e1", "d", "hrl"),
 }
 TISSUES = (2, 3, 4)  # fluid, grey and white matter, of what the tissue network tells apart
 MULTIPLE = 16  # of the sides of its images
@@ -126,11 +128,7 @@ def tell(name: str, model: ModelEntry, pairs: Sequence[evaluation.DegradedPair],
 
 def tissue_dice(answer: np.ndarray, truth: np.ndarray, axis: int) -> float:
     """Dice of what the tissue network sees in `answer` and in `truth`, slices along the array's `axis`, mean over tissues."""
-    from safetensors.torch import load_file
-
-    network = tissue_network()
-    network.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
-    network.eval()
+    network = trained_tissue_network().eval()
     scale = IntensityScale.of(truth)
     seen = []
     for image in (answer, truth):
