@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +15,16 @@ from torch import Tensor, nn
 
 from MRSuperResLib import cli, models
 from MRSuperResLib.errors import DeviceError, ModelError, UnsuitableVolume, UsageError
+from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference import Options, estimate, plan, super_resolve, translate
 from MRSuperResLib.inference.runner import SliceRunner
 from MRSuperResLib.inference.tiles import even_tiles
+from MRSuperResLib.io.write import write_volume
 from MRSuperResLib.models import ModelCard, ModelEntry, Requirements
 from MRSuperResLib.networks.parts.projection import bicubic
 from MRSuperResLib.networks.stylswin import StyleSwin
-from MRSuperResLib.volume import Grid, Volume
+from MRSuperResLib.networks.transmrsr import TransMRSR
+from MRSuperResLib.volume import Volume
 
 SIDE, HALO = 64, 4
 OBLIQUE = (0.9659258, -0.2588190, 0.0, 0.2588190, 0.9659258, 0.0, 0.0, 0.0, 1.0)
@@ -222,3 +227,17 @@ def test_only_interpolation_and_priors_lack_factors(prior: ModelEntry) -> None:
         ModelCard.from_json(fields | {"task": "super-resolve"})
     with pytest.raises(UsageError):
         plan(volume((20, 24, 8)).grid, models.find_model("bspline").card)
+
+
+def test_the_shell_refuses_a_prior_and_too_few_slices_in_a_line_each(
+    prior: ModelEntry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_volume(volume((20, 24, 5)), tmp_path / "few.nii.gz")
+    run = ["run", str(tmp_path / "few.nii.gz"), "-o", str(tmp_path / "answer.nii.gz"), "--device", "cpu", "--model"]
+    assert cli.main([*run, str(prior.path)]) == ModelError.exit_code
+    assert "only draws slices, as the first stage of another model" in capsys.readouterr().err.splitlines()[-1]
+    card = replace(entry(smallest=8, halo=2, input_size=8).card, hyperparameters=dict(SMALL))
+    made = models.save_model(tmp_path / "made.safetensors", card, TransMRSR(**SMALL).state_dict())  # type: ignore[arg-type]
+    assert cli.main([*run, str(made.path)]) == UnsuitableVolume.exit_code
+    assert "the scan has 5 slices, and 'one-size' needs at least 8" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "answer.nii.gz").exists()
