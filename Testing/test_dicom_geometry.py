@@ -467,3 +467,38 @@ def test_hundreds_of_time_points_are_told_apart_without_reading_them_all(
         with pytest.raises(BadVolume, match="60 slices at 3 positions"):
             read(path)
         assert len(unpacked) <= 2 * 3
+
+
+def test_two_slabs_apart_are_two_volumes_by_the_names_of_their_stacks(tmp_path: Path) -> None:
+    frames = [{"FrameContentSequence": item(StackID="ab"[n // 3], InStackPositionNumber=1 + n % 3)} for n in range(6)]
+    path = multi(tmp_path, voxels(6), [0, 1, 2, 9, 10, 11], frames=frames)
+    with pytest.raises(BadVolume, match=r"stack a, 3 slices.*stack b, 3 slices"):
+        read(path)
+    volume, _ = read(path, series="3.2")
+    np.testing.assert_allclose(volume.grid.origin, place(9), atol=1e-6)
+    together = multi(tmp_path / "one", voxels(6), frames=frames)
+    assert read(together)[0].grid.size[2] == 6, "stacks that continue each other are one"
+
+
+def test_pixels_of_two_sizes_are_two_volumes(tmp_path: Path) -> None:
+    path = classic(tmp_path, voxels(6))
+    for number in (6, 7):
+        classic_slice(path / f"late{number}.dcm", voxels(8)[number], number, PixelSpacing=[2.4, 1.8])
+    with pytest.raises(BadVolume, match=r"of \(1\.2, 0\.9\) mm, 6 slices.*of \(2\.4, 1\.8\) mm, 2 slices"):
+        read(path)
+
+
+def test_a_dicomdir_and_a_spectrum_beside_the_slices_are_no_slices(tmp_path: Path) -> None:
+    path = classic(tmp_path, voxels(4))
+    made = pydicom.dcmread(path / "IM0000.dcm")
+    del made.PixelData
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4.2"
+    pydicom.dcmwrite(path / "SPEC", made)
+    listing = pydicom.Dataset()
+    listing.file_meta = made.file_meta
+    listing.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
+    listing.FileSetID = "DISC1"
+    listing.DirectoryRecordSequence = Items([])
+    pydicom.dcmwrite(path / "DICOMDIR", listing)
+    volume, said = read(path)
+    assert volume.grid.size[2] == 4 and said == []

@@ -167,6 +167,27 @@ def test_voxels_that_are_not_all_there_are_refused(kind: str, missing: int, tmp_
         read_volume(path)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", ["mha", "nrrd", "nii", "nii.gz"])
+def test_slices_that_the_header_does_not_speak_of_are_told(kind: str, packed: bool, tmp_path: Path) -> None:
+    """A header that promises too few slices: the rest of the head is in the file."""
+    path, more, said = tmp_path / f"scan.{kind}", noise(2, *SHAPE[1:]).tobytes(), []
+    raw = noise(*SHAPE).tobytes() + more
+    if kind == "mha":
+        header = MHA.format(packed=packed, more="", data="LOCAL").encode()
+        path.write_bytes(header + (zlib.compress(raw) if packed else raw))
+    elif kind == "nrrd":
+        header = NRRD.format(encoding="gzip" if packed else "raw", more="").encode()
+        path.write_bytes(header + (gzip.compress(raw) if packed else raw))
+    else:
+        write_volume(Volume(noise(*SHAPE), Grid(SHAPE[::-1], (1.0, 1.0, 3.0))), tmp_path / "whole.nii")
+        content = (tmp_path / "whole.nii").read_bytes() + more
+        path.write_bytes(gzip.compress(content) if packed else content)
+    volume = read_volume(path, warn=lambda code, message: said.append((code, message)))
+    np.testing.assert_array_equal(volume.array, noise(*SHAPE))
+    assert [code for code, _ in said] == ["longer-than-said"] and "2 slices" in said[0][1]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "code"),
     [

@@ -29,6 +29,7 @@ TAGS = [
     "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
     "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "AcquisitionTime",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "TransferSyntaxUID", "SpecificCharacterSet",
+    "DirectoryRecordSequence",
 ]  # fmt: skip
 FACTS = (
     "Modality", "SeriesDescription", "ProtocolName", "BodyPartExamined", "PatientAge", "EchoTime", "RepetitionTime",
@@ -39,6 +40,10 @@ OTHER_FILES = (  # found beside slices, and never one of them
     ".zip", ".gz", ".nii", ".nrrd", ".mha", ".mhd", ".raw", ".ini", ".db", ".exe", ".inf", ".py", ".sh", ".xlsx", ".docx", ".tar",
     ".css", ".js",
 )  # fmt: skip
+NO_IMAGES = (
+    "1.2.840.10008.5.1.4.1.1.4.2",
+    "1.2.840.10008.5.1.4.1.1.66",
+)  # spectroscopy and raw data, with rows and columns
 PREAMBLE = 132  # bytes before and with "DICM"
 
 
@@ -122,11 +127,13 @@ def scan(files: list[Path]) -> Folder:
         except OSError as error:
             left_out.append((path, reason(error)))
             continue
+        if header is not None and "DirectoryRecordSequence" in header:  # DICOMDIR, a list of files
+            continue
         if header is None or "SOPClassUID" not in header:
             if is_dicom(path) or path.suffix.lower() in (".dcm", ".ima"):
                 left_out.append((path, "damaged or cut short"))
             continue
-        if _text(header, "SOPClassUID") == "1.2.840.10008.1.3.10":  # DICOMDIR
+        if _text(header, "SOPClassUID") in NO_IMAGES:
             continue
         if not {"Rows", "Columns"} <= _names(header):
             if _text(header, "Modality") in ("MR", "CT", "PT"):

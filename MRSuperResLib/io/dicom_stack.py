@@ -60,7 +60,10 @@ def parts_of(frames: list[Frame], same_voxels: Callable[[list[Frame]], bool]) ->
             doubled.extend(twice)
             words = []
             if len(by_shape) > 1:
-                words.append(f"{shape[1]} x {shape[0]} pixels")
+                sides = (
+                    "" if len({each[2] for each in by_shape}) == 1 or not shape[2] else f" of {numbers(shape[2])} mm"
+                )
+                words.append(f"{shape[1]} x {shape[0]} pixels{sides}")
             if len(by_direction) > 1:
                 words.append(_direction_name(group) or f"direction {number + 1}")
             for label, members in _split(kept):
@@ -131,12 +134,12 @@ def _split(frames: list[Frame]) -> list[tuple[str, list[Frame]]]:
     components = _grouped(frames, lambda frame: frame.traits.get("component", ""))
     if len(components) > 1:
         return [
-            (" ".join(filter(None, (str(name), label))), members)
+            (" ".join(filter(None, (name or "other", label))), members)
             for name, group in components.items()
             for label, members in _split(group)
         ]
     if not _repeated(frames):
-        return [("", frames)]
+        return _slabs(frames) or [("", frames)]
     best: dict[str, list[Frame]] = {}
     chosen = ""
     for trait in frames[0].traits:
@@ -163,6 +166,19 @@ def _split(frames: list[Frame]) -> list[tuple[str, list[Frame]]]:
         turns[seen[place]].append(frame)
         seen[place] += 1
     return [(f"repetition {number + 1}", members) for number, members in enumerate(turns)]
+
+
+def _slabs(frames: list[Frame]) -> list[tuple[str, list[Frame]]]:
+    """Stacks apart from each other, as each frame names its own; empty if all of them make one even stack."""
+    stacks = _grouped(frames, lambda frame: frame.traits.get("stack", ""))
+    if len(stacks) < 2 or _even(frames) or not all(map(_even, stacks.values())):
+        return []
+    return [(f"stack {name}", members) for name, members in stacks.items()]
+
+
+def _even(frames: list[Frame]) -> bool:
+    steps = np.diff(np.sort(_along(frames)))
+    return len(steps) < 2 or bool(np.ptp(steps) < UNEVEN * np.median(steps))
 
 
 def _trait_text(name: str, value: str) -> str:

@@ -42,7 +42,7 @@ def read(path: Path, warn: Warn | None = None) -> Volume:
     for code, text in untold(fields, path):
         if warn:
             warn(code, text)
-    array = raw.read_block(block_of(fields, after, path), path)
+    array = raw.read_block(block_of(fields, after, path), path, warn)
     return Volume(array, grid, volume_name(path), {key: value for key, value in fields.items() if key[0] != "_"})
 
 

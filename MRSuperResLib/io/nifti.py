@@ -80,7 +80,7 @@ def read(path: Path, warn: Warn | None = None) -> Volume:
     """The volume at `path`, checked against everything its header says."""
     header = read_header(path)
     grid, notes = grid_of(header, path)
-    array = raw.read_block(block_of(header, path), path)
+    array = raw.read_block(block_of(header, path), path, warn)
     for code, text in notes:
         if warn:
             warn(code, text)

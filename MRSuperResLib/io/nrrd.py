@@ -55,7 +55,7 @@ def read(path: Path, warn: Warn | None = None) -> Volume:
     """The volume at `path`. Raises `BadVolume`, or `LeftToITK` where there is nothing wrong but this cannot read it."""
     header = read_header(path)
     grid, notes = grid_of(header, path)
-    array = raw.read_block(block_of(header, path), path)
+    array = raw.read_block(block_of(header, path), path, warn)
     for code, text in notes:
         if warn:
             warn(code, text)

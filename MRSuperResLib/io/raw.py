@@ -12,6 +12,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
+from ..volume import Warn
 from .formats import GZIP, cut_short, damaged, first_bytes
 
 Packing = Literal["none", "gzip", "zlib"]
@@ -48,12 +49,21 @@ def opened(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if first_bytes(path, 2) == GZIP else open(path, "rb")  # type: ignore[return-value]
 
 
-def read_block(block: VoxelBlock, path: Path) -> np.ndarray:
+def read_block(block: VoxelBlock, path: Path, warn: Warn | None = None) -> np.ndarray:
     """The voxels as float32, (k, j, i). path: what to call the volume in errors.
+
+    `warn` hears of a slice's bytes and more behind the voxels: the header may promise too few slices.
 
     Raises `BadVolume`: cut short, checksum wrong, no permission, too large.
     """
-    stored = _stored(block, path).view(block.dtype)
+    unread, more = _stored(block, path)
+    slice_bytes = block.bytes // block.size[2]
+    if warn and more >= slice_bytes:
+        text = (
+            f"{path.name} holds {more} bytes more than its header speaks of ({more / slice_bytes:.3g} slices): not read"
+        )
+        warn("longer-than-said", text)
+    stored = unread.view(block.dtype)
     shape = block.size[::-1]
     try:
         if (block.slope, block.intercept) == (1.0, 0.0):
@@ -70,29 +80,31 @@ def read_block(block: VoxelBlock, path: Path) -> np.ndarray:
         raise damaged(path, error) from error
 
 
-def _stored(block: VoxelBlock, path: Path) -> np.ndarray:
-    """The bytes of the voxels, uint8."""
+def _stored(block: VoxelBlock, path: Path) -> tuple[np.ndarray, int]:
+    """The bytes of the voxels, uint8, and how many more follow them."""
     before = block.start if block.packing == "gzip" and not block.packed_from else 0
     try:
         there = block.file.stat().st_size - (block.start if block.packing == "none" else block.packed_from)
         if block.bytes + before > there * (1 if block.packing == "none" else MOST_PACKED):
             raise cut_short(path, block.bytes, max(0, there)) if block.packing == "none" else damaged(path)
         buffer = np.empty(block.bytes, dtype=np.uint8)
-        filled = -before
+        filled, more = -before, 0
         for piece in _pieces(block):
             skipped = min(len(piece), max(0, -filled))
             filled += skipped
             kept = piece[skipped : skipped + block.bytes - max(0, filled)]
+            more += len(piece) - skipped - len(kept)
             if len(kept):
                 buffer[filled : filled + len(kept)] = np.frombuffer(kept, dtype=np.uint8)
                 filled += len(kept)
             if filled >= block.bytes and block.packing == "none":
+                more = there - block.bytes
                 break
     except (OSError, EOFError, zlib.error, MemoryError) as error:
         raise damaged(path, error) from error
     if filled < block.bytes:
         raise cut_short(path, before + block.bytes, before + filled)
-    return buffer
+    return buffer, more
 
 
 def _pieces(block: VoxelBlock) -> Iterator[bytes]:
