@@ -8,10 +8,12 @@ from typing import Any
 from .. import jobs
 from ..errors import OutputError
 from ..jobs import Cancellation, Job
+from ..jobs.completed import completed
 from ..jobs.job import fields
+from ..jobs.run import read_input
 from ..staging import Staging
 from .arguments import add_command, add_fields
-from .output import complain, events
+from .output import complain, events, say, tell
 from .streams import silence_stdout
 
 
@@ -19,6 +21,10 @@ def add_run(commands: Any) -> None:
     """`run`."""
     parser = add_command(commands, "run", _run, "super-resolve a volume")
     _add_job_arguments(parser, "super-resolve", "reference-guided")
+    for action in parser._actions:
+        if action.dest in ("output", "model"):
+            chosen = "the one that suits the scan" if action.dest == "model" else "beside the input, _desc- in its name"
+            action.required, action.help = False, f"{action.help}; by default {chosen}"
 
 
 def add_translate(commands: Any) -> None:
@@ -46,10 +52,12 @@ def _translate(options: argparse.Namespace) -> int:
 
 
 def _execute(options: argparse.Namespace, task: str) -> int:
-    """Run the job in this process, showing its events."""
+    """Run the job in this process, showing its events; what `run` leaves open is chosen for the scan first, and said."""
     given = {name: value for name, value in vars(options).items() if name in {field.name for field in fields()}}
     several = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-    job = Job(**{**given, **several, "task": task})  # type: ignore[arg-type]
+    asked: dict[str, Any] = {**given, **several, "task": task}
+    whole = task == "translate" or bool(asked["model"] and asked["output"])
+    job = Job(**asked) if whole else lambda: _completed(asked)
     cancellation, staging = Cancellation(), Staging()
     with events(options.json) as emit, jobs.ended_by_signals(cancellation, emit, staging):
         code = jobs.execute(job, emit, cancellation, staging)
@@ -58,3 +66,13 @@ def _execute(options: argparse.Namespace, task: str) -> int:
         silence_stdout()
         return code or complain(f"standard output cannot be written: {failure.strerror}", OutputError.exit_code)
     return code
+
+
+def _completed(asked: dict[str, Any]) -> Job:
+    """The job that `asked`, without a model or an output, becomes for its scan."""
+    looked_at = Job(**{**asked, "model": asked["model"] or "linear", "output": asked["output"] or "result.nii.gz"})
+    looked_at.check()
+    job, why = completed(asked, read_input(looked_at, tell))
+    if why:
+        say(why)
+    return job

@@ -65,6 +65,13 @@ class Job:
     spacing: tuple[float, float, float] | None = described(
         "mm wanted along i, j, k; the nearest that fits the extent is made", None, above=0, metavar=("X", "Y", "Z")
     )
+    to_iso: float | None = described(
+        "mm wanted along every axis, exactly; in-plane and through-plane models go in turn where both are needed",
+        None,
+        tasks=("super-resolve",),
+        above=0,
+        metavar="MM",
+    )
     contrast: str | None = described(f"of the input: {NAMED}; checked against the model", None, metavar="NAME")
     reference: str | None = described(
         "a sharp volume of the same anatomy, for a reference-guided model",
@@ -113,9 +120,9 @@ class Job:
         metavar="CONTRAST",
     )
     super_resolve_with: str | None = described(
-        "super-resolve with this model first",
+        "super-resolve with this model first: before a translation, or with to_iso in the plane before the slices",
         None,
-        tasks=TRANSLATION,
+        tasks=("super-resolve", "translate"),
         role="model",
         flags=("--super-resolve",),
         metavar="MODEL",
@@ -203,7 +210,7 @@ class Job:
             "reference_contrast",
             "target",
         )
-        names = (*names, "samples", "super_resolve_with", "series")
+        names = (*names, "samples", "super_resolve_with", "series", "to_iso")
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         chosen |= {"seed": self.seed} if self.task == "translate" else {}
         chosen |= {"register": self.register} if self.reference else {}
@@ -226,7 +233,13 @@ def schema() -> dict[str, Any]:
 
 FIELDS: dict[str, Field] = {field.name: field for field in fields_of(Job)}
 PATHS = tuple(name for name, field in FIELDS.items() if field.role in ("input", "output", "model"))
-TASK_WORDS = {TRANSLATION: "translation", SUPER_RESOLUTION: "super-resolution", GUIDED: "a reference"}
+TASK_WORDS: dict[tuple[str, ...], str] = {
+    TRANSLATION: "translation",
+    SUPER_RESOLUTION: "super-resolution",
+    GUIDED: "a reference",
+    ("super-resolve",): "super-resolution without a reference",
+    ("super-resolve", "translate"): "translation, or super-resolution without a reference,",
+}
 
 
 def _expanded(path: str | None) -> str | None:
@@ -256,6 +269,12 @@ def _complaints(job: Job) -> Iterator[str]:
     yield from complaints(job, FIELDS.values())
     if job.factor is not None and job.spacing is not None:
         yield "both a factor and a spacing are given: give one"
+    if job.to_iso is not None and (job.factor is not None or job.spacing is not None):
+        yield "a spacing along every axis (to_iso) is given, and a factor or spacing too: give one"
+    if job.to_iso is not None and job.consistency_map:
+        yield "a consistency map needs a result of the scan's own extent: leave out to_iso, or the map"
+    if job.task == "super-resolve" and job.super_resolve_with and job.to_iso is None:
+        yield "a model to go first is for translation and for to_iso: leave it out"
     if job.error_map and not job.truth:
         yield "an error map needs a ground truth: add one"
     yield from _task_complaints(job)

@@ -34,10 +34,12 @@ from ..inference import (
     super_resolve,
     translate,
 )
+from ..inference.isotropic import isotropic_grid, to_isotropic
 from ..inference.translation import check_memory, check_view
 from ..models import ModelEntry
 from ..staging import Staging
 from .chosen import first_model_of, kept_samples, model_of, recorded_parameters
+from .completed import with_first_model
 from .events import Emit, Run, failed
 from .existing import check_name, complete_record
 from .job import Job
@@ -65,9 +67,10 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
         check_name(job, run.warn)
         _use_threads(job.threads)
         with run.stage("reading"):
-            volume = _read_input(job, run.warn)
+            volume = read_input(job, run.warn)
             truth = _read(job.truth, "ground truth", run.warn) if job.truth else None
             reference = _read(job.reference, "reference", run.warn) if job.reference else None
+        run.job = job = with_first_model(job, volume)
         for why in models.subject_coverage(entry.card, volume):
             run.warn("outside-training", f"'{entry.card.id}': {why}")
         expected = estimate_job(job, volume.grid)
@@ -161,8 +164,11 @@ def estimate_job(job: Job, grid: Grid | None = None) -> Estimate:
     """What `job` will make and need; `grid` of its input, if known already, spares reading it. Loads no torch."""
     entry = model_of(job)
     if grid is None:
-        grid = _read_input(job, lambda code, message: None).grid
+        grid = read_input(job, lambda code, message: None).grid
     wanted = {"factor": job.factor, "spacing": job.spacing, "plane": job.plane, "slice_axis": job.slice_axis}
+    if job.to_iso is not None:
+        made = estimate(grid, entry, spacing=(job.to_iso,) * 3, contrast=job.contrast, device=job.device)
+        return replace(made, grid=isotropic_grid(grid, job.to_iso))
     if job.task != "translate":
         return estimate(grid, entry, **wanted, contrast=job.contrast, device=job.device)  # type: ignore[arg-type]
     first = first_model_of(job)
@@ -182,7 +188,12 @@ def _super_resolved(
     run: Run, entry: ModelEntry, volume: Volume, reference: Volume | None, expected: Estimate
 ) -> JobOutputs:
     job = run.job
-    if job.project or job.consistency_map:  # here already, so that what cannot be compared is refused before long work
+    if job.to_iso is not None:
+        with run.stage("super-resolving", announce=False):
+            first = first_model_of(job, run.warn)
+            more = {"options": job.options, "progress": run.progress, "warn": run.warn, "cancel": run.cancel}
+            return JobOutputs(job, to_isotropic(volume, job.to_iso, entry, first, **more))  # type: ignore[arg-type]
+    if job.consistency_map:  # here already, so that what cannot be compared is refused before long work
         from .. import fidelity
 
         thickness = fidelity.slice_thickness(volume, expected.slice_axis, job.thickness, job.profile, run.warn)
@@ -347,7 +358,7 @@ def _use_threads(threads: int | None) -> None:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
 
 
-def _read_input(job: Job, warn: Callable[[str, str], None]) -> Volume:
+def read_input(job: Job, warn: Callable[[str, str], None]) -> Volume:
     from ..io.read import read_volume
 
     try:
