@@ -25,7 +25,7 @@ _CHECKOUT = Path(__file__).resolve().parent.parent
 if (_CHECKOUT / "MRSuperResLib" / "__init__.py").is_file() and str(_CHECKOUT) not in sys.path:
     sys.path.insert(0, str(_CHECKOUT))
 
-from MRSuperResSupport import compare, scene  # noqa: E402
+from MRSuperResSupport import compare, language, scene  # noqa: E402
 from MRSuperResSupport.inputs_view import InputsView  # noqa: E402
 from MRSuperResSupport.logic import MRSuperResLogic  # noqa: E402
 from MRSuperResSupport.many_view import ManyView  # noqa: E402
@@ -49,6 +49,7 @@ class MRSuperRes(ScriptedLoadableModule):
 
     def __init__(self, parent):
         ScriptedLoadableModule.__init__(self, parent)
+        language.install()
         self.parent.title = _("MRSuperRes")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Filtering")]
         self.parent.dependencies = []

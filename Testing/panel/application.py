@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import atexit
 import ctypes
+import re
 import sys
 import time
 import types
@@ -161,6 +162,15 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
         slicer.app.messages.append(message)
 
 
+def translate_here(text: str) -> str:
+    """`slicer.i18n.tr`: looked up in the context of the caller's file, and refused if placeholders were translated too."""
+    path = Path(sys._getframe(1).f_code.co_filename)
+    context = f"{path.parent.name}.{path.stem}" if (path.parent / "__init__.py").is_file() else path.stem
+    translated = widgets.QtCore.QCoreApplication.translate(context, text)
+    pattern = r"(?<!\{)\{([^\{\}]+)\}(?!\})"
+    return translated if set(re.findall(pattern, text)) == set(re.findall(pattern, translated)) else text
+
+
 def start(temporaryPath: Path) -> Application:
     """The application, one a process, with an empty scene; the module's folder is on the path, as Slicer puts it."""
     if RUNNING:
@@ -184,7 +194,7 @@ def start(temporaryPath: Path) -> Application:
     ):
         setattr(base, kind.__name__, kind)
     words = types.ModuleType("slicer.i18n")
-    words.tr, words.translate = lambda text: text, lambda context, text: text
+    words.tr, words.translate = translate_here, widgets.QtCore.QCoreApplication.translate
     made = {
         "slicer.ScriptedLoadableModule": base,
         "slicer.i18n": words,
