@@ -111,7 +111,7 @@ def test_a_figure_that_fails_leaves_the_old_one_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     pair = evaluation.degraded_pair(truth, "through-plane", 2)
-    (tmp_path / "gain.png").write_bytes(b"the old one")
+    (tmp_path / "gain.png").write_bytes(b"the old one, by MRSuperRes")
     monkeypatch.setattr(Figure, "savefig", full)
     with pytest.raises(OutputError, match="No space left"):
         evaluation.figure(tmp_path / "gain.png", pair, {"answer": pair.truth})

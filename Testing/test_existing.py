@@ -210,3 +210,34 @@ def test_the_digests_of_what_was_made_are_recorded_by_role_without_names(plain: 
     assert files["output"]["sha256"] == provenance.digest_of(plain.output)
     assert files["error_map"]["sha256"] == provenance.digest_of(plain.error_map or "")
     assert np.isfinite(result["metrics"]["psnr"])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg", ".jpg"])
+def test_a_picture_replaces_only_what_was_drawn_here(
+    suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    scan, picture = save_scan(tmp_path / "scan.nii", (24, 24, 24)), tmp_path / f"evaluation{suffix}"
+    command = ["evaluate", str(scan), "-m", "linear", "--plane", "through", "--factor", "2", "--figure", str(picture)]
+    picture.write_bytes(b"of a holiday")
+    assert cli.main(command) == 5
+    said = capsys.readouterr()
+    assert "was not drawn here" in said.err and "dB" not in said.out and picture.read_bytes() == b"of a holiday"
+    picture.unlink()
+    assert cli.main(command) == 0 and cli.main(command) == 0
+
+
+def test_a_published_model_replaces_only_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "there").mkdir()
+    save_tiny(tmp_path / "models")
+    scan = save_scan(tmp_path / "scan.nii", (24, 24, 24))
+    command = ["evaluate", str(scan), "-m", "tiny-through-x2", "--models", str(tmp_path / "models"), "--figure", ""]
+    command += ["--plane", "through", "--factor", "2", "--device", "cpu", "--publish", str(tmp_path / "there")]
+    theirs = tmp_path / "there" / "tiny-through-x2.safetensors"
+    theirs.write_bytes(b"weights of another program")
+    assert cli.main(command) == 5 and theirs.read_bytes() == b"weights of another program"
+    said = capsys.readouterr()
+    assert "no sound model" in said.err and "dB" not in said.out
+    theirs.unlink()
+    assert cli.main(command) == 0 and cli.main(command) == 0

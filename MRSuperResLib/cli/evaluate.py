@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .. import models, provenance
-from ..errors import MissingRequirement, UsageError
+from ..errors import MissingRequirement, ModelError, OutputError, UsageError
 from ..inference.translation import check_task
 from ..jobs.progress import LinesOfProgress
 from .arguments import add_command, add_fields, checked_folder, plane
@@ -67,10 +68,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     how = Options(device=options.device, threads=options.threads, model_folders=tuple(options.model_folders))
     asked = [name for name in options.model.split(",") if name]
     names = evaluation.with_baselines([*asked])
-    figure = _figure(options.figure)
+    scans = evaluation.scan_names(options.truth)
+    figures = _figures(options.figure, scans, ways)
+    entries = [find_model(name, options.model_folders) for name in asked if folder and name not in BASELINES]
+    _check_published(folder, [entry.card.id for entry in entries])
     rows: list[evaluation.Row] = []
     try:
-        for number, scan in enumerate(evaluation.scan_names(options.truth)):
+        for number, scan in enumerate(scans):
             truth = replace(read_volume(options.truth[number], warn=tell), name=scan)
             reference = read_volume(options.reference[number], warn=tell) if options.reference else None
             for way in ways:
@@ -88,20 +92,33 @@ def _evaluate(options: argparse.Namespace) -> int:
                     pair, names, reference=reference, options=how, report=say, progress=LinesOfProgress(say)
                 )
                 rows += found
-                if figure:
-                    tags = [scan] * (len(options.truth) > 1) + [way] * (len(ways) > 1)
+                if figures:
                     shown = {name: answer for name, answer in answers.items() if name not in ("linear", "lanczos")}
-                    evaluation.figure(figure.with_stem("-".join([figure.stem, *tags])), pair, shown)
+                    evaluation.figure(figures[scan, way], pair, shown)
     finally:  # what was scored is told even if the next scan, or a picture, fails
         if rows:
             print(evaluation.to_json(rows) if options.json else evaluation.table(rows), flush=True)
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in asked:
-            if name not in BASELINES:
-                entry = find_model(name, options.model_folders)
-                evaluation.publish(rows, entry, folder / f"{entry.card.id}.safetensors")
+        for entry in entries:
+            evaluation.publish(rows, entry, folder / f"{entry.card.id}.safetensors")
     return 0
+
+
+def _check_published(folder: Path | None, ids: Sequence[str]) -> None:
+    """Raise `OutputError` before any work if a file in `folder` is in the way that is not the model of that id."""
+    for name in ids:
+        path = folder / f"{name}.safetensors" if folder else None
+        if path is None or not os.path.lexists(path):
+            continue
+        try:
+            found = models.read_entry(path).card.id
+        except ModelError as error:
+            raise OutputError(
+                f"{path} is there already and is no sound model: {error.message}", code="not-ours"
+            ) from error
+        if found != name:
+            raise OutputError(f"{path} is there already and holds '{found}': choose another folder", code="not-ours")
 
 
 def _check_truths(paths: Sequence[str]) -> None:
@@ -114,18 +131,24 @@ def _check_truths(paths: Sequence[str]) -> None:
             )
 
 
-def _figure(path: str) -> Path | None:
-    """The figure to draw, found fit before any work; None if none is wanted or, which is told, none can be drawn."""
+def _figures(path: str, scans: Sequence[str], ways: Sequence[str]) -> dict[tuple[str, str], Path]:
+    """By scan and degradation the figures to draw, found fit before any work; none if none are wanted or, which is told, can be."""
     from .. import evaluation
 
     if not path:
-        return None
+        return {}
+    figures = {}
+    for scan in scans:
+        for way in ways:
+            tags = [scan] * (len(scans) > 1) + [way] * (len(ways) > 1)
+            figures[scan, way] = Path(path).with_stem("-".join([Path(path).stem, *tags])) if tags else Path(path)
     try:
-        evaluation.check_figure(path)
+        for figure in figures.values():
+            evaluation.check_figure(figure)
     except MissingRequirement as missing:
         tell(missing.code, f"no figure: {missing.message}")
-        return None
-    return Path(path)
+        return {}
+    return figures
 
 
 def add_scores(commands: Any) -> None:
@@ -172,6 +195,7 @@ def _evaluate_translation(options: argparse.Namespace) -> int:
     entries = [_translator(name, options.model_folders) for name in options.model.split(",") if name]
     regressor = _translator(options.regressor, options.model_folders) if options.regressor else None
     folder = checked_folder(options.publish) if options.publish else None
+    _check_published(folder, [entry.card.id for entry in entries])
     how = Options(
         device=options.device,
         threads=options.threads,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import MissingRequirement, OutputError
+from ..files import read_regular
 from ..grid import Grid
 from ..staging import Staging
 from ..volume import Volume
@@ -17,6 +19,15 @@ from .degrade import DegradedPair, scored_axis
 from .super_resolution import score
 
 FIGURES = (".png", ".pdf", ".svg", ".jpg")
+MAKER = "MRSuperRes"  # written into every picture, by which it is known again
+LARGEST_PICTURE = 2**26  # bytes
+
+
+def _signed(suffix: str) -> dict[str, Any]:
+    """What makes matplotlib write into a picture who drew it."""
+    if suffix == ".jpg":
+        return {"pil_kwargs": {"comment": MAKER.encode()}}
+    return {"metadata": {"Software" if suffix == ".png" else "Creator": MAKER}}
 
 
 def check_figure(path: str | os.PathLike[str]) -> None:
@@ -27,8 +38,18 @@ def check_figure(path: str | os.PathLike[str]) -> None:
         raise OutputError(
             f"{path}: a figure is drawn as {', '.join(FIGURES)}, not as '{Path(path).suffix}'", code="output-format"
         )
+    if os.path.lexists(path) and not _is_ours(path):
+        raise OutputError(f"{path} is there already and was not drawn here: choose another name", code="not-ours")
     with Staging() as files:
         files.path(path)
+
+
+def _is_ours(path: str | os.PathLike[str]) -> bool:
+    """Whether the picture says that it was drawn here."""
+    try:
+        return MAKER.encode() in read_regular(path, LARGEST_PICTURE)
+    except OSError:
+        return False
 
 
 def figure(path: str | os.PathLike[str], pair: DegradedPair, answers: dict[str, Volume]) -> None:
@@ -85,7 +106,7 @@ def figure(path: str | os.PathLike[str], pair: DegradedPair, answers: dict[str, 
         plot.colorbar(colours, ax=axes[1, :], location="right", shrink=0.8, label="absolute error, the scan's units")
     try:
         with Staging() as files:
-            plot.savefig(files.path(path), dpi=130)
+            plot.savefig(files.path(path), dpi=130, **_signed(Path(path).suffix.lower()))
             files.commit()
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
