@@ -13,6 +13,9 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from scipy.spatial.transform import Rotation
 
+from MRSuperResLib.io.read import read_volume
+from MRSuperResLib.volume import Volume
+
 CLASSIC, ENHANCED = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"
 TURNED = Rotation.from_euler(
     "xyz", [8, -12, 16], degrees=True
@@ -125,3 +128,33 @@ def enhanced(
     path.parent.mkdir(parents=True, exist_ok=True)
     pydicom.dcmwrite(path, made, enforce_file_format=True)
     return path
+
+
+def classic(folder: Path, array: np.ndarray, places: Any = None, **changes: Any) -> Path:
+    return classic_series(folder / "series", array, places, **changes)
+
+
+def multi(folder: Path, array: np.ndarray, places: Any = None, **changes: Any) -> Path:
+    return enhanced(folder / "one.dcm", array, places, **changes)
+
+
+def multi_in_folder(folder: Path, array: np.ndarray, places: Any = None, **changes: Any) -> Path:
+    return enhanced(folder / "export" / "IM1", array, places, **changes).parent
+
+
+def read(path: Path, **options: Any) -> tuple[Volume, list[str]]:
+    said: list[str] = []
+    volume = read_volume(path, warn=lambda code, message: said.append(code), **options)
+    return volume, said
+
+
+def check_every_frame(volume: Volume, array: np.ndarray, places: list[float], tolerance: float = 1e-3) -> None:
+    """Each slice is found where its header put it: its corners in mm, and its voxels."""
+    ends = np.array([[0, 0, 0], [SHAPE[1] - 1, 0, 0], [0, SHAPE[0] - 1, 0]], dtype=float)
+    for values, where in zip(array, places, strict=True):
+        first = np.asarray(place(where))
+        corners = first + np.outer(ends[:, 0] * PIXEL[1], TURNED[:, 0]) + np.outer(ends[:, 1] * PIXEL[0], TURNED[:, 1])
+        index = volume.grid.world_to_index(corners)
+        k = round(float(index[0, 2]))
+        np.testing.assert_allclose(index, ends + (0, 0, k), atol=tolerance)
+        np.testing.assert_array_equal(volume.array[k], values)

@@ -124,6 +124,23 @@ def test_a_nrrd_without_directions_is_told(tmp_path: Path) -> None:
     assert said == ["no-geometry"] and volume.grid.spacing == (1.0, 1.5, 3.0)
 
 
+@pytest.mark.parametrize(
+    ("more", "thickness"), [("thicknesses: nan nan 2.5\n", 2.5), ("thicknesses: nan nan nan\n", None), ("", None)]
+)
+def test_a_nrrd_tells_the_thickness_of_its_slices(more: str, thickness: float | None, tmp_path: Path) -> None:
+    (tmp_path / "scan.nrrd").write_bytes(NRRD.format(encoding="raw", more=more).encode() + noise(*SHAPE).tobytes())
+    assert read_volume(tmp_path / "scan.nrrd").thickness == thickness
+
+
+@pytest.mark.parametrize(("unit", "told"), [("mm", []), ("um", ["units"]), ("m", ["units"])])
+def test_lengths_of_a_nrrd_that_are_no_millimetres_are_told(unit: str, told: list[str], tmp_path: Path) -> None:
+    more = f'space units: "{unit}" "{unit}" "{unit}"\n'
+    (tmp_path / "scan.nrrd").write_bytes(NRRD.format(encoding="raw", more=more).encode() + noise(*SHAPE).tobytes())
+    said: list[str] = []
+    read_volume(tmp_path / "scan.nrrd", warn=lambda code, message: said.append(code))
+    assert said == told
+
+
 def test_compressed_metaimage_without_its_size_is_read_whole(tmp_path: Path) -> None:
     """ITK returns what happens to lie in memory."""
     path = tmp_path / "scan.mha"

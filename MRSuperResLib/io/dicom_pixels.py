@@ -105,6 +105,11 @@ def _values(header: Any, path: Path) -> np.ndarray:
     expected = frames * rows * columns * dtype.itemsize
     if len(content) < expected:
         raise cut_short(path, expected, len(content))
+    if len(content) >= expected + expected // frames:
+        raise BadVolume(
+            f"{path} holds {len(content)} bytes of voxels, but speaks of {frames} frames, which take {expected}: damaged",
+            code="unreadable",
+        )
     values = np.frombuffer(content, dtype, frames * rows * columns).reshape(frames, rows, columns)
     return values if dtype.kind == "f" else _unmasked(values, header, bits)
 

@@ -59,7 +59,7 @@ def read(path: Path, warn: Warn | None = None) -> Volume:
     for code, text in notes:
         if warn:
             warn(code, text)
-    return Volume(array, grid, volume_name(path), dict(header.pairs))
+    return Volume(array, grid, volume_name(path), dict(header.pairs), thickness_of(header, grid, path))
 
 
 def read_header(path: Path) -> NrrdHeader:
@@ -174,11 +174,22 @@ def grid_of(header: NrrdHeader, path: Path) -> tuple[Grid, list[tuple[str, str]]
             raise bad_spacing(path, numbers(spacing))
         origin = np.asarray(_per_axis(header, "axis mins", path, 0.0, size))[spatial]
         axes = np.eye(3)
+    units = set(re.findall(r'"([^"]*)"', header.fields.get("space units", ""))) - {"mm", ""}
+    if units:
+        text = f"{path.name} gives its lengths in {', '.join(sorted(units))}: read as mm, as other programs do"
+        notes.append(("units", text))
     try:
         grid = Grid(shape, tuple(spacing.tolist()), tuple(origin.tolist()), tuple(axes.ravel().tolist()))  # type: ignore[arg-type]
     except BadVolume as error:
         raise BadVolume(f"{path}: {error.message}", code=error.code) from error
     return grid, notes
+
+
+def thickness_of(header: NrrdHeader, grid: Grid, path: Path) -> float | None:
+    """Thickness of the slices in mm, None where the header does not tell."""
+    size, spatial = _size(header, path)
+    found = _per_axis(header, "thicknesses", path, math.nan, size)[spatial[grid.slice_axis]]
+    return found if math.isfinite(found) and found > 0 else None
 
 
 def _per_axis(header: NrrdHeader, name: str, path: Path, default: float, size: list[int]) -> list[float]:
