@@ -115,7 +115,7 @@ def test_a_figure_that_fails_leaves_the_old_one_and_nothing_else(
     monkeypatch.setattr(Figure, "savefig", full)
     with pytest.raises(OutputError, match="No space left"):
         evaluation.figure(tmp_path / "gain.png", pair, {"answer": pair.truth})
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"the old one"]
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"the old one, by MRSuperRes"]
 
 
 def test_published_cards_print_the_scores_beside_the_baselines(truth: Volume, tmp_path: Path) -> None:
