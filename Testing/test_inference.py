@@ -425,3 +425,24 @@ def test_zero_filling_and_the_papers_bicubic_are_models_too() -> None:
         np.testing.assert_allclose(result.array, expected, atol=1e-4 * float(np.abs(expected).max()))
     coarser = super_resolve(scan, "zerofill", spacing=(2 * scan.grid.spacing[0], *np.divide(scan.grid.spacing[1:], 2)))
     assert coarser.grid.size == (9, 40, 18)
+
+
+def test_the_reference_is_scaled_by_its_valid_voxels_alone() -> None:
+    """What lies outside the reference's own field of view, however bright, changes nothing of what the network is shown."""
+    from MRSuperResLib.inference.super_resolution import _guides
+
+    on = grid()
+    stage = plan(on, entry(task="reference-guided", reference_contrasts=("T1w",)).card).stages[-1]
+    rng = np.random.default_rng(4)
+    values = rng.uniform(100, 900, stage.native.shape).astype(np.float32)
+    valid = np.zeros(values.shape, dtype=bool)
+    valid[:, 4:-4, 4:-4] = True
+    shown = []
+    for outside in (0.0, 1e5):
+        reference = Volume(np.where(valid, values, np.float32(outside)), stage.native)
+        unit, where = _guides(Aligned(reference, valid), stage)
+        assert np.array_equal(where > 0, valid) and not unit[~valid].any()
+        shown.append(unit)
+    np.testing.assert_array_equal(shown[0], shown[1])
+    assert np.percentile(shown[0][valid], 1) == pytest.approx(0.01, abs=0.02)
+    assert np.percentile(shown[0][valid], 99) == pytest.approx(0.99, abs=0.02)

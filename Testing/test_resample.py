@@ -65,3 +65,32 @@ def test_downsampling_does_not_alias() -> None:
     stripes = np.broadcast_to((np.arange(64) % 2).astype(np.float32), grid.shape)
     coarse = resample(Volume(np.ascontiguousarray(stripes), grid), grid.coarsen((4, 1, 1)), "linear")
     assert np.ptp(coarse.array[:, :, 2:-2]) < 0.1 and coarse.array.mean() == pytest.approx(0.5, abs=0.05)
+
+
+def wave(period: float, n: int = 96) -> Volume:
+    """A cosine along k of that many voxels a period, 1 mm."""
+    values = np.cos(2 * np.pi * np.arange(n) / period)
+    return Volume(
+        np.ascontiguousarray(np.broadcast_to(values[:, None, None], (n, 4, 4)), np.float32),
+        Grid((4, 4, n), (1.0, 1.0, 1.0)),
+    )
+
+
+@pytest.mark.parametrize("factor", [2.0, 3.0, 4.0])
+def test_a_coarser_voxel_is_blurred_by_what_it_is_wider_than_the_old_one(factor: float) -> None:
+    """Standard deviation 0.5 sqrt(factor^2 - 1) old voxels: of a wave that much is left, times what interpolation leaves."""
+    period, scan = 24.0, wave(24.0)
+    coarse = resample(scan, scan.grid.coarsen((1, 1, factor)), "linear")
+    omega, sigma = 2 * np.pi / period, 0.5 * np.sqrt(factor**2 - 1)
+    between = np.cos(omega / 2) if factor % 2 == 0 else 1.0  # new centres lie midway between old ones, or on them
+    position = (np.arange(coarse.grid.size[2]) + 0.5) * factor - 0.5
+    expected = np.exp(-0.5 * (sigma * omega) ** 2) * between * np.cos(omega * position)
+    inner = slice(3, -3)
+    np.testing.assert_allclose(coarse.array[inner, 1, 1], expected[inner], atol=2e-3)
+
+
+def test_a_grid_barely_coarser_is_barely_blurred() -> None:
+    scan = wave(6.0, 105)
+    coarse = resample(scan, scan.grid.with_size(4, 4, 100), "bspline")
+    position = (np.arange(100) + 0.5) * 1.05 - 0.5
+    np.testing.assert_allclose(coarse.array[10:-10, 1, 1], np.cos(2 * np.pi * position / 6)[10:-10], atol=0.03)

@@ -449,3 +449,26 @@ def test_waiting_threads_sleep_in_the_shell_and_the_worker() -> None:
         environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | chosen
         made = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         assert made.stdout.split()[-2:] == ["False", expected]
+
+
+@pytest.mark.parametrize("zoom", [1, 2, 3])
+def test_neighbouring_tiles_are_cross_faded_along_a_straight_ramp(zoom: int) -> None:
+    """From the halo of one tile over 8 input pixels to that of the other, measured at the middles of output pixels."""
+    halo, ramp, tile, step = 4, 8, 24, 8
+    tiles = axis_tiles(5 * step, tile, halo, zoom)
+    assert tiles.starts == (0, 8, 16)
+    middles = (np.arange(tile * zoom) + 0.5) / zoom
+    rising = np.interp(middles, [halo, halo + ramp], [0.0, 1.0])
+    falling = np.interp(middles, [tile - halo - ramp, tile - halo], [1.0, 0.0])
+    for weights, expected in zip(tiles.weights.numpy(), (falling, rising * falling, rising), strict=True):
+        np.testing.assert_allclose(weights, expected, atol=1e-6)
+
+
+def test_tiles_that_disagree_leave_no_edge() -> None:
+    """Two tiles that answer 0 and 1 are joined by a slope and not by a step."""
+    answers = iter([0.0, 1.0])
+    tiled = run_tiled(
+        lambda x: torch.full_like(x, next(answers)), torch.zeros(1, 1, 24, 32), tile=24, halo=4, zoom=(1, 1)
+    )
+    row = tiled[0, 0, 0].numpy()
+    assert row[0] == 0 and row[-1] == 1 and np.abs(np.diff(row)).max() == pytest.approx(1 / 8, abs=1e-6)
