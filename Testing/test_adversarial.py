@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from MRSuperResLib.losses.perceptual import PerceptualLoss
 from MRSuperResLib.training.fit import make_fabric
 from MRSuperResLib.training.method import Context
-from MRSuperResLib.training.methods import adversarial as game
 from MRSuperResLib.training.methods import find_method
 from MRSuperResLib.training.methods.adversarial import Adversarial
 from MRSuperResLib.training.methods.translation import Translation
@@ -70,14 +69,14 @@ def _updates(method: Adversarial) -> dict[str, Tensor]:
     return given
 
 
-def test_super_resolution_plays_equation_6(study: Path) -> None:
+def test_super_resolution_learns_by_equation_6(study: Path) -> None:
     """The answer is 0.7 and the truth 0.5; scores are 2 x and x - 0.3, features 3 x; L_GAN + 200 L_VGG + 2 L1 (section 2.2.1)."""
     plan, _ = load_recipe(study / "enlarge.toml")
     plan = replace(plan, loss=load_recipe("mtsr-sr-inplane-x4")[0].loss)
     tripled = nn.Conv2d(1, 1, 1, bias=False)
     nn.init.constant_(tripled.weight, 3.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(game, "feature_loss", lambda plan: PerceptualLoss(tripled))
+        patch.setattr(file, "feature_loss", lambda plan: PerceptualLoss(tripled))
         method = Adversarial(plan, Context(make_fabric("cpu"), study))
     generator = Constant(0.7)
     method.parts = {"generator": generator, "discriminator": lambda image: [2 * image, image - 0.3]}
@@ -104,7 +103,7 @@ def test_super_resolution_plays_equation_6(study: Path) -> None:
 
 
 def _translation(study: Path, **loss: float) -> Translation:
-    """A game of stubs with one latent; its weights are mtsr-mt's and `loss`."""
+    """A method of stubs with one latent; its weights are mtsr-mt's and `loss`."""
     text = TRANSLATE.replace("latent = 3", "latent = 1")
     (study / "one.toml").write_text(text)
     plan, _ = load_recipe(study / "one.toml")
@@ -134,7 +133,7 @@ def known_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "randn", lambda *size, **options: torch.tensor([[1.0], [-1.0], [2.0], [0.5]]))
 
 
-def test_translation_plays_equation_7(study: Path, known_codes: None) -> None:
+def test_translation_learns_by_equation_7(study: Path, known_codes: None) -> None:
     """Two images play cVAE-GAN with z = mean + 2 * drawn = 3 and -0.8, two cLR-GAN with z = 2 and 0.5 (section 2.3.1, figure 3).
 
     Answers are 0.4, 0.12, 0.5, 0.45; an answer - source is z / 10, a truth - source 0.4.

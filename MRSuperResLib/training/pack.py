@@ -1,4 +1,4 @@
-"""A folder of volumes as one memory-mapped file that travels well: uint16 voxels, their grids, and nothing else.
+"""A folder of volumes in one memory-mapped file: uint16 voxels, their grids and names.
 
 Layout: 8 bytes, the header's length (little-endian); the header, JSON; padding; then, from `data_start`, each volume's voxels,
 (k, j, i) order, uint16, each padded to 64 bytes. Label maps keep their label numbers; images are stored as
@@ -61,12 +61,12 @@ class Entry:
 
     @property
     def is_isotropic(self) -> bool:
-        """Whether it is about as sharp along every axis, so that slices of any direction are sharp."""
+        """Whether voxels are about cubes, so that slices along any axis are sharp."""
         return max(self.grid.spacing) <= ISOTROPIC * min(self.grid.spacing)
 
     @property
     def subject(self) -> str | None:
-        """Whose it is: volumes of one subject and visit share it. None where the name does not tell."""
+        """The subject and, where sessions are named, the visit; None where the name does not tell."""
         return self.name if self.labels else subject_of(self.name)
 
 

@@ -1,7 +1,7 @@
-"""Whose volume it is and of which contrast, from its name: BIDS, IXI002-Guys-0828-T2, OAS1_0001_MR1, patient7/flair.
+"""Subject and contrast of a volume, from its name: BIDS, IXI002-Guys-0828-T2, OAS1_0001_MR1, patient7/flair.
 
-Two volumes are one person's only where their names say so: what their paths have besides the contrast is the same. A name that
-holds a contrast alone, in no folder, says nothing, and stays without a subject.
+Two volumes are taken for one person's only where their paths are the same but for the contrast. A name that holds a contrast alone,
+in no folder, has no subject.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ BETWEEN = re.compile(r"[_\-. ]+")
 
 @functools.lru_cache(maxsize=65536)
 def contrast_of(name: str) -> str:
-    """The contrast that a path without suffix tells by its last part, else by the folder; "" if neither does."""
+    """The contrast that a path without suffix names in its last part, else in its folder; "" if neither does."""
     folder, _, stem = name.rpartition("/")
     return guess_contrast(stem) or guess_contrast(folder.rpartition("/")[2]) or ""
 
 
 @functools.lru_cache(maxsize=65536)
 def subject_of(name: str) -> str | None:
-    """Who and, where sessions are named, which visit; None if a path without suffix does not tell."""
+    """The subject and, where sessions are named, the visit, of a path without suffix; None if it does not tell."""
     parts = [_without_contrast(part) for part in name.split("/")]
     for number, part in enumerate(parts):
         subject = BIDS_SUBJECT.match(part)

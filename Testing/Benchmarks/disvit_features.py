@@ -90,6 +90,7 @@ def variant(recipe: str, without: Sequence[str], steps: int) -> str:
     for name in without:
         losses = re.sub(rf"^{name} = .*\n", "", losses, flags=re.MULTILINE)
     if steps:
+        before = re.sub(r"^steps = .*\n", "", before, flags=re.MULTILINE)
         before = before.replace("[optimisation]\n", f"[optimisation]\nsteps = {steps}\n")
     return before + losses + after
 

@@ -137,7 +137,7 @@ def recoloured(image: np.ndarray, augmentation: AugmentationSpec, rng: np.random
 
 
 def applicable(packed: Pack, sources: Sequence[Source], report: Callable[[str], None]) -> tuple[Source, ...]:
-    """Those of a recipe's sources that match volumes of `packed`; if none does, everything in it, each volume where it is sharp.
+    """The recipe's sources that match volumes of `packed`; if none does, all volumes, each in the planes where it is sharp.
 
     What is left out, or taken, is reported.
     """

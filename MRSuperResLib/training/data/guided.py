@@ -87,7 +87,7 @@ class GuidedPairs(Samples):
     def _disturbed(
         self, reference: np.ndarray, valid: np.ndarray, spacing: float, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The reference as registration and mistakes may leave it."""
+        """The reference and where it is valid, as drawn: another scaling, wrong, moved, noisy, missing or cut off."""
         plan = self.guidance
         if plan.gain:
             reference = reference * np.float32(rng.uniform(1 - plan.gain, 1 + plan.gain))

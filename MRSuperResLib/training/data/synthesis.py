@@ -1,4 +1,4 @@
-"""MR slices of a contrast nobody has seen, made from label maps: tissues get random intensities (after SynthSeg and SynthSR).
+"""MR slices of a random contrast, made from label maps: every tissue gets a random intensity (after SynthSeg and SynthSR).
 
 Everything happens on a 2D crop of labels, so a training step costs milliseconds: deformation, one Gaussian intensity a label,
 partial volume, texture, bias. Degradation to the coarse grid is the acquisition models' work, not this module's.

@@ -1,8 +1,8 @@
 """Training pairs for translation: one slice in two contrasts, real or made from a label map, the source disturbed as scans are.
 
-Both come on the networks' scale of their own contrast. The source is moved a little against the target, because two scans of a
-visit never fit exactly and a model that has only seen perfect pairs learns to fear it (it blurs, or copies edges that are not
-there). The target's own contrast setting varies too: that is what the latent code is there to tell apart.
+Both come on the networks' scale of their own contrast. The source is moved a little against the target: two scans of a visit never
+fit exactly, and a model trained on perfect pairs alone blurs real ones, or copies edges that are not there. The target's contrast
+varies too, as it does with acquisition settings, which the latent code encodes.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ LAST_RATE = 0.05  # of the pre-training's cosine, relative to its first
 
 
 @dataclass(frozen=True)
-class GameSpec:
+class AdversarialStage:
     """How generator and discriminators are trained against each other.
 
     pretraining: the part of the training on L1 alone. learning_rate: after it, of both sides, constant and then falling
@@ -51,7 +51,7 @@ class GameSpec:
 
 
 @dataclass(frozen=True)
-class AdversarialSpec(GameSpec):
+class AdversarialSpec(AdversarialStage):
     """And, for super-resolution, what features are compared and where the generator starts.
 
     features: what L_VGG compares, "tissue" (our segmentation network) or "vgg" (`vgg` is a local file of VGG-19's ImageNet
@@ -94,21 +94,21 @@ class Adversarial(Method):
 
     def build_others(self) -> dict[str, nn.Module]:
         """What trains beside the generator."""
-        game = self.plan.adversarial
-        return {"discriminator": MultiScaleDiscriminator(1, game.widths, game.scales)}
+        spec = self.plan.adversarial
+        return {"discriminator": MultiScaleDiscriminator(1, spec.widths, spec.scales)}
 
     def prepare(self) -> None:
         """The feature loss, and ESRGAN's weights."""
-        self.start_game()
-        game = self.plan.adversarial
-        self.features: Any = feature_loss(game).to(self.device) if self.plan.weight("features") else None
-        if game.esrgan:
-            path, wanted = Path(game.esrgan), game.esrgan_digest or None
+        self.begin_pretraining()
+        spec = self.plan.adversarial
+        self.features: Any = feature_loss(spec).to(self.device) if self.plan.weight("features") else None
+        if spec.esrgan:
+            path, wanted = Path(spec.esrgan), spec.esrgan_digest or None
             weights, digest = read_weights(path, wanted, "ESRGAN's weights there, as safetensors", "esrgan")
             self.context.report(f"{load_esrgan(self.networks['generator'], weights)}, SHA-256 {digest}")  # type: ignore[arg-type]
             self.context.notes.append(f"started from ESRGAN weights, SHA-256 {digest}")
 
-    def start_game(self) -> None:
+    def begin_pretraining(self) -> None:
         """No step has been adversarial yet, as far as this run knows."""
         self.adversarial = False
         self.kept = self.context.resumed and (self.context.out / PRETRAINED).is_dir()
@@ -186,23 +186,23 @@ class Adversarial(Method):
                 "psnr": psnr(network(low).float(), high),
                 "psnr_bicubic": psnr(bicubic(low, high.shape[-2:]), high),
             }
-            return self.told(found)
+            return self.reported(found)
 
         return scores
 
-    def told(self, scores: dict[str, float]) -> dict[str, float]:
-        """`scores`, said."""
+    def reported(self, scores: dict[str, float]) -> dict[str, float]:
+        """Report `scores` and give them back."""
         self.context.report("  held out: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
         return scores
 
 
-def feature_loss(game: AdversarialSpec) -> PerceptualLoss:
+def feature_loss(spec: AdversarialSpec) -> PerceptualLoss:
     """What the recipe compares features with; `MissingRequirement` if its weights are not here."""
-    if game.features == "vgg":
+    if spec.features == "vgg":
         from ...networks.fasr import TextureExtractor
 
         extractor = TextureExtractor()
-        extractor.load_vgg(read_vgg19(game.vgg, game.vgg_digest))
+        extractor.load_vgg(read_vgg19(spec.vgg, spec.vgg_digest))
         return PerceptualLoss(extractor)
     from ...losses.tissue import tissue_features
 

@@ -94,7 +94,7 @@ class Disentangled(Adversarial):
 
     def prepare(self) -> None:
         """The teachers that have a say."""
-        self.start_game()
+        self.begin_pretraining()
         weight, files = self.plan.weight, self.plan.features
         wants_codes = weight("structure") or weight("texture")
         self.teachers = CosineLosses(

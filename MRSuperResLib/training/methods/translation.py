@@ -23,13 +23,13 @@ from ..pack import Pack
 from ..recipes import Recipe
 from ..report import psnr
 from ..streams.translation import TranslationStream, TranslationStreamSpec
-from .adversarial import VALIDATION_PAIRS, VALIDATION_SEED, Adversarial, GameSpec
+from .adversarial import VALIDATION_PAIRS, VALIDATION_SEED, Adversarial, AdversarialStage
 
 VALIDATION_SAMPLES = 4
 
 
 @dataclass(frozen=True)
-class TranslationSpec(GameSpec):
+class TranslationSpec(AdversarialStage):
     """And the widths of q(z|B); none of them for Pix2Pix with a drawn z, which is what table 2 compares with."""
 
     encoder: tuple[int, ...] = (32, 64, 96, 128)
@@ -70,21 +70,21 @@ class Translation(Adversarial):
         """The encoder q(z|B) and one two-scale discriminator a branch."""
         contrasts = self.plan.network.get("contrasts", CONTRASTS)
         latent = self.plan.network.get("latent", LATENT)
-        game = self.plan.adversarial
+        spec = self.plan.adversarial
         encoder = (
-            {"encoder": LatentEncoder(widths=game.encoder, latent=latent, contrasts=contrasts)} if game.encoder else {}
+            {"encoder": LatentEncoder(widths=spec.encoder, latent=latent, contrasts=contrasts)} if spec.encoder else {}
         )
         return {
             **encoder,
             **{
-                f"discriminator_{branch}": MultiScaleDiscriminator(2, game.widths, game.scales, len(contrasts))
+                f"discriminator_{branch}": MultiScaleDiscriminator(2, spec.widths, spec.scales, len(contrasts))
                 for branch in ("vae", "lr")
             },
         }
 
     def prepare(self) -> None:
         """The generator's contrasts and length of z."""
-        self.start_game()
+        self.begin_pretraining()
         generator: Translator = of_kind(self.networks["generator"], Translator, self.plan)
         self.contrasts, self.latent = generator.contrasts, generator.latent
 
@@ -181,7 +181,7 @@ class Translation(Adversarial):
                 "psnr_copy": psnr(source, target),
                 "spread": float(samples.std(0).mean()),
             }
-            return self.told(found)
+            return self.reported(found)
 
         return scores
 
