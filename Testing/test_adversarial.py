@@ -76,7 +76,7 @@ def test_super_resolution_learns_by_equation_6(study: Path) -> None:
     tripled = nn.Conv2d(1, 1, 1, bias=False)
     nn.init.constant_(tripled.weight, 3.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(file, "feature_loss", lambda plan: PerceptualLoss(tripled))
+        patch.setattr(module, "feature_loss", lambda plan: PerceptualLoss(tripled))
         method = Adversarial(plan, Context(make_fabric("cpu"), study))
     generator = Constant(0.7)
     method.parts = {"generator": generator, "discriminator": lambda image: [2 * image, image - 0.3]}
