@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from MRSuperResLib.losses.perceptual import PerceptualLoss
 from MRSuperResLib.training.fit import make_fabric
 from MRSuperResLib.training.method import Context
+from MRSuperResLib.training.methods import adversarial as module
 from MRSuperResLib.training.methods import find_method
 from MRSuperResLib.training.methods.adversarial import Adversarial
 from MRSuperResLib.training.methods.translation import Translation
