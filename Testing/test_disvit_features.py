@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from MRSuperResLib.errors import ModelError
 from MRSuperResLib.losses.adversarial import FAKE, REAL, logistic_loss
-from MRSuperResLib.losses.cosine import CosineLosses, cosine_loss, read_autoencoder
+from MRSuperResLib.losses.cosine import CosineLosses, cosine_loss, read_autoencoder, teacher_file
 from MRSuperResLib.losses.unetr import SIZES, NamingUNETR, ViTFeatures, read_transformer, unetr
 from MRSuperResLib.networks.swap_autoencoder import Codes, SwapAutoencoder, swapped
 
@@ -183,3 +183,30 @@ def test_files_of_something_else_are_refused(read: object, tmp_path: Path) -> No
     for path in (wrong, tmp_path / "text.safetensors", tmp_path / "missing.safetensors"):
         with pytest.raises(ModelError, match=f"{path.name} holds no"):
             read(path)  # type: ignore[operator]
+
+
+def test_the_teachers_that_ship_are_found_by_name_and_know_something() -> None:
+    """An image through its codes resembles itself more than another's; files in the working folder come first."""
+    autoencoder, transformer = (
+        read_autoencoder("autoencoder.safetensors"),
+        read_transformer("transformer-s.safetensors"),
+    )
+    assert [block.out_channels for block in autoencoder.encoder.blocks] == [64, 64, 32, 32]
+    axis = torch.linspace(-1, 1, 96)
+    head = ((axis[:, None] ** 2 + axis**2) < 0.7).float()
+    image = torch.stack((head * (0.6 + 0.2 * torch.sin(9 * axis)), head * (0.4 + 0.3 * torch.cos(7 * axis[:, None]))))[
+        :, None
+    ]
+    with torch.no_grad():
+        again, _ = autoencoder(image)
+        features = transformer(image)
+    assert (again - image).square().mean() < 0.5 * (again - image.flip(0)).square().mean()
+    assert features.isfinite().all() and (features[0] - features[1]).abs().mean() > 0.05
+    for name in ("autoencoder.safetensors", "transformer-s.safetensors"):
+        assert teacher_file(name).stat().st_size < 16 * 2**20
+
+
+def test_a_teacher_in_the_working_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved(SwapAutoencoder((8, 8, 4, 4), 12).state_dict(), tmp_path / "autoencoder.safetensors")
+    assert read_autoencoder("autoencoder.safetensors").encoder.blocks[0].out_channels == 8
