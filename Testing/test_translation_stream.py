@@ -212,7 +212,7 @@ def test_a_lesion_detector_learns_what_it_is_shown(packed: Pack, tmp_path: Path)
         + text[end:]
     )
     (tmp_path / "tiny.toml").write_text(
-        text.replace("patch = 128", "patch = 64").replace("[24, 48, 72, 96, 96]", "[4, 8]")
+        text.replace("patch = 128", "patch = 64").replace("[16, 32, 64, 96, 128]", "[4, 8]")
     )
     for part in ("train", "val"):
         (tmp_path / f"{part}.pack").symlink_to(packed.path)

@@ -178,6 +178,10 @@ def add_scores(commands: Any) -> None:
     )
     parser.add_argument("--lpips-digest", default="", metavar="SHA256", help="of that file")
     parser.add_argument(
+        "--lesions", type=int, nargs="?", const=1, default=0, metavar="N",
+        help="put lesions of five kinds and four sizes into the scans, N times (1), and tell how many are shown, flagged or lost",
+    )  # fmt: skip
+    parser.add_argument(
         "--publish", metavar="DIR", help="write the models there with these scores and the calibration in their cards"
     )
     add_fields(parser, "device", "threads", "model_folders")
@@ -186,6 +190,7 @@ def add_scores(commands: Any) -> None:
 
 def _evaluate_translation(options: argparse.Namespace) -> int:
     from .. import translation_scores
+    from ..evaluation.lesions import LesionScore, evaluate_lesions, lesion_table
     from ..inference import Options
     from ..volume import read_volume
 
@@ -202,6 +207,8 @@ def _evaluate_translation(options: argparse.Namespace) -> int:
         slice_axis=options.slice_axis,
         model_folders=tuple(options.model_folders),
     )
+    segment = translation_scores.tissue_segmentation(options.device, report=say)
+    put_in: list[LesionScore] = []
     distances = translation_scores.feature_distances(options.lpips, options.lpips_digest, options.device, report=say)
     found: list[translation_scores.Evaluation] = []
     try:
@@ -220,13 +227,23 @@ def _evaluate_translation(options: argparse.Namespace) -> int:
                         slices=options.slices,
                         seed=options.seed,
                         distances=distances,
+                        segment=segment,
                         options=how,
                         report=say,
                     )
                 )
+                if options.lesions:
+                    given = {"contrast": options.contrast, "target": options.target}
+                    seeds = range(1, options.lesions + 1)
+                    put_in.append(evaluate_lesions(source, truth, entry, **given, seeds=seeds, options=how, report=say))
     finally:  # what was scored is told even if the next scan or model fails
         if found:
-            print(translation_scores.to_json(found) if options.json else translation_scores.table(found), flush=True)
+            print(
+                translation_scores.to_json(found, put_in) if options.json else translation_scores.table(found),
+                flush=True,
+            )
+        if put_in and not options.json:
+            print(f"\n{lesion_table(put_in)}", flush=True)
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         for entry in entries:

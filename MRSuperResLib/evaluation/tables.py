@@ -11,6 +11,7 @@ import numpy as np
 from ..models import BASELINES
 from ..models.scores import compared_with
 from .calibration import Voxels, calibrate
+from .lesions import LesionScore
 from .super_resolution import Row
 from .translation import COPY, MATCHED, MEAN, REGRESSOR, Evaluation, calibrations
 from .translation import Row as TranslationRow
@@ -25,6 +26,8 @@ COLUMNS = {  # of the table, and how many characters wide; the first four are te
     "SSIM": 7,
     "NMSE": 8,
     "PSNR/slice": 10,
+    "fit dB": 7,
+    "fit SSIM": 8,
     "coherence": 9,
     "smoothed": 8,
 }
@@ -114,14 +117,26 @@ def translation_table(evaluations: Sequence[Evaluation]) -> str:
     return "\n".join(lines)
 
 
-def translation_json(evaluations: Sequence[Evaluation]) -> str:
-    """The evaluations, voxel arrays left out, and the calibration of each model over all of them."""
+def translation_json(evaluations: Sequence[Evaluation], lesions: Sequence[LesionScore] = ()) -> str:
+    """The evaluations, voxel arrays left out, the calibration of each model over all of them, and what became of `lesions`."""
     cases = [
         {name: value for name, value in asdict(replace(found, voxels=_NOTHING)).items() if name != "voxels"}
         for found in evaluations
     ]
     pooled = {model: asdict(made) for model, made in calibrations(evaluations).items()}
-    return json.dumps({"evaluations": cases, "calibration": pooled}, indent=1)
+    put_in = [
+        {
+            **asdict(score),
+            "cases": [
+                {**asdict(case), "possible": case.possible, "shown": bool(case.shown), "flagged": case.flagged}
+                for case in score.cases
+            ],
+        }
+        for score in lesions
+    ]
+    return json.dumps(
+        {"evaluations": cases, "calibration": pooled, **({"lesions": put_in} if put_in else {})}, indent=1
+    )
 
 
 def _gains(rows: Sequence[Row], model: str) -> str:
@@ -166,6 +181,8 @@ def _cells(scan: str, found: Evaluation, answer: str, rows: Sequence[Translation
         f"{mean('ssim'):.4f}",
         f"{mean('nmse'):.5f}",
         f"{mean('psnr_slices'):.2f}",
+        f"{mean('psnr_fit'):.2f}",
+        f"{mean('ssim_fit'):.4f}",
         f"{float(np.mean([row.coherence for row in rows])):.3f}",
         f"{float(np.mean([row.coherence_smooth for row in rows])):.3f}",
     )
@@ -175,17 +192,30 @@ def _conclusions(group: Sequence[Evaluation]) -> list[str]:
     """What the scores of one model and direction say."""
     lines = []
     for baseline in (COPY, MATCHED, REGRESSOR):
-        gains = [found.rows[0].metrics["psnr"] - row.metrics["psnr"] for found in group if (row := found.row(baseline))]
-        if gains:
-            lines.append(f"  {np.mean(gains):+.2f} dB over the {baseline} (least {min(gains):+.2f})")
+        pairs = [(found.rows[0].metrics, row.metrics) for found in group if (row := found.row(baseline))]
+        if pairs:
+            plain, fit = ([ours[name] - theirs[name] for ours, theirs in pairs] for name in ("psnr", "psnr_fit"))
+            lines.append(
+                f"  {np.mean(plain):+.2f} dB over the {baseline} (least {min(plain):+.2f}); in the head after a linear fit "
+                f"{np.mean(fit):+.2f} (least {min(fit):+.2f})"
+            )
     if group[0].calibration is not None:
-        pooled = calibrate(found.voxels for found in group)
+        pooled = calibrate((found.voxels for found in group), group[0].stated)
         lines.append(
             f"  uncertainty: Spearman {pooled.spearman:.3f} in the head, {pooled.spearman_box:.3f} in its box, "
             f"scale {pooled.scale:.3f}, gap {100 * pooled.gap:.0f} %"
         )
         points = "  ".join(f"{said:.3f}/{was:.3f}" for said, was in pooled.curve)
         lines.append(f"  calibrated deviation/error: {points}")
+        lines += [
+            f"  {found.scan}: 90 % intervals hold {100 * own.coverage:.0f} % of the head, mean width {own.sharpness:.3f}, "
+            f"Spearman {own.spearman:.3f}"
+            for found in group
+            if (own := found.calibration) is not None
+        ]
+    if group[0].dice:
+        means = {name: np.mean([found.dice[name] for found in group]) for name in group[0].dice}
+        lines.append("  Dice of tissues: " + ", ".join(f"{name} {value:.3f}" for name, value in means.items()))
     for name in group[0].realism:
         realism = np.mean([found.realism[name] for found in group])
         line = f"  {name}: realism {realism:.4f}"

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from ..inference.translation import TranslationPlan
 
 Distance = Callable[[np.ndarray, np.ndarray], float]  # between two stacks of slices (N, H, W) on the unit scale
+Segment = Callable[[np.ndarray], np.ndarray]  # slices (N, H, W) on the unit scale -> indices into TISSUES
 Report = Callable[[str], None]
+TISSUES = ("background", "other", "fluid", "grey", "white")  # what our tissue network tells apart
 PAPER_SAMPLES = 5  # of which consecutive ones are compared for diversity: 003 Appendix C
 COHERENCE_SMOOTHING = 2.0  # pixels: what noise adds to the difference of two slices falls to a seventh
 MEAN, SINGLE, CENTRE = "mean", "one sample", "z = 0"
@@ -43,8 +45,9 @@ COPY, MATCHED, REGRESSOR = "input", "matched input", "regressor"
 
 @dataclass(frozen=True)
 class Row:
-    """One answer on one scan. metrics: as `metrics.summary` names them. coherence, coherence_smooth: see `coherence`, the
-    second after smoothing by COHERENCE_SMOOTHING.
+    """One answer on one scan. metrics: as `metrics.summary` and `fitted_metrics` name them.
+
+    coherence, coherence_smooth: see `coherence`, the second after smoothing by COHERENCE_SMOOTHING.
     """
 
     answer: str
@@ -55,7 +58,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model on one pair. realism, diversity: by distance, see `evaluate`."""
+    """One model on one pair. realism, diversity: by distance, see `evaluate`. dice: of tissues, see there.
+
+    stated: what the model's card multiplies the samples' deviation by.
+    """
 
     scan: str
     model: str
@@ -69,6 +75,8 @@ class Evaluation:
     realism: dict[str, float]
     diversity: dict[str, float]
     voxels: Voxels = field(repr=False, compare=False)
+    dice: dict[str, float] = field(default_factory=dict)
+    stated: float | None = None
 
     def row(self, answer: str) -> Row | None:
         """The row of that answer, None if it was not scored."""
@@ -87,6 +95,7 @@ def evaluate(
     slices: int | None = None,
     seed: int = 0,
     distances: Mapping[str, Distance] | None = None,
+    segment: Segment | None = None,
     options: Options | None = None,
     report: Report | None = None,
 ) -> Evaluation:
@@ -98,7 +107,8 @@ def evaluate(
     another, which is reported. contrast, target: by default what the volumes' names say. slices: only that many in the
     middle of the head; scales are those of the whole volumes anyway. distances: further ones beside "L1", the mean
     absolute difference; realism is the mean distance of five samples to the truth, diversity that of the four pairs of
-    consecutive ones (Appendix C), both inside the head's box.
+    consecutive ones (Appendix C), both inside the head's box. segment: tells tissues apart
+    (`tissue_segmentation`); Dice is that of what it makes of the answer and of the truth.
     """
     options = options or Options()
     entry = find_model(model, options.model_folders) if isinstance(model, str) else model
@@ -134,17 +144,18 @@ def evaluate(
         plain = find_model(regressor, options.model_folders) if isinstance(regressor, str) else regressor
         alone = plan_translation(source.grid, plain.card, samples=1, **wanted)  # type: ignore[arg-type]
         answers[REGRESSOR] = _centre(Translator(source, plain, alone, options, warn), plain, part)
+    head = head_mask(real)
     rows = tuple(
         Row(
             name,
-            metrics.summary(answer, real, axis=0),
+            metrics.summary(answer, real, axis=0) | fitted_metrics(answer, real, head),
             coherence(answer, real),
             coherence(answer, real, COHERENCE_SMOOTHING),
         )
         for name, answer in answers.items()
     )
     box = metrics.head_box(real)
-    voxels = Voxels(*(each[box].ravel() for each in (deviation, np.abs(answers[MEAN] - real), head_mask(real))))
+    voxels = Voxels(*(each[box].ravel() for each in (deviation, np.abs(answers[MEAN] - real), head)))
     realism, diversity = _variety(drawn, real, {"L1": _absolute, **(distances or {})})
     found = Evaluation(
         truth.name,
@@ -155,10 +166,12 @@ def evaluate(
         len(real),
         seconds,
         rows,
-        calibrate([voxels]) if made.samples > 1 else None,
+        calibrate([voxels], entry.card.requirements.uncertainty_scale) if made.samples > 1 else None,
         realism,
         diversity,
         voxels,
+        tissue_dice(segment, answers[MEAN], real) if segment else {},
+        entry.card.requirements.uncertainty_scale,
     )
     say(
         f"{found.scan}  {found.model}  {found.source} to {found.target}: {rows[0].metrics['psnr']:.2f} dB, {seconds:.0f} s"
@@ -189,6 +202,45 @@ def feature_distances(
     if lpips is not None:
         found["LPIPS"] = features.LPIPS(features.read_lpips(lpips, digest)).to(where).distance
     return found
+
+
+def fitted_metrics(answer: np.ndarray, truth: np.ndarray, head: np.ndarray) -> dict[str, float]:
+    """psnr_head: inside the mask `head` alone; psnr_fit, ssim_fit: there, and in its box, after the line that fits `answer` to
+    `truth` best in the head. All (N, H, W). What remains after the fit is no matter of brightness and contrast settings.
+    """
+    line = np.polyfit(answer[head].astype(np.float64), truth[head], 1) if np.ptp(answer[head]) > 0 else np.array([0, 1])
+    fit = np.asarray(np.polyval(line, answer), dtype=np.float32)
+    box, range_ = metrics.head_box(truth), metrics.data_range(truth)
+    return {
+        "psnr_head": min(metrics.HIGHEST_PSNR, metrics.psnr(answer[head], truth[head], range_)),
+        "psnr_fit": min(metrics.HIGHEST_PSNR, metrics.psnr(fit[head], truth[head], range_)),
+        "ssim_fit": metrics.ssim(fit[box], truth[box], range_),
+    }
+
+
+def tissue_segmentation(device: str = "auto", report: Report | None = None) -> Segment | None:
+    """Our tissue network, (N, H, W) -> indices into `TISSUES`; None, and `report` hears of it, where it cannot be had."""
+    from ..inference.device import choose_device
+    from ..losses.tissue import segmented, trained_tissue_network
+
+    try:
+        return partial(segmented, trained_tissue_network().to(choose_device(device)))
+    except (MissingRequirement, ModelError) as error:
+        if report:
+            report(f"  no Dice of tissues: {error.message}")
+        return None
+
+
+def tissue_dice(segment: Segment, answer: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Dice of fluid, grey and white matter in `answer` and `truth`, (N, H, W) each, as `segment` finds them."""
+    found, wanted = segment(answer), segment(truth)
+    scores = {}
+    for number, name in enumerate(TISSUES):
+        if name in ("fluid", "grey", "white"):
+            ours, theirs = found == number, wanted == number
+            total = int(ours.sum() + theirs.sum())
+            scores[name] = 2 * int((ours & theirs).sum()) / total if total else 1.0
+    return scores
 
 
 def histogram_matched(values: np.ndarray, truth: np.ndarray, where: tuple[slice, ...] = ()) -> np.ndarray:
@@ -225,7 +277,13 @@ def head_mask(truth: np.ndarray) -> np.ndarray:
 def calibrations(evaluations: Sequence[Evaluation]) -> dict[str, Calibration]:
     """Each sampled model's calibration over all its scans and directions."""
     models = dict.fromkeys(found.model for found in evaluations if found.calibration is not None)
-    return {model: calibrate(found.voxels for found in evaluations if found.model == model) for model in models}
+    return {
+        model: calibrate(
+            (found.voxels for found in evaluations if found.model == model),
+            next(found.stated for found in evaluations if found.model == model),
+        )
+        for model in models
+    }
 
 
 def publish(evaluations: Sequence[Evaluation], model: ModelEntry | str, out: str | Path) -> ModelEntry:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..volume import Volume
+    from .flags import Flags
 
 Progress = Callable[
     [str, int, int, "float | None"], None
@@ -63,12 +64,14 @@ class Aligned:
 class Translation:
     """A translated volume: the answer, its voxel-wise uncertainty in the same units, and the samples behind both.
 
-    report: for the records: contrasts, samples, and what the intensities mean.
+    flags: where the scan shows what the answer may have lost; None where no detector could look. report: for the records:
+    contrasts, samples, what the intensities mean, and the flags.
     """
 
     mean: Volume
     uncertainty: Volume | None = None
     samples: tuple[Volume, ...] = ()
+    flags: Flags | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
 
 

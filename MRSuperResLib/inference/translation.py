@@ -18,6 +18,7 @@ from ..contrasts import spelt as spelt
 from ..errors import DeviceError, ModelError, UsageError
 from ..models import ModelCard, ModelEntry
 from . import planning
+from .flags import detector_for, find_flags, widened
 from .memory import available_memory, readable_bytes
 from .options import Cancel, Options, Progress, Translation, Warn, log_warning, never, silent, stop_if
 from .sampling import MOST_SAMPLES as MOST_SAMPLES  # moved
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from ..grid import Grid
     from ..volume import Volume
+    from .flags import Flags
 
 STAGE = "translating"
 
@@ -99,8 +101,10 @@ def translate(
 ) -> Translation:
     """`volume` as it would look in the contrast `target`: the voxel-wise mean of `samples` plausible answers.
 
-    uncertainty: their standard deviation (of the population they are drawn from: N - 1), times the card's
-    `uncertainty_scale`; None for a single sample. Sample n depends on `seed` and n alone, neither on how many are drawn
+    A translation is no scan: what the scan does not show is invented, and what it shows may be lost. flags: the places that a
+    lesion detector finds in the scan, told as a warning too; None where none is installed. uncertainty: the samples' standard
+    deviation (of the population they are drawn from: N - 1), times the card's `uncertainty_scale`, and wide where something is
+    flagged; None for a single sample. Sample n depends on `seed` and n alone, neither on how many are drawn
     nor on `options.batch` (slices are answered one by one). keep_samples: return the samples too; otherwise any number
     of them takes the memory of two. network: run this module instead of the model's weights.
 
@@ -137,10 +141,15 @@ def translate(
         if keep_samples:
             kept.append(translator.volume_of(sample))
     scale = _uncertainty_scale(entry, made, warn)
+    flags = _flags(volume, made, options, warn, cancel)
+    deviation = spread.deviation() * scale
+    if flags is not None:
+        deviation = widened(deviation, flags.mask)
     return Translation(
         translator.volume_of(spread.mean),
-        translator.volume_of(spread.deviation() * scale, difference=True) if made.samples > 1 else None,
+        translator.volume_of(deviation, difference=True) if made.samples > 1 else None,
         tuple(kept),
+        flags,
         {
             "source": made.source,
             "target": made.target,
@@ -148,8 +157,20 @@ def translate(
             "intensities": "the target contrast's robust range, mapped onto the input's",
             "robust_range": [translator.scale.low, translator.scale.high],
             "uncertainty_scale": entry.card.requirements.uncertainty_scale,
+            "flags": None if flags is None else flags.report(),
         },
     )
+
+
+def _flags(volume: Volume, made: TranslationPlan, options: Options, warn: Warn, cancel: Cancel) -> Flags | None:
+    """What the scan shows that the answer may have lost, told to `warn`; None without a detector for its contrast."""
+    detector = detector_for(made.source, options, warn)
+    if detector is None:
+        return None
+    flags = find_flags(volume, detector, made.source, options=options, warn=warn, cancel=cancel)
+    if flags.places:
+        warn("flagged", flags.words())
+    return flags
 
 
 class Translator:

@@ -98,6 +98,13 @@ class Job:
     uncertainty_map: str | None = described(
         "write the samples' standard deviation, calibrated", None, tasks=TRANSLATION, role="output", metavar="PATH"
     )
+    flags: str | None = described(
+        "write a label map of the places that the scan shows unlike healthy brain, which the translation may have lost",
+        None,
+        tasks=TRANSLATION,
+        role="output",
+        metavar="PATH",
+    )
     samples: int | None = described(
         f"how many plausible answers to draw (8; 1 to {MOST_SAMPLES}); the result is their mean",
         None,

@@ -31,6 +31,7 @@ class JobOutputs:
     result: Volume
     consistency: Volume | None = None
     uncertainty: Volume | None = None
+    flags: Volume | None = None  # label numbers
     samples: tuple[Volume, ...] = ()
     error: Volume | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +70,8 @@ class JobOutputs:
         ):
             if name in places and volume is not None:
                 write_volume(volume, places[name], fields=fields)
+        if "flags" in places and self.flags is not None:
+            write_volume(self.flags, places["flags"], fields=fields, dtype=np.uint16)
         for number, sample in enumerate(self.samples):
             write_volume(sample, places[f"sample {number}"], fields=fields)
 
@@ -105,7 +108,7 @@ def finals_of(job: Job, entry: ModelEntry) -> dict[str, str]:
 
 
 def _finals(job: Job, samples: int) -> dict[str, str]:
-    maps = ("error_map", "consistency_map", "uncertainty_map")
+    maps = ("error_map", "consistency_map", "uncertainty_map", "flags")
     finals = {"output": job.output, "sidecar": str(provenance.sidecar_path(job.output))}
     finals |= {name: getattr(job, name) for name in maps if getattr(job, name)}
     if job.samples_folder:
@@ -118,7 +121,7 @@ def _finals(job: Job, samples: int) -> dict[str, str]:
 
 def outputs_of(job: Job, samples: int) -> dict[str, Any]:
     finals = _finals(job, samples)
-    names = ("output", "error_map", "consistency_map", "uncertainty_map", "sidecar")
+    names = ("output", "error_map", "consistency_map", "uncertainty_map", "flags", "sidecar")
     drawn = [path for name, path in finals.items() if name.startswith("sample ")]
     return {**{name: finals.get(name) for name in names}, "samples": drawn}
 

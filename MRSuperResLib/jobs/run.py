@@ -34,6 +34,7 @@ from ..inference import (
     super_resolve,
     translate,
 )
+from ..inference.flags import detector_for
 from ..inference.isotropic import isotropic_grid, to_isotropic
 from ..inference.translation import check_memory, check_view
 from ..models import ModelEntry
@@ -260,6 +261,11 @@ def _planned(run: Run, entry: ModelEntry, volume: Volume, grid: Grid) -> Transla
     )
     if job.uncertainty_map and made.samples < 2:
         raise UsageError(f"'{entry.card.id}' gives one answer only, so no uncertainty map: leave it out")
+    if job.flags and detector_for(made.source, job.options) is None:
+        raise UnsuitableVolume(
+            f"no lesion detector for {made.source} is installed, so no flags can be written: leave them out, or install one",
+            code="not-flagged",
+        )
     for code, message in made.notes:
         run.warn(code, message)
     check_memory(grid, kept_samples(job, entry))
@@ -303,7 +309,14 @@ def _translated(run: Run, entry: ModelEntry, volume: Volume, planned: Translatio
             cancel=run.cancel,
         )
     uncertainty = answer.uncertainty if job.uncertainty_map else None
-    return JobOutputs(job, answer.mean, uncertainty=uncertainty, samples=answer.samples, translation=answer.report)
+    return JobOutputs(
+        job,
+        answer.mean,
+        uncertainty=uncertainty,
+        flags=answer.flags.labels if answer.flags else None,
+        samples=answer.samples,
+        translation=answer.report,
+    )
 
 
 def _record(run: Run, entry: ModelEntry, made: JobOutputs, **how: Any) -> dict[str, Any]:

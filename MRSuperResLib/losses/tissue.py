@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -74,6 +75,20 @@ def trained_tissue_network(path: str | Path = WEIGHTS) -> nn.Module:
     except (OSError, SafetensorError, RuntimeError, StopIteration) as error:
         raise ModelError(f"{Path(path).name} holds no tissue network: {error}", code="bad-features") from error
     return network
+
+
+@torch.inference_mode()
+def segmented(network: nn.Module, images: np.ndarray) -> np.ndarray:
+    """Tissues of slices (N, H, W) on the unit scale, indices into `training.data.synthesis.TISSUES`, one slice at a time."""
+    device = next(network.eval().parameters()).device
+    height, width = images.shape[1:]
+    padding = (0, -width % 16, 0, -height % 16)
+    found = np.empty(images.shape, dtype=np.uint8)
+    for number, image in enumerate(images):
+        tensor = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None].to(device)
+        logits = network(functional.pad(tensor, padding, mode="replicate"))
+        found[number] = logits.argmax(1)[0, :height, :width].cpu().numpy()
+    return found
 
 
 class TissueHead(nn.Module):

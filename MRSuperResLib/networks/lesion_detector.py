@@ -1,7 +1,8 @@
 """A small U-Net that says where a slice shows what healthy brains do not show: lesions, in any contrast it was trained on.
 
-Ours; the blocks are those of the translation network. It answers for the scan, not for its translation, so that it does not
-change with the translator: what a translation has lost, it cannot have hidden from this network.
+Ours. It answers for the scan, not for its translation, so that it does not change with the translator: what a translation has
+lost, it cannot have hidden from this network. Batch normalisation, whose statistics are fixed once trained, leaves the answer for
+a place independent of how much air is in view.
 """
 
 from __future__ import annotations
@@ -13,29 +14,52 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .translation import CONTRASTS, ConditionedBlock, one_hot
+from .translation import CONTRASTS, one_hot
+
+
+class NormalisedBlock(nn.Module):
+    """Two 3x3 convolutions, each normalised and rectified; the contrast shifts the features between them."""
+
+    def __init__(self, before: int, width: int, contrasts: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(before, width, 3, padding=1, bias=False)
+        self.first_norm = nn.BatchNorm2d(width)
+        self.shift = nn.Linear(contrasts, width)
+        self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor, contrast: Tensor) -> Tensor:
+        """(B, before, H, W), (B, contrasts) -> (B, width, H, W)."""
+        x = functional.relu(self.first_norm(self.first(x)) + self.shift(contrast)[..., None, None])
+        return functional.relu(self.second_norm(self.second(x)))
 
 
 class LesionDetector(nn.Module):
-    """(B, 1, H, W) on the networks' scale and the index of its contrast -> logits (B, 1, H, W), any H and W.
+    """(B, channels, H, W) and the index of the contrast -> logits (B, 1, H, W), any H and W.
 
-    widths: channels at 1/2, 1/4, 1/8, ... of the resolution. contrasts: names, whose indices `contrast` is.
+    channels: of what `inference.symmetric_view.inputs_of` makes. widths: channels at the full resolution, 1/2, 1/4, ... of it.
+    contrasts: names, whose indices `contrast` is.
     """
 
-    def __init__(self, *, widths: Sequence[int] = (24, 48, 72, 96, 96), contrasts: Sequence[str] = CONTRASTS) -> None:
+    def __init__(
+        self,
+        *,
+        channels: int = 5,
+        widths: Sequence[int] = (16, 32, 64, 96, 128),
+        contrasts: Sequence[str] = CONTRASTS,
+    ) -> None:
         super().__init__()
         self.contrasts, self.factors = tuple(contrasts), (1, 1)
-        self.multiple = 2 ** len(widths)
+        self.multiple = 2 ** (len(widths) - 1)
         size = len(self.contrasts)
-        self.head = nn.Conv2d(4, widths[0], 3, padding=1)
         self.down = nn.ModuleList(
-            ConditionedBlock(before, width, size) for before, width in zip((widths[0], *widths), widths, strict=False)
+            NormalisedBlock(before, width, size) for before, width in zip((channels, *widths), widths, strict=False)
         )
         self.up = nn.ModuleList(
-            ConditionedBlock(deep + width, width, size)
+            NormalisedBlock(deep + width, width, size)
             for deep, width in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
-        self.tail = nn.Conv2d(widths[0], 4, 3, padding=1)
+        self.tail = nn.Conv2d(widths[0], 1, 1)
 
     def forward(self, x: Tensor, contrast: Tensor | int) -> Tensor:
         """Logits of being lesion."""
@@ -44,18 +68,16 @@ class LesionDetector(nn.Module):
         if any(padding):
             x = functional.pad(x, padding, mode="replicate")
         condition = one_hot(contrast, len(self.contrasts), x)
-        features = self.head(functional.pixel_unshuffle(x, 2))  # (B, widths[0], H/2, W/2)
         skips: list[Tensor] = []
         for block in self.down:
-            if skips:
-                features = functional.avg_pool2d(features, 2)
-            features = block(features, condition)
-            skips.append(features)
+            x = block(functional.max_pool2d(x, 2) if skips else x, condition)
+            skips.append(x)
         skips.pop()
         for block in self.up:
-            features = functional.interpolate(features, scale_factor=2.0, mode="nearest")
-            features = block(torch.cat((features, skips.pop()), 1), condition)
-        return functional.pixel_shuffle(self.tail(features), 2)[..., :height, :width]
+            x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = block(torch.cat((x, skips.pop()), 1), condition)
+        answer: Tensor = self.tail(x)
+        return answer[..., :height, :width]
 
 
 def build(**hyperparameters: Any) -> LesionDetector:

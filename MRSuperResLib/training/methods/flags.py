@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...networks.lesion_detector import LesionDetector
-from ..data.translation import DisturbanceSpec
 from ..method import Method, Validator, of_kind
 from ..pack import Pack
 from ..recipes import Recipe
@@ -24,10 +23,9 @@ VALIDATION_SEED = 20
 
 @dataclass(frozen=True)
 class FlagsRecipe(Recipe):
-    """A `Recipe` with [stream] and [disturbance]."""
+    """A `Recipe` with [stream]."""
 
     stream: FlagStreamSpec = field(default_factory=FlagStreamSpec)
-    disturbance: DisturbanceSpec = field(default_factory=DisturbanceSpec)
 
 
 class Flags(Method):
@@ -46,16 +44,7 @@ class Flags(Method):
         """Slices, lesions, contrasts and weights."""
         plan = self.plan
         return FlagStream(
-            pack,
-            plan.data.sources,
-            plan.data.patch,
-            plan.stream,
-            plan.disturbance,
-            self.contrasts,
-            plan.optimisation.batch,
-            self.device,
-            seed,
-            start,
+            pack, plan.data.sources, plan.stream, self.contrasts, plan.optimisation.batch, self.device, seed, start
         )
 
     def training_step(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -71,15 +60,7 @@ class Flags(Method):
         sources = tuple(source for source in self.plan.data.sources if held_out.select(source.match))
         plan = self.plan
         stream = FlagStream(
-            held_out,
-            sources,
-            plan.data.patch,
-            plan.stream,
-            plan.disturbance,
-            self.contrasts,
-            plan.optimisation.batch,
-            self.device,
-            VALIDATION_SEED,
+            held_out, sources, plan.stream, self.contrasts, plan.optimisation.batch, self.device, VALIDATION_SEED
         )
         batches = [stream.draw(number) for number in range(VALIDATED)]
 
@@ -87,7 +68,7 @@ class Flags(Method):
             hits = lesions = false = healthy = 0.0
             for image, lesion, contrast, weight in batches:
                 flagged = (network(image, contrast) > 0).float() * (weight > 0)
-                head = (image > 0.1) * (weight > 0)
+                head = (image[:, :1] > 0.1) * (weight > 0)
                 hits += float((flagged * lesion).sum())
                 lesions += float((lesion * (weight > 0)).sum())
                 false += float((flagged * (1 - lesion) * head).sum())

@@ -1,65 +1,96 @@
-"""Batches of single slices with and without lesions, and where they are: what a lesion detector learns from."""
+"""Batches of slices with and without lesions, as a lesion detector sees them (`inference.symmetric_view`), and where lesions are.
+
+Scans and label maps, painted once in each contrast, are brought to that view when the stream is made; lesions, small movements and
+all else that varies are drawn anew for each batch.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
+from ...errors import UsageError
+from ...grid import Grid
+from ...inference.symmetric_view import PIXEL_MM, TYPICAL, View, in_view, inputs_of
+from ...relaxation import acquired_as
 from ..pack import Pack
 from .lesions import LesionSpec, draw_lesions, insert_lesions
-from .physics import PhysicsSpec
-from .translation import disturbed
-from .visits import VisitDrawer
+from .physics import LabelTissues, PhysicsSpec, blurred
+from .visits import affine
 
 if TYPE_CHECKING:
     from ..data.crops import SourceSpec
-    from ..data.translation import DisturbanceSpec
 
+APART_MM = 3.0  # slices nearer than that are too alike to keep all
+MS_BRIGHT = 1.2  # of grey matter's level on FLAIR: real lesions, and fat, are brighter
+WAYS = 300  # of acquiring a visit, to draw from
 INVISIBLE = 0.03  # on the networks' scale, over a few pixels: a lesion that changes the slice by less is not asked for
+RECENT = 64  # batches at hand
+STEP = 1 / 127  # of stored brightness
+KEPT = "views.npz"  # beside the pack: bringing scans to view takes minutes
+VIEWS = 1  # counts up when the view changes
 Batch = tuple[
     Tensor, Tensor, Tensor, Tensor
-]  # slice, lesion (B, 1, p, p), contrast (B,), weight of pixels (B, 1, p, p)
+]  # inputs (B, C, H, W), lesion (B, 1, H, W), contrast (B,), weight of pixels
 
 
 @dataclass(frozen=True)
 class FlagStreamSpec:
-    """Pixels of `spacing` mm, log-uniform; lesions; synthetic heads."""
+    """Lesions, synthetic heads, and what varies: up to `turn` degrees, `shift` pixels, `zoom`, `gain`, `gamma`, shading of `bias`,
+    Rician `noise`, and blur of up to 1 pixel in a share `soft`.
 
-    spacing: tuple[float, float] = (0.6, 1.5)
-    lesions: LesionSpec = field(default_factory=lambda: LesionSpec((0.25, 0.35, 0.25, 0.15)))
-    physics: PhysicsSpec = field(default_factory=PhysicsSpec)
+    reuse: batches trained on for each that is made, all but one of them recent ones, mirrored: making one takes a CPU long.
+    """
+
+    lesions: LesionSpec = field(default_factory=lambda: LesionSpec((0.15, 0.35, 0.3, 0.2)))
+    physics: PhysicsSpec = field(default_factory=lambda: PhysicsSpec(level=(0.8, 1.1)))
+    turn: float = 4.0
+    shift: float = 2.0
+    zoom: tuple[float, float] = (0.92, 1.08)
+    gain: tuple[float, float] = (0.92, 1.08)
+    gamma: tuple[float, float] = (0.85, 1.18)
+    bias: float = 0.12
+    noise: float = 0.03
+    soft: float = 0.3
+    reuse: int = 1
 
 
 class FlagStream:
-    """Endless batches (slice, lesion, contrast, weight); `start` samples have been drawn before. Arguments as `TranslationStream`.
+    """Endless batches (inputs, lesion, contrast, weight); `start` samples have been drawn before.
 
-    Weight 0: lesions that cannot be seen in this contrast, and what is as bright on FLAIR as real lesions are, which nobody has
-    labelled.
+    Batch n depends on `seed` and n alone.
+    sources: scans and label maps. Weight 0: lesions that cannot be seen in this contrast, and what is as bright on FLAIR as real
+    lesions are, which nobody has labelled.
     """
 
     def __init__(
         self,
         pack: Pack,
         sources: Sequence[SourceSpec],
-        patch: int,
         spec: FlagStreamSpec,
-        disturbance: DisturbanceSpec,
         contrasts: Sequence[str],
         batch: int,
         device: torch.device | str = "cpu",
         seed: int = 0,
         start: int = 0,
     ) -> None:
-        self.spec, self.disturbance, self.contrasts = spec, disturbance, tuple(contrasts)
+        self.spec, self.contrasts = spec, tuple(contrasts)
         self.batch, self.seed, self.number = batch, seed, start // batch
         self.device = torch.device(device)
-        self.visits = VisitDrawer(pack, sources, patch, spec.spacing, spec.physics, contrasts, 1, self.device)
+        self.recent: dict[int, Batch] = {}
+        self.shelf = ViewShelf(pack, sources, self.contrasts, spec.physics, self.device)
+        self.ways = acquired_as({name: TYPICAL[name] for name in contrasts}, np.random.default_rng(0), kept=WAYS)
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
@@ -67,16 +98,186 @@ class FlagStream:
             self.number += 1
 
     def draw(self, number: int) -> Batch:
-        """Batch `number`."""
-        host = np.random.default_rng((self.seed, number))
-        generator = torch.Generator(self.device)
-        generator.manual_seed(int(host.integers(2**62)))
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            drawn = self.visits.draw(self.batch, host, generator)
-            lesions = draw_lesions(drawn.ways, drawn.names, self.spec.lesions, host).to(self.device)
-            images, covered = insert_lesions(drawn.images, lesions, drawn.spacing, generator=generator)
-            change = functional.avg_pool2d((images - drawn.images).abs(), 5, 1, 2)
-            unseen = (covered > 0.1) & (change < INVISIBLE)
-            weight = (1 - drawn.bright * (covered < 0.5)) * ~unseen
-            which = torch.tensor([self.contrasts.index(names[0]) for names in drawn.names], device=self.device)
-            return disturbed(images, self.disturbance, generator), (covered > 0.5).float(), which, weight
+        """Batch `number`: a new one, or a recent one mirrored."""
+        newest, again = divmod(number, self.spec.reuse)
+        if not again:
+            return self._kept(newest)
+        host = np.random.default_rng((self.seed, number, again))
+        inputs, lesion, contrast, weight = self._kept(int(host.integers(max(0, newest - RECENT + 1), newest + 1)))
+        if host.random() < 0.5:
+            inputs, lesion, weight = (each.flip(3) for each in (inputs, lesion, weight))
+        return inputs, lesion, contrast, weight
+
+    def _kept(self, number: int) -> Batch:
+        """New batch `number`, made again where it is not at hand any more."""
+        if number not in self.recent:
+            self.recent = {old: batch for old, batch in self.recent.items() if number - RECENT < old < number}
+            host = np.random.default_rng((self.seed, number))
+            generator = torch.Generator(self.device)
+            generator.manual_seed(int(host.integers(2**62)))
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                self.recent[number] = self._made(host, generator)
+        return self.recent[number]
+
+    def _made(self, host: np.random.Generator, generator: torch.Generator) -> Batch:
+        which, kinds = self.shelf.pick(self.batch, host)
+        chosen = torch.tensor(which, device=self.device)
+        images, ignored = self._moved(self.shelf.images(chosen), generator).split(1, 1)
+        ways = [self.ways[n] for n in host.integers(len(self.ways), size=self.batch)]
+        names = [(self.contrasts[kind],) for kind in kinds]
+        drawn = draw_lesions(ways, names, self.spec.lesions, host).to(self.device)
+        mm = torch.full((self.batch,), PIXEL_MM, device=self.device)
+        made, covered = insert_lesions(images, drawn, mm, generator=generator)
+        change = functional.avg_pool2d((made - images).abs(), 3, 1, 1)
+        unseen = (covered > 0.1) & (change < INVISIBLE)
+        weight = (1 - (ignored > 0.3).float() * (covered < 0.5)) * ~unseen
+        heights = self.shelf.heights[chosen]
+        inputs = inputs_of(self._varied(made, generator), heights)
+        return inputs, (covered > 0.5).float(), torch.tensor(kinds, device=self.device), weight
+
+    def _moved(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Turned, shifted, scaled and mirrored a little, as the view of another scan might be."""
+        plan, count = self.spec, len(images)
+        draws = 2 * torch.rand(count, 5, device=self.device, generator=generator) - 1
+        low, high = plan.zoom
+        scale = low + (high - low) * (draws[:, 0] + 1) / 2
+        shift = 2 * plan.shift * draws[:, 1:3] / images.shape[-1]
+        place = affine(draws[:, 3] * math.radians(plan.turn), scale, shift[:, 0], shift[:, 1])
+        place[:, :, 0] = place[:, :, 0] * torch.where(draws[:, 4] < 0, -1.0, 1.0)[:, None]
+        grid = functional.affine_grid(place, list(images.shape), align_corners=False)
+        return functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+    def _varied(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        plan, count = self.spec, len(images)
+
+        def uniform(low: float, high: float) -> Tensor:
+            return low + (high - low) * torch.rand(count, 1, 1, 1, device=self.device, generator=generator)
+
+        images = blurred(images, (uniform(0, 1) * (uniform(0, 1) < plan.soft)).view(-1))
+        knots = torch.randn(count, 1, 4, 4, device=self.device, generator=generator)
+        shade = functional.interpolate(knots, size=images.shape[-2:], mode="bicubic", align_corners=True)
+        images = images * uniform(*plan.gain) * torch.exp(uniform(0, plan.bias) * shade)
+        images = images.clamp_min(1e-6) ** uniform(*plan.gamma)
+        noise = uniform(0, plan.noise)
+        real = images + noise * torch.randn(images.shape, device=self.device, generator=generator)
+        return torch.sqrt(real**2 + (noise * torch.randn(images.shape, device=self.device, generator=generator)) ** 2)
+
+
+class ViewShelf:
+    """Axial slices in the detector's view on a device, with the height of each in its head. They are kept beside the pack.
+
+    bright: where FLAIR of the same visit is as bright as real lesions are. Slices are drawn by source and scan.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        sources: Sequence[SourceSpec],
+        contrasts: Sequence[str],
+        physics: PhysicsSpec,
+        device: torch.device,
+    ) -> None:
+        self.contrasts = tuple(contrasts)
+        kept = pack.path.with_name(KEPT)
+        wanted = _key(pack, sources, self.contrasts, physics)
+        stored = _stored(kept, wanted) or _brought_to_view(pack, sources, self.contrasts, physics)
+        if not kept.is_file() and os.access(kept.parent, os.W_OK):
+            np.savez_compressed(kept, key=np.array(wanted), **stored)
+        self.scans, self.odds = stored["scans"], stored["weights"] / stored["weights"].sum()
+        self.slices = torch.from_numpy(stored["slices"]).to(device)
+        self.bright = torch.from_numpy(stored["bright"]).to(device)
+        self.heights = torch.from_numpy(stored["heights"]).to(device)
+
+    def images(self, numbers: Tensor) -> Tensor:
+        """Slices (B, 1, H, W) on the networks' scale, and beside them, as a second channel, where they are `bright`."""
+        return torch.stack((self.slices[numbers].float() * STEP, self.bright[numbers].float()), 1)
+
+    def pick(self, count: int, host: np.random.Generator) -> tuple[list[int], list[int]]:
+        """Numbers of `count` random slices, and of their contrasts."""
+        chosen = self.scans[host.choice(len(self.scans), size=count, p=self.odds)]
+        return [int(first + host.integers(size)) for _, first, size in chosen], [int(kind) for kind in chosen[:, 0]]
+
+
+def _key(pack: Pack, sources: Sequence[SourceSpec], contrasts: Sequence[str], physics: PhysicsSpec) -> str:
+    """Of what a shelf would hold."""
+    names = [entry.name for source in sources for entry in pack.select(source.match)]
+    text = repr((VIEWS, names, [(source.match, source.weight) for source in sources], tuple(contrasts), physics))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _stored(path: Path, wanted: str) -> dict[str, np.ndarray] | None:
+    """The arrays kept in `path`; None if they are of something else."""
+    if not path.is_file():
+        return None
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files if name != "key"} if str(file["key"]) == wanted else None
+
+
+def _brought_to_view(
+    pack: Pack, sources: Sequence[SourceSpec], contrasts: Sequence[str], physics: PhysicsSpec
+) -> dict[str, np.ndarray]:
+    """scans: (n, 3), contrast, first slice and count of each; weights: (n,); slices: (m, H, W) uint8 in steps of STEP.
+
+    bright: (m, H, W); heights: (m,).
+    """
+    scans: list[tuple[int, int, int]] = []
+    weights: list[float] = []
+    slices: list[np.ndarray] = []
+    bright: list[np.ndarray] = []
+    heights: list[np.ndarray] = []
+
+    def add(view: View, contrast: str, mask: np.ndarray | None) -> None:
+        full = np.flatnonzero((view.slices > 0.1).mean((1, 2)) > 0.05)
+        scans.append((list(contrasts).index(contrast), sum(map(len, slices)), len(full)))
+        slices.append(np.minimum(np.rint(view.slices[full] / STEP), 255).astype(np.uint8))
+        heights.append(view.heights[full])
+        bright.append(np.zeros(slices[-1].shape, bool) if mask is None else mask[full])
+
+    for source in sources:
+        before = len(scans)
+        entries = pack.select(source.match)
+        rng = np.random.default_rng(0)
+        known: dict[str, View] = {}
+        for entry in sorted(entries, key=lambda entry: entry.contrast != "FLAIR"):
+            if entry.labels:
+                stack = pack.stored(entry)
+                tissues = LabelTissues([stack])
+                for contrast in contrasts:
+                    _, levels = tissues.acquired([contrast], physics, rng)
+                    painted = _painted(levels[:, 0], tissues.coded(stack), rng)
+                    add(_viewed(painted, entry.grid, contrast), contrast, None)
+            elif entry.contrast in contrasts:
+                view = _viewed(pack.unit(entry, pack.stored(entry)), entry.grid, entry.contrast)
+                if entry.contrast == "FLAIR":
+                    known[entry.subject] = view
+                flair = known.get(entry.subject)
+                same = flair is not None and len(flair.slices) == len(view.slices)
+                add(view, entry.contrast, _ms_bright(flair) if same and flair is not None else None)
+        if len(scans) == before:
+            raise UsageError(f"no volume matches '{source.match}' in {', '.join(contrasts)}")
+        weights += [source.weight / (len(scans) - before)] * (len(scans) - before)
+    return {
+        "scans": np.array(scans),
+        "weights": np.array(weights),
+        "slices": np.concatenate(slices),
+        "bright": np.concatenate(bright),
+        "heights": np.concatenate(heights),
+    }
+
+
+def _ms_bright(flair: View) -> np.ndarray:
+    """Where FLAIR is as bright as real lesions are, a pixel wider."""
+    found = flair.slices > MS_BRIGHT * TYPICAL["FLAIR"][1]
+    return np.asarray(ndimage.binary_dilation(found, np.ones((1, 3, 3))))
+
+
+def _viewed(unit: np.ndarray, grid: Grid, contrast: str) -> View:
+    """Axial slices of a scan, some mm apart, as the detector sees them."""
+    return in_view(np.maximum(unit, 0), grid, contrast, APART_MM)
+
+
+def _painted(levels: np.ndarray, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A head of coded labels (k, j, i) at these levels, a little uneven, with partial volume at the borders of tissues."""
+    image = levels[codes].astype(np.float32)
+    image *= 1 + rng.uniform(0, 0.06) * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.asarray(ndimage.gaussian_filter(image, rng.uniform(0.5, 0.8)))
