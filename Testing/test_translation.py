@@ -228,10 +228,10 @@ def test_two_slices_are_enough() -> None:
 def test_an_uncalibrated_map_is_called_so_and_a_batch_that_is_not_used_too() -> None:
     told: list[str] = []
     run(samples=2, warn=lambda code, message: told.append(code))
-    assert told == ["uncalibrated"]
+    assert [code for code in told if not code.endswith("flagged")] == ["uncalibrated"]
     told.clear()
     run(samples=1, options=dataclasses.replace(CPU, batch=4), warn=lambda code, message: told.append(code))
-    assert told == ["batch"]
+    assert [code for code in told if not code.endswith("flagged")] == ["batch"]
 
 
 @pytest.mark.parametrize(
@@ -636,7 +636,7 @@ def test_all_that_is_doubtful_is_told_before_the_super_resolution(job: Job, tmp_
     assert any(message.startswith("'tiny-mt': ") and "1.5 mm" in message for message in told), told
     assert "'trained-on-t2': trained on T2w, this scan is T1w" in told
     later = [event["code"] for event in events[work:] if event["event"] == "warning"]
-    assert later == ["uncalibrated"]
+    assert [code for code in later if not code.endswith("flagged")] == ["uncalibrated"]
 
 
 def test_a_wrong_target_is_refused_before_torch_is_loaded(job: Job) -> None:

@@ -79,13 +79,13 @@ def entry(name: str = "sampled", latent: int = 8) -> ModelEntry:
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models are `Negative`, not random weights."""
-    monkeypatch.setattr(models, "load_network", lambda entry, device="cpu": Negative())
+    monkeypatch.setattr(models, "kept_network", lambda entry: Negative())
 
 
 @pytest.fixture(scope="module")
 def scored() -> Evaluation:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "load_network", lambda entry, device="cpu": Negative())
+        patch.setattr(models, "kept_network", lambda entry: Negative())
         return evaluate(*pair(), entry(), regressor=entry("plain", 0), samples=12, options=CPU)
 
 

@@ -143,7 +143,7 @@ def probabilities(
     axis, _ = axial(volume.grid)
     unit = np.maximum(scale_above_air(volume, 2 - axis).to_unit(volume.array), 0, dtype=np.float32)
     view = in_view(unit, volume.grid, contrast)
-    network = models.load_network(detector)
+    network = models.kept_network(detector)
     which = detector.card.contrasts.index(contrast)
 
     class Bound(nn.Module):
