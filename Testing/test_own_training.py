@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from made_trainings import RECIPE, one_contrast
 
 from MRSuperResLib import cli, networks, plugins
@@ -167,3 +169,19 @@ def test_sources_are_text_or_a_file(tmp_path: Path) -> None:
 )
 def test_a_gain_is_the_papers_only_where_the_training_is(recipe: str, published: bool) -> None:
     assert is_published(load_recipe(recipe)[0]) is published
+
+
+def test_an_installed_package_may_offer_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an entry point, each a module with `build`; what is none is said."""
+    made = types.ModuleType("elsewhere")
+    made.build = lambda **hyperparameters: torch.nn.Conv2d(1, 1, 1)  # type: ignore[attr-defined]
+
+    class Point:
+        def __init__(self, found: object) -> None:
+            self.load = lambda: found
+
+    monkeypatch.setattr(plugins, "_entry_points", lambda: {"elsewhere": Point(made), "nothing": Point(3)})
+    assert {"elsewhere", "nothing"} <= set(networks.architectures())
+    assert isinstance(networks.build("elsewhere", {}), torch.nn.Conv2d) and networks.requirements("elsewhere") == {}
+    with pytest.raises(ModelError, match="its entry point is a int, expected a module"):
+        networks.build("nothing", {})

@@ -80,25 +80,38 @@ def test_rates_are_halved_where_the_paper_halves_them() -> None:
 @pytest.mark.parametrize("size", ["rdst", "rdst-e"])
 def test_the_second_stage_is_the_papers(size: str) -> None:
     """alpha 1 and lambda 10 on L_E(1) (section 4.3); the network and the pairs are those of the first stage."""
-    second = load_recipe(f"{size}-inplane-x4-features")[0]
-    first = load_recipe("rdst-inplane-x4" if size == "rdst" else "rdst-e-inplane-x4-published")[0]
+    name = "rdst-inplane-x4" if size == "rdst" else "rdst-e-inplane-x4-published"
+    first, second = load_recipe(name)[0], load_recipe(f"{name}-features")[0]
     assert second.loss == {"l1": 1.0, "e1": 10.0} and second.published
     assert (second.optimisation.batch, second.optimisation.learning_rate) == (32, 1e-4)
     assert (second.optimisation.schedule, second.optimisation.steps) == ("halving", 20_000)
     assert second.network == first.network and second.data == first.data
 
 
+def test_our_second_stage_goes_on_with_our_first() -> None:
+    first, second = load_recipe("rdst-e-inplane-x4")[0], load_recipe("rdst-e-inplane-x4-features")[0]
+    assert second.network == first.network and second.data == first.data and not second.published
+    assert second.loss == {"l1": 1.0, "e1": 10.0} and second.optimisation.schedule == "halving"
+
+
 def test_a_second_stage_starts_from_the_first_and_says_what_it_was_taught_by(tmp_path: Path) -> None:
     study = one_contrast(tmp_path / "study")
-    run = {"minutes": 5, "device": "cpu", "validate": False, "report": lambda line: None}
+    said: list[str] = []
+    run = {"minutes": 5, "device": "cpu", "validate": False, "report": said.append}
     (tmp_path / "one.toml").write_text(RECIPE.replace("batch = 2", "batch = 2\nsteps = 2"))
     first = fit(tmp_path / "one.toml", study, tmp_path / "one", **run)
     losses = "[loss]\nl1 = 1.0\ne1 = 10.0\nhrl = 1.0\n[data]"
     (tmp_path / "two.toml").write_text((tmp_path / "one.toml").read_text().replace("[data]", losses))
     second = fit(tmp_path / "two.toml", study, tmp_path / "two", init=str(first), **run)
     assert find_model(second).card.training.notes == "segmentation losses by the shipped tissue network"
+    assert any("weights start from" in line and "differs" not in line for line in said)
     curves = (tmp_path / "two" / "curves.csv").read_text()
     assert all(f",{name}," in curves for name in ("l1", "e1", "hrl"))
+    (tmp_path / "plain.toml").write_text(
+        (tmp_path / "one.toml").read_text().replace('skip = "bicubic"', 'skip = "none"')
+    )
+    fit(tmp_path / "plain.toml", study, tmp_path / "plain", init=str(first), **run)
+    assert any("whose network differs in skip" in line for line in said)  # its weights fit, and mean something else
     (tmp_path / "wrong.toml").write_text((tmp_path / "two.toml").read_text().replace("hrl", "hrI"))
     with pytest.raises(UsageError, match=r"loss\.hrI is not a known loss; did you mean hrl"):
         load_recipe(tmp_path / "wrong.toml")

@@ -111,14 +111,18 @@ class Method:
 
     def start_from(self, model: str) -> str:
         """Take over weights of `model`, an id or file given as --init, and say in words which."""
-        weights = load_network(find_model(model), for_inference=False).state_dict()
+        entry = find_model(model)
+        weights = load_network(entry, for_inference=False).state_dict()
         network = self.networks[self.exported]
         fitting = take_fitting(network, weights)
         if not fitting:
             raise ModelError(
                 f"no weight of '{model}' fits this recipe's network; start without --init", code="bad-init"
             )
-        return f"{fitting} of {len(network.state_dict())} weights start from '{model}'"
+        there, here = entry.card.hyperparameters, self.plan.network
+        differing = sorted(name for name in {*there, *here} if there.get(name) != here.get(name))
+        beside = f", whose network differs in {', '.join(differing)}" if differing else ""
+        return f"{fitting} of {len(network.state_dict())} weights start from '{model}'{beside}"
 
     def build_optimisers(self) -> dict[str, torch.optim.Optimizer]:
         """By name, over parameters of `networks`, which are on the device by now."""
