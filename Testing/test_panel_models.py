@@ -24,14 +24,14 @@ def test_a_model_is_recommended_for_a_scan_and_the_panel_says_why(panel: Any, na
     parameters = panel._parameterNode
     assert (parameters.task.name, parameters.model, parameters.factor) == (task, model, factor)
     assert got(panel.ui.modelSelector, "currentText") == panel.logic.model(model).card.title
-    assert "mm" in panel.inputs.why or "thin" in panel.inputs.why
+    assert panel.inputs.why.startswith("The axial slices are") and model in panel.inputs.why
     assert got(panel.ui.modelSelector, "toolTip") == panel.inputs.why
     assert panel.inputs.warnings() == [], "what is recommended suits"
 
 
 def test_a_scan_that_no_network_was_made_for_gets_interpolation(panel: Any) -> None:
     panel._parameterNode.inputVolume = scan("PD knee", (8, 12, 12), (0.3, 0.3, 3.0))
-    assert panel._parameterNode.model == "bspline" and "No network" in panel.inputs.why
+    assert panel._parameterNode.model == "bspline" and "no network covers" in panel.inputs.why
     assert panel._parameterNode.factor == 8.0
 
 
@@ -75,6 +75,20 @@ def test_a_program_that_sets_the_factor_has_edited_it(panel: Any, module: Any) -
 def test_the_console_is_told_what_the_panel_would_take(panel: Any) -> None:
     node = scan("T2 tse", (20, 64, 64), (0.9, 0.9, 4.0))
     found = panel.logic.recommend(node, "T2w")
-    assert (found.task, found.model, found.factor) == ("through-plane", "rdst-e-through-x4", 4.0)
-    assert found.why == "Slices of 4 mm are thicker than pixels of 0.9 mm."
+    assert (found.plane, found.model, found.factor) == ("through-plane", "rdst-e-through-x4", 4.0)
+    assert "The axial slices are 4 mm apart, pixels 0.9 mm" in found.why
     assert support("recommend").ranked([]) == []
+
+
+def test_the_thickness_that_dicom_tells_is_taken_into_account(panel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Database:
+        isOpen = True
+
+        def instanceValue(self, uid: str, tag: str) -> str:
+            return {("1.2.3", "0018,0050"): "3.2"}.get((uid, tag), "")
+
+    monkeypatch.setattr(slicer, "dicomDatabase", Database(), raising=False)
+    node = scan("T2 tse", (20, 64, 64), (0.9, 0.9, 4.0))
+    node.SetAttribute("DICOM.instanceUIDs", "1.2.3 1.2.4")
+    assert support("scene").thicknessOf(node) == 3.2
+    assert "3.2 mm thick" in panel.logic.recommend(node, "T2w").why

@@ -11,6 +11,7 @@ from . import cards, scene
 from .parameters import Contrast, SizeMode, Task
 from .part import Part, fill
 
+FINEST = 1.1  # the smallest factor that can be asked for
 LEAST_OVERLAP = 0.5  # share of the scan a reference should cover
 
 
@@ -83,10 +84,10 @@ class InputsView(Part):
         """Take task, model and factor that suit, and remember why."""
         self.why = ""
         found = None if self.refusal() else self.logic.recommend(volume, self._parameterNode.contrast.value)
-        if found is None:
+        if found is None or found.factor < FINEST:
             return
         parameters = self._parameterNode
-        parameters.task = next(task for task in Task if task.value == found.task)
+        parameters.task = next(task for task in Task if task.value == found.plane)
         parameters.model = found.model
         parameters.factor = parameters.followedFactor = found.factor
         parameters.factorFor = found.model

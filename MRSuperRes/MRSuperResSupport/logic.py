@@ -103,8 +103,8 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         return scene.refusal(node)
 
     def recommend(self, node, contrast=""):
-        """Task, model and factor for a volume node, and why: a `recommend.Recommendation`, None if nothing suits."""
-        return recommend.recommend(self, node, contrast)
+        """Task, plane, model and factor for a volume node, and why, in a sentence: as `mrsuperres run` would choose them."""
+        return recommend.recommend(node, contrast)
 
     def describe(self, entry):
         """The card in plain words."""

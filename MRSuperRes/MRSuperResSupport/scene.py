@@ -28,6 +28,7 @@ GREY = "vtkMRMLColorTableNodeGrey"
 SEQUENTIAL = "vtkMRMLColorTableNodeFileInferno.txt"  # black over violet and orange to pale yellow, even in lightness
 DIVERGING = "vtkMRMLColorTableNodeFileDivergingBlueRed.txt"  # blue over white to red
 MAP_PERCENTILE = 99.5  # a few wild voxels must not wash the map out
+TOLD = {"Modality": "0008,0060", "BodyPartExamined": "0018,0015", "PatientAge": "0010,1010"}
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -60,6 +61,26 @@ def refusal(node):
     except BadVolume as error:
         return f"{name}: {error.message}"
     return ""
+
+
+def glanceOf(node):
+    """The node as the library's volume to look at: its own voxels, not copied, and what DICOM tells of modality and patient.
+
+    Raises `BadVolume` as `gridOf`.
+    """
+    told = {name: next(iter(_dicomTexts(node, tag)), "") for name, tag in TOLD.items()}
+    metadata = {name: text for name, text in told.items() if text}
+    return Volume(slicer.util.arrayFromVolume(node), gridOf(node), node.GetName(), metadata)
+
+
+def thicknessOf(node):
+    """Slice thickness in mm, where the DICOM database knows it; None elsewhere."""
+    for text in _dicomTexts(node, "0018,0050"):
+        try:
+            return float(text) or None
+        except ValueError:
+            continue
+    return None
 
 
 def worldMatrix(node):
@@ -318,15 +339,15 @@ def guessContrast(node):
     return ""
 
 
-def _dicomTexts(node):
-    """Series description and friends of the first instance, where the DICOM database knows it."""
+def _dicomTexts(node, *tags):
+    """What the DICOM database knows of the node's first instance: these tags, by default series description and friends."""
     uids = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
     database = getattr(slicer, "dicomDatabase", None)
     if not uids or database is None or not database.isOpen:
         return []
     return [
         text
-        for text in (database.instanceValue(uids[0], tag) for tag in ("0008,103e", "0018,1030", "0018,0024"))
+        for text in (database.instanceValue(uids[0], tag) for tag in tags or ("0008,103e", "0018,1030", "0018,0024"))
         if text
     ]
 

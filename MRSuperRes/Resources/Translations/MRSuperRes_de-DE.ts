@@ -871,21 +871,6 @@
   </message>
  </context>
  <context>
-  <name>MRSuperResSupport.recommend</name>
-  <message>
-   <source>No network was made for this scan: interpolation, for comparison.</source>
-   <translation>Kein Netz ist für diese Aufnahme gemacht: Interpolation, zum Vergleich.</translation>
-  </message>
-  <message>
-   <source>Slices of {slice:.3g} mm are thicker than pixels of {pixel:.3g} mm.</source>
-   <translation>Schichten von {slice:.3g} mm sind dicker als Pixel von {pixel:.3g} mm.</translation>
-  </message>
-  <message>
-   <source>Slices are about as thin as pixels are wide.</source>
-   <translation>Schichten sind etwa so dünn, wie Pixel breit sind.</translation>
-  </message>
- </context>
- <context>
   <name>MRSuperResSupport.requirements</name>
   <message>
    <source>PyTorch was not installed; press Apply again, or install it in the module PyTorch Utils</source>
