@@ -27,7 +27,7 @@ from vtkmodules.util.numpy_support import vtk_to_numpy  # noqa: E402
 
 VIEW = (420, 460)  # pixels of a slice view
 BAR = 26  # pixels of the coloured bar above it
-PANEL_WIDTH = 480
+PANEL_WIDTH = 400
 ZOOM = 0.97  # of the field that shows all of the slab
 # Where the cross-hair is, as shares of the scan's box along R, A and S.
 PLACE = (0.42, 0.3, 0.53)
@@ -160,7 +160,7 @@ def useInferno() -> None:
 def comparison(views: list[View]) -> QtGui.QImage:
     """The compare layout: its views in a row, each under a bar in its colour with its label and what it shows."""
     compare = sys.modules["MRSuperResSupport.compare"]
-    labels = ("Input", "Result", "Map")
+    labels = [view.node.GetLayoutLabel() for view in views]
     gap = 4
     whole = QtGui.QImage((VIEW[0] + gap) * 3 - gap, VIEW[1] + BAR, QtGui.QImage.Format.Format_RGB888)
     whole.fill(QtGui.QColor("#202020"))

@@ -54,7 +54,8 @@ def line(entry, seconds=None):
         if gain:
             parts.append(_("{gain:+.1f} dB").format(gain=gain))
     if seconds is not None:
-        parts.append(_("about {time}").format(time=duration(seconds)))
+        time = _("{m} min").format(m=round(seconds / 60)) if seconds >= 60 else duration(seconds)  # it is a guess
+        parts.append(_("about {time}").format(time=time))
     return " · ".join(parts)
 
 

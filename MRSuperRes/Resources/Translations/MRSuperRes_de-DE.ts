@@ -630,6 +630,10 @@
    <translation>Für {contrasts} ({anatomy})</translation>
   </message>
   <message>
+   <source>{m} min</source>
+   <translation>{m} min</translation>
+  </message>
+  <message>
    <source>about {time}</source>
    <translation>etwa {time}</translation>
   </message>
