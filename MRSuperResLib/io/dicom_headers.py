@@ -252,8 +252,7 @@ def frames_of(header: Any, path: Path, odd: dict[str, str]) -> Iterator[Frame]:
     first = float(order[0]) if order is not None and math.isfinite(order[0]) else math.inf
     rows, columns = (int(header.get(name) or 0) for name in ("Rows", "Columns"))
     for index in range(max(1, min(frames, 10**5))):
-        places = [groups[index] if index < len(groups) else None, shared, header if not (groups or shared) else None]
-        sources = _Sources([place for place in places if place is not None], header)
+        sources = _Sources(header, groups[index] if index < len(groups) else None, shared)
         position = sources.numbers("PlanePositionSequence", "ImagePositionPatient", 3)
         cosines = sources.numbers("PlaneOrientationSequence", "ImageOrientationPatient", 6)
         pixel = sources.numbers("PixelMeasuresSequence", "PixelSpacing", 2)
@@ -288,27 +287,25 @@ def _first(holder: Any, name: str) -> Any:
 
 
 class _Sources:
-    """Where a frame's attributes are looked for: its own functional groups, those shared by all, the data set itself."""
+    """Where a frame's attributes are looked for: its own functional groups, those shared by all, then the data set itself."""
 
-    def __init__(self, places: list[Any], header: Any) -> None:
-        self.places, self.header = places, header
+    def __init__(self, header: Any, *groups: Any) -> None:
+        self.header = header
+        self.places = [group for group in groups if group is not None]
 
     def numbers(self, sequence: str, name: str, count: int) -> np.ndarray | None:
-        for place in self.places:
-            group = _first(place, sequence)
-            found = numbers_in(group, name, count) if group is not None else None
-            if found is None and place is self.header:
-                found = numbers_in(place, name, count)
+        """`count` numbers as `numbers_in` gives them. A position is told frame by frame: one for all is no frame's."""
+        for group in filter(None, (_first(place, sequence) for place in self.places)):
+            found = numbers_in(group, name, count)
             if found is not None:
                 return found
-        if sequence in ("PixelMeasuresSequence", "PixelValueTransformationSequence", "PlaneOrientationSequence"):
-            return numbers_in(self.header, name, count)
-        return numbers_in(self.header, name, count) if not _multi(self.header) else None
+        if self.places and sequence == "PlanePositionSequence":
+            return None
+        return numbers_in(self.header, name, count)
 
     def text(self, sequence: str, name: str) -> str:
-        for place in self.places:
-            group = _first(place, sequence)
-            if group is not None and (found := _text(group, name)):
+        for group in filter(None, (_first(place, sequence) for place in self.places)):
+            if found := _text(group, name):
                 return found
         return _text(self.header, name)
 
@@ -347,10 +344,6 @@ def _rounded(text: str) -> str:
         return f"{float(text):.4g}"
     except ValueError:
         return text
-
-
-def _multi(header: Any) -> bool:
-    return "PerFrameFunctionalGroupsSequence" in header or "SharedFunctionalGroupsSequence" in header
 
 
 def files_in(folder: Path, *, below: bool = False, most: int) -> list[Path]:

@@ -223,8 +223,8 @@ def stacked(part: Part, where: str) -> Stack:
     """The frames in order, on a grid that every one of them agrees with. Raises `BadVolume`, naming `where`."""
     frames = list(part.frames)
     told = {
-        "Image Position": [frame.position is not None for frame in frames],
-        "Image Orientation": [frame.cosines is not None for frame in frames],
+        "Image Position (Patient)": [frame.position is not None for frame in frames],
+        "Image Orientation (Patient)": [frame.cosines is not None for frame in frames],
         "Pixel Spacing": [frame.pixel is not None for frame in frames],
     }
     lacking = [name for name, there in told.items() if not all(there)]
@@ -232,7 +232,7 @@ def stacked(part: Part, where: str) -> Stack:
         return _without_geometry(frames, where)
     if lacking:
         raise BadVolume(
-            f"{where} does not tell {' and '.join(lacking)} (Patient) of {'its' if not any(told[lacking[0]]) else 'all'} "
+            f"{where} does not tell {' and '.join(lacking)} of {'its' if not any(told[lacking[0]]) else 'all'} "
             "slices: where they lie is not known; export the series again",
             code="no-geometry",
         )
