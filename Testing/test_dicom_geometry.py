@@ -63,6 +63,7 @@ def test_steps_that_differ_by_a_twentieth_are_told_with_how_far_they_are_off(
     """The steps are 1 and 1 + jitter, and 1 - jitter: 5 % of difference is the limit, not 50 %."""
     volume, said = read(way(tmp_path, voxels(6), [0, 1, 2 + jitter, 3, 4, 5]))
     assert said == (["uneven-slices"] if told else [])
+    np.testing.assert_allclose(volume.grid.origin, place(0), atol=1e-9)
     np.testing.assert_allclose(volume.grid.spacing[2], STEP, atol=1e-6)
 
 
@@ -98,6 +99,8 @@ def test_directions_rounded_by_an_archive_are_made_orthogonal_not_dropped(
     volume, _ = read(path)
     degrees = np.degrees(np.arccos(np.clip(np.trace(volume.grid.axes.T @ TURNED) - 1, -2, 2) / 2))
     assert degrees < 60 * 10.0**-decimals, "within the rounding"
+    aside = volume.grid.world_to_index(np.array([place(n) for n in range(6)]))[:, :2]
+    assert np.abs(aside).max() < 1e-3, "positions are not rounded: the slices lie on their line"
     np.testing.assert_allclose(volume.grid.axes.T @ volume.grid.axes, np.eye(3), atol=1e-9)
 
 

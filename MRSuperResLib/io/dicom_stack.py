@@ -293,7 +293,6 @@ def _placed(frames: list[Frame], where: str) -> Stack:
     steps = np.diff(along)
     _check_steps(steps, frames, where, notes)
     step = float(along[-1] / (len(frames) - 1))
-    origin = positions[0] + axes[:, 2] * float(np.mean(along - step * np.arange(len(frames))))
     size = (frames[0].columns, frames[0].rows, len(frames))
     drift = _drift(frames, positions, axes)
     if drift > LARGEST_DRIFT * min(pixel):
@@ -317,7 +316,7 @@ def _placed(frames: list[Frame], where: str) -> Stack:
                 f"the directions of {where} are not quite at right angles (rounded by an archive?): made so, by {off:.2g} degrees",
             )
         )
-    grid = Grid(size, (pixel[1], pixel[0], step), tuple(origin.tolist()), tuple(axes.ravel().tolist()))  # type: ignore[arg-type]
+    grid = Grid(size, (pixel[1], pixel[0], step), tuple(positions[0].tolist()), tuple(axes.ravel().tolist()))  # type: ignore[arg-type]
     notes.extend(_said_spacing(frames, step, where))
     return Stack(tuple(frames), grid, frames[0].thickness, tuple(notes))
 
@@ -325,7 +324,7 @@ def _placed(frames: list[Frame], where: str) -> Stack:
 def _axes(cosines: np.ndarray, positions: np.ndarray, rounded: bool) -> np.ndarray:
     """Three axes at right angles, as columns: those of the cosines.
 
-    Where these are rounded: the nearest to them and to the line of the slices.
+    Where these are rounded: the line of the slices, and the nearest to them at right angles to it.
     """
     normal = np.cross(*cosines)
     normal /= np.linalg.norm(normal)
@@ -334,9 +333,11 @@ def _axes(cosines: np.ndarray, positions: np.ndarray, rounded: bool) -> np.ndarr
         return np.column_stack([row, np.cross(normal, row), normal])
     line = positions[-1] - positions[0]
     line = line / np.linalg.norm(line) if np.linalg.norm(line) > 0 else normal
-    third = line if abs(float(line @ normal)) > 1 - ROUNDED else normal
-    u, _, v = np.linalg.svd(np.column_stack([*cosines, third]))
-    return np.asarray(u @ v)
+    third = line if abs(float(line @ normal)) > 1 - ROUNDED**2 else normal  # within the rounding, positions know better
+    third = third * np.sign(third @ normal)
+    within = cosines.T - np.outer(third, third @ cosines.T)
+    u, _, v = np.linalg.svd(within, full_matrices=False)
+    return np.column_stack([u @ v, third])
 
 
 def _drift(frames: list[Frame], positions: np.ndarray, axes: np.ndarray) -> float:
