@@ -15,6 +15,7 @@ from ..inference.translation import check_task
 from ..jobs.progress import LinesOfProgress
 from .arguments import add_command, add_fields, checked_folder, plane
 from .output import say, tell
+from .streams import show
 
 
 def add_evaluate(commands: Any) -> None:
@@ -97,7 +98,7 @@ def _evaluate(options: argparse.Namespace) -> int:
                     evaluation.figure(figures[scan, way], pair, shown)
     finally:  # what was scored is told even if the next scan, or a picture, fails
         if rows:
-            print(evaluation.to_json(rows) if options.json else evaluation.table(rows), flush=True)
+            show(evaluation.to_json(rows) if options.json else evaluation.table(rows))
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         for entry in entries:
@@ -238,12 +239,9 @@ def _evaluate_translation(options: argparse.Namespace) -> int:
                     put_in.append(evaluate_lesions(source, truth, entry, **given, seeds=seeds, options=how, report=say))
     finally:  # what was scored is told even if the next scan or model fails
         if found:
-            print(
-                translation_scores.to_json(found, put_in) if options.json else translation_scores.table(found),
-                flush=True,
-            )
+            show(translation_scores.to_json(found, put_in) if options.json else translation_scores.table(found))
         if put_in and not options.json:
-            print(f"\n{lesion_table(put_in)}", flush=True)
+            show(f"\n{lesion_table(put_in)}")
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         for entry in entries:

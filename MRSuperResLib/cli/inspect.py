@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 from ..errors import BadVolume
 from .arguments import add_command
-from .output import table
+from .output import say, table
+from .streams import show
 
 
 def add_inspect(commands: Any) -> None:
@@ -24,10 +24,10 @@ def _inspect(options: argparse.Namespace) -> int:
 
     found = [each for path in options.paths for each in inspect(path)]
     if options.json:
-        print(json.dumps([each.to_json() for each in found], indent=2, ensure_ascii=False))
+        show(json.dumps([each.to_json() for each in found], indent=2))
         return 0
     if not found:
-        print("no volumes", file=sys.stderr)
+        say("no volumes")
         return BadVolume.exit_code
 
     def row(each: Found) -> tuple[str, ...]:
@@ -40,18 +40,13 @@ def _inspect(options: argparse.Namespace) -> int:
             "-" if each.gap is None else f"{each.gap:.3g}",
             each.plane or "-",
             each.contrast or "-",
-            _printable(each.name or each.path),
+            each.name or each.path,
         )
 
     head = ("SERIES", "FORMAT", "SIZE", "SPACING mm", "THICK", "GAP", "PLANE", "CONTRAST", "NAME")
-    print(table([head, *map(row, found)]))
+    show(table([head, *map(row, found)]))
     for each in found:
         for line in each.odd:
             where = f"series {each.key}: " if each.key else "" if line.startswith(each.path) else f"{each.path}: "
-            print(_printable(where + line))
+            show(where + line)
     return 0 if any(each.usable for each in found) else BadVolume.exit_code
-
-
-def _printable(text: str) -> str:
-    """Without control characters, which a header or a name may hold."""
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -75,6 +75,11 @@ def printable(text: str) -> str:
     return "".join(repr(letter)[1:-1] if unicodedata.category(letter) in HIDDEN else letter for letter in text)
 
 
+def show(text: str) -> None:
+    """Print `text`, of one line or several, on standard output."""
+    print("\n".join(map(printable, text.split("\n"))), flush=True)
+
+
 def put(text: str, stream: IO[str]) -> None:
     """Print a line for people on standard error; one that nobody can read is dropped."""
     with contextlib.suppress(OSError, ValueError):

@@ -8,6 +8,7 @@ from typing import Any
 
 from .arguments import add_command
 from .output import say
+from .streams import show
 
 
 def add_train(commands: Any) -> None:
@@ -54,7 +55,7 @@ def _train(options: argparse.Namespace) -> int:
         id=options.id,
         sources=options.sources,
     )
-    print(path)
+    show(str(path))
     return 0
 
 
@@ -71,5 +72,5 @@ def _pack(options: argparse.Namespace) -> int:
     from ..training.pack import pack
 
     packed = pack(Path(options.folder), Path(options.out), report=say)
-    print(f"{options.out}: {len(packed.entries)} volumes")
+    show(f"{options.out}: {len(packed.entries)} volumes")
     return 0

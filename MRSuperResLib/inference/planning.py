@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from .. import models
 from ..errors import DeviceError, ModelError, UnsuitableVolume, UsageError
 from ..models import ModelCard, ModelEntry
+from ..terms import Plane
 from .memory import available_memory, readable_bytes
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ PIXELS_AT_ONCE = {"cpu": 2**14, "cuda": 2**19, "mps": 2**16}
 LEAST_FILLED = (
     0.25  # of the width of a network's one input size: a view that fills less is left out, if the other fills more
 )
-PLANES = ("in-plane", "through-plane")
+PLANES = get_args(Plane)
 
 
 @dataclass(frozen=True)
