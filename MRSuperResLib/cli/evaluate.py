@@ -22,12 +22,16 @@ def add_evaluate(commands: Any) -> None:
     parser = add_command(
         commands, "evaluate", _evaluate, "degrade sharp volumes, super-resolve them, score against the truth"
     )
-    parser.add_argument("truth", nargs="+", metavar="HR", help="sharp volumes")
+    parser.add_argument("truth", nargs="+", metavar="HR", help="sharp volumes; with --protocol, a data set's folder")
+    parser.add_argument(
+        "--protocol", metavar="NAME", help="a paper's table on its data set: oasis-x4, brats-x4, ixi-x2, ixi-x4, "
+        "ixi-through-x4, ixi-through-x8, fastmri-x4, or a TOML file",
+    )  # fmt: skip
     parser.add_argument(
         "-m", "--model", required=True, metavar="ID[,ID...]", help="models, scored beside the baselines"
     )
-    parser.add_argument("--plane", required=True, type=plane, metavar="PLANE", help="in-plane or through-plane")
-    parser.add_argument("--factor", required=True, type=float, metavar="F", help="how much coarser the input is made")
+    parser.add_argument("--plane", type=plane, metavar="PLANE", help="in-plane or through-plane")
+    parser.add_argument("--factor", type=float, metavar="F", help="how much coarser the input is made")
     parser.add_argument(
         "--degradation", "--profile", metavar="NAME[,NAME...]", default="",
         help="gaussian, box, sinc; kspace, kspace-apodised, kspace-partial; bicubic, bicubic-noise, second-order; several are "
@@ -59,6 +63,10 @@ def _evaluate(options: argparse.Namespace) -> int:
     from ..models import BASELINES, find_model
     from ..volume import read_volume
 
+    if options.protocol:
+        return _evaluate_protocol(options)
+    if options.plane is None or options.factor is None:
+        raise UsageError("say --plane and --factor, or a paper's --protocol")
     if options.reference and len(options.reference) != len(options.truth):
         raise UsageError(
             f"{len(options.truth)} volumes and {len(options.reference)} references: give one for each, in order"
@@ -103,6 +111,21 @@ def _evaluate(options: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         for entry in entries:
             evaluation.publish(rows, entry, folder / f"{entry.card.id}.safetensors")
+    return 0
+
+
+def _evaluate_protocol(options: argparse.Namespace) -> int:
+    """A paper's table."""
+    from ..evaluation import protocol as papers
+    from ..inference import Options
+
+    chosen = papers.load_protocol(options.protocol)
+    if len(options.truth) > 1:
+        raise UsageError(f"--protocol takes one folder, {len(options.truth)} paths are given")
+    how = Options(device=options.device, threads=options.threads, model_folders=tuple(options.model_folders))
+    asked = [name for name in options.model.split(",") if name]
+    scores = papers.run_protocol(chosen, options.truth[0], asked, options=how, report=say)
+    print(papers.protocol_json(chosen, scores) if options.json else papers.protocol_table(chosen, scores))
     return 0
 
 
