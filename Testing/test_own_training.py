@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from made_trainings import RECIPE, one_contrast
+from made_trainings import GUIDED, RECIPE, one_contrast, two_contrasts
 
 from MRSuperResLib import cli, networks, plugins
 from MRSuperResLib.errors import ModelError, UsageError
 from MRSuperResLib.models import find_model, load_network
+from MRSuperResLib.training.data.crops import PairDrawer, applicable
 from MRSuperResLib.training.fit import BEST, LAST, fit
 from MRSuperResLib.training.own import is_published, parsed_sources
+from MRSuperResLib.training.pack import Pack
 from MRSuperResLib.training.recipes import FOLDER, load_recipe
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
@@ -185,3 +187,33 @@ def test_an_installed_package_may_offer_networks(monkeypatch: pytest.MonkeyPatch
     assert isinstance(networks.build("elsewhere", {}), torch.nn.Conv2d) and networks.requirements("elsewhere") == {}
     with pytest.raises(ModelError, match="its entry point is a int, expected a module"):
         networks.build("nothing", {})
+
+
+def test_guided_training_on_ixi_s_names_pairs_each_person_with_themselves(tmp_path: Path) -> None:
+    """Two people, T1w and T2w each, in one folder: none of the pairs that are drawn mixes them."""
+    made = two_contrasts(tmp_path / "made")
+    for part in ("train", "val"):
+        (tmp_path / "ixi" / part).mkdir(parents=True)
+        for person, scale in (("IXI002-Guys-0828", 1), ("IXI012-HH-1211", -1)):
+            for contrast in ("T1", "T2"):
+                scan = sitk.ReadImage(str(made / part / "pairs" / f"one_{contrast}w.nii.gz"))
+                flipped = sitk.Flip(scan, (scale < 0, False, False), True)
+                flipped.CopyInformation(scan)
+                sitk.WriteImage(flipped, str(tmp_path / "ixi" / part / f"{person}-{contrast}.nii.gz"))
+    (tmp_path / "guided.toml").write_text(
+        GUIDED.replace('{ match = "labels/*", weight = 0.5 }', '{ match = "multicontrast/*" }').replace(
+            "batch = 2", "batch = 2\nsteps = 2"
+        )
+    )
+    said: list[str] = []
+    path = fit(
+        tmp_path / "guided.toml", tmp_path / "ixi", tmp_path / "out", minutes=5, device="cpu", report=said.append
+    )
+    assert "4 volumes (T1w 2, T2w 2), 0 label maps" in said and "with several contrasts: 2 subjects" in said
+    card = find_model(path).card
+    assert card.contrasts == card.reference_contrasts == ("T1w", "T2w") and card.id == "tiny-own"
+    assert any("held out, dB: guided" in line for line in said)
+    packed = Pack(tmp_path / "out" / "train.pack")
+    (source,) = applicable(packed, load_recipe(tmp_path / "guided.toml")[0].data.sources, said.append)
+    groups = PairDrawer(packed, (source,)).groups[0]
+    assert [{entry.subject for entry in group} for group in groups] == [{"IXI002-Guys-0828"}, {"IXI012-HH-1211"}]
