@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from made_trainings import GUIDED, RECIPE, one_contrast, two_contrasts
+from made_trainings import ENLARGE, GUIDED, RECIPE, TRANSLATE, one_contrast, two_contrasts
 
 from MRSuperResLib import cli, networks, plugins
 from MRSuperResLib.errors import ModelError, UsageError
@@ -173,6 +173,21 @@ def test_a_gain_is_the_papers_only_where_the_training_is(recipe: str, published:
     assert is_published(load_recipe(recipe)[0]) is published
 
 
+@pytest.mark.parametrize("recipe", [TRANSLATE, ENLARGE], ids=["translation", "adversarial"])
+def test_adversarial_methods_train_and_validate_on_an_ordinary_folder(tmp_path: Path, recipe: str) -> None:
+    """Other people are held out than are trained on, and neither is in a folder that the recipe names."""
+    made = two_contrasts(tmp_path / "made")
+    for part, person in (("train", "sub-01"), ("val", "sub-02")):
+        (tmp_path / "data" / part / person).mkdir(parents=True)
+        for contrast in ("T1w", "T2w"):
+            scan = made / part / "pairs" / f"one_{contrast}.nii.gz"
+            shutil.copy(scan, tmp_path / "data" / part / person / f"{person}_{contrast}.nii.gz")
+    (tmp_path / "tiny.toml").write_text(re.sub("steps = .*", "steps = 2", recipe))
+    said: list[str] = []
+    path = fit(tmp_path / "tiny.toml", tmp_path / "data", tmp_path / "out", minutes=5, device="cpu", report=said.append)
+    assert path.stem.endswith("-own") and any(line.startswith("  held out: psnr") for line in said)
+
+
 def test_an_installed_package_may_offer_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """By an entry point, each a module with `build`; what is none is said."""
     made = types.ModuleType("elsewhere")
@@ -192,9 +207,10 @@ def test_an_installed_package_may_offer_networks(monkeypatch: pytest.MonkeyPatch
 def test_guided_training_on_ixi_s_names_pairs_each_person_with_themselves(tmp_path: Path) -> None:
     """Two people, T1w and T2w each, in one folder: none of the pairs that are drawn mixes them."""
     made = two_contrasts(tmp_path / "made")
+    people = {"train": (("IXI002-Guys-0828", 1), ("IXI012-HH-1211", -1)), "val": (("IXI013-HH-1212", 1),)}
     for part in ("train", "val"):
         (tmp_path / "ixi" / part).mkdir(parents=True)
-        for person, scale in (("IXI002-Guys-0828", 1), ("IXI012-HH-1211", -1)):
+        for person, scale in people[part]:
             for contrast in ("T1", "T2"):
                 scan = sitk.ReadImage(str(made / part / "pairs" / f"one_{contrast}w.nii.gz"))
                 flipped = sitk.Flip(scan, (scale < 0, False, False), True)

@@ -82,6 +82,15 @@ def test_a_recipe_sets_the_second_order_degradation(tmp_path: Path) -> None:
             "optimisation.learning_rat is not a known field; did you mean learning_rate?",
         ),
         ('schedule = "constant"', 'schedule = "cosin"', "did you mean cosine?"),
+        ("gaussian = 1.0", "gausian = 1.0", "kinds.gausian is not a known kind; did you mean gaussian?"),
+        (
+            'scans = ["isotropic/*"]',
+            'degradation = "kspce"',
+            "'kspce', which is unknown; did you mean kspace",
+        ),
+        ("batch = 2", "batch = 0", "optimisation.batch is 0, expected at least 1"),
+        ("learning_rate = 2e-3", "learning_rate = -1", "optimisation.learning_rate is -1, expected a number above 0"),
+        ("batch = 2", "batch = 2\nema = 1.0", "optimisation.ema is 1, expected a number below 1"),
         ("[validation]", "[guidance]\nwrong = 0.1\n[validation]", "guidance is not a known field"),
     ],
 )

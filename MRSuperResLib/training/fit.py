@@ -155,8 +155,9 @@ class Run:
 
     def describe(self, packed: Pack, id: str | None, sources: Sequence[Source]) -> None:
         """Choose the recipe's sources that there are, and make the card one of the user's data if they are not the recipe's."""
-        found = applicable(packed, self.plan.data.sources, self.report)
-        own = bool(id or sources) or not set(found) <= set(self.plan.data.sources)
+        self.asked = self.plan.data.sources
+        found = applicable(packed, self.asked, self.report)
+        own = bool(id or sources) or not set(found) <= set(self.asked)
         kept = self.out / OWN
         if self.resumes and not id and not sources and kept.is_file():
             chosen = json.loads(kept.read_text(encoding="utf-8"))
@@ -285,11 +286,20 @@ def averaged(method: Method) -> nn.Module:
 
 
 def make_validator(method: Method, data: Path, run: Run) -> Validator | None:
-    """The method's validator on the held-out volumes; None, and it is said, if there are none."""
+    """The method's validator on those of the recipe's sources that are held out; None, and it is said, if nothing fits."""
     if not (data / "val").is_dir() and not (data / "val.pack").is_file():
         run.report(f"{data} has no val: nothing is validated")
         return None
-    return method.validator(part_pack(data, run.out, "val", run.report))
+    packed = part_pack(data, run.out, "val", run.report)
+    held_out = applicable(packed, run.asked, lambda line: None)
+    method.plan = replace(run.plan, data=replace(run.plan.data, sources=held_out))
+    try:
+        return method.validator(packed)
+    except UsageError as error:
+        run.report(f"nothing is validated: {error}")
+        return None
+    finally:
+        method.plan = run.plan
 
 
 def make_folder(out: Path, resume: bool) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import plugins
+from ..acquisition import PRESETS
 from ..documents import BadDocument, decode, expected
 from ..errors import UsageError
 from .data.single import DataSpec
@@ -45,6 +46,15 @@ class Optimisation:
     channels_last: bool | None = None
     compile: bool = False
 
+    def __post_init__(self) -> None:
+        for name, least in {"batch": 1, "warm_up": 0, "steps": 0, "clip": 0, "ema": 0}.items():
+            if getattr(self, name) < least:
+                raise BadDocument(f"optimisation.{name} is {getattr(self, name):g}, expected at least {least}")
+        if self.learning_rate <= 0:
+            raise BadDocument(f"optimisation.learning_rate is {self.learning_rate:g}, expected a number above 0")
+        if self.ema >= 1:
+            raise BadDocument(f"optimisation.ema is {self.ema:g}, expected a number below 1")
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -57,6 +67,12 @@ class Validation:
     scans: tuple[str, ...] = ("isotropic/*",)
     degradation: str = "bicubic"
     slices: int = 8
+
+    def __post_init__(self) -> None:
+        if self.degradation not in PRESETS:
+            raise BadDocument(
+                f"validation.degradation is '{self.degradation}', which is unknown; {expected(self.degradation, PRESETS)}"
+            )
 
 
 @dataclass(frozen=True)

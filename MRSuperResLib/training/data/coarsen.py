@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...acquisition import (
+    KINDS,
     SECOND_ORDER,
     AxisOperator,
     SecondOrder,
@@ -16,6 +17,7 @@ from ...acquisition import (
     axis_operator,
     second_order,
 )
+from ...documents import BadDocument, expected
 
 MARGIN = 4  # coarse pixels around a patch that are acquired with it and cut off, so that borders are real
 THICKNESS_STEPS = 8  # operators are cached, so thickness and apodisation come from a small set
@@ -39,6 +41,14 @@ class DegradationSpec:
     rician: float = 0.25
     bias: float = 0.15
     second_order: SecondOrder = field(default_factory=SecondOrder)
+
+    def __post_init__(self) -> None:
+        known = (*KINDS, SECOND_ORDER)
+        for kind, weight in self.kinds.items():
+            if kind not in known:
+                raise BadDocument(f"data.degradation.kinds.{kind} is not a known kind; {expected(kind, known)}")
+            if weight < 0:
+                raise BadDocument(f"data.degradation.kinds.{kind} is {weight:g}, expected a weight of at least 0")
 
 
 def trim(image: np.ndarray, factors: tuple[int, int]) -> np.ndarray:

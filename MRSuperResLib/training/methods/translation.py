@@ -162,9 +162,8 @@ class Translation(Adversarial):
 
     def validator(self, held_out: Pack) -> Validator | None:
         """PSNR (dB for a range of 1) of z = 0 and of the mean of samples, and the samples' spread."""
-        sources = tuple(
-            source for source in self.plan.data.sources if source.planes == "axial" and held_out.select(source.match)
-        )
+        matching = [source for source in self.plan.data.sources if held_out.select(source.match)]
+        sources = tuple([source for source in matching if source.planes == "axial"] or matching)
         still = DisturbanceSpec(0.0, 0.0, 0.0, (1.0, 1.0), (1.0, 1.0), 0.0, 0.0)
         spec = self.plan.data.without_augmentation(sources)
         pairs = ContrastPairs(held_out, spec, still, self.contrasts, seed=VALIDATION_SEED)
