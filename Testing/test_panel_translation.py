@@ -5,13 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 slicer = pytest.importorskip("slicer", reason="the panel needs slicer-core")
 pytest.importorskip("PySide6.QtUiTools", reason="the panel needs PySide6-Essentials")
 
 from panel import application  # noqa: E402
-from panel.kit import Translates, applied, ended, folder, got, hidden, pick, put, scalars, scan, select, support, tip  # noqa: E402
+from panel.kit import (  # noqa: E402
+    Translates,
+    applied,
+    ended,
+    folder,
+    got,
+    hidden,
+    pick,
+    put,
+    scalars,
+    scan,
+    select,
+    support,
+    tip,
+    translator,
+)  # fmt: skip
+
+from MRSuperResLib.models import Requirements  # noqa: E402
 
 
 def test_translating_draws_samples_and_the_slider_shows_each_in_the_views(translating: Any, module: Any) -> None:
@@ -158,3 +176,43 @@ def test_a_model_may_enlarge_the_scan_before_it_is_translated(translating: Any, 
     panel.ui.applyButton.click()
     ended(panel)
     assert (Translates.jobs[0]["super_resolve_with"], Translates.jobs[0]["factor"]) == ("bspline", 2.0)
+
+
+def detecting(panel: Any, monkeypatch: Any) -> None:
+    """A detector of lesions for T2w scans is installed."""
+    there = panel.logic.models()
+    values = {"id": "flag-test", "title": "Detector", "task": "flag", "contrasts": ("T2w",), "target_contrasts": ()}
+    detector = translator(**values, requirements=Requirements())
+    monkeypatch.setattr(panel.logic, "models", lambda: [*there, detector])
+
+
+def test_what_a_translation_may_have_lost_is_marked_in_the_scene(translating: Any, monkeypatch: Any) -> None:
+    panel = translating
+    detecting(panel, monkeypatch)
+    result = applied(panel)
+    assert Translates.jobs[0]["flags"]
+    (flags,) = support("scene").attached(result, "flags")
+    assert flags.GetClassName() == "vtkMRMLLabelMapVolumeNode" and flags.GetName().endswith("flags")
+    voxels = slicer.util.arrayFromVolume(flags)
+    assert voxels.dtype == np.uint16 and 0 < (voxels > 0).mean() < 0.5
+    red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+    assert red.GetLabelVolumeID() == flags.GetID()
+    panel.ui.compareButton.click()
+    compare = support("compare")
+    for name in compare.VIEWS[:2]:
+        assert compare.compositeNode(name).GetLabelVolumeID() == flags.GetID()
+        assert compare.sliceNode(name).GetUseLabelOutline(), "outlines hide nothing"
+    panel.ui.restoreLayoutButton.click()
+    names = scalars()
+    applied(panel)
+    assert scalars() == names and len(slicer.util.getNodesByClass("vtkMRMLLabelMapVolumeNode")) == 1, (
+        "the same node again"
+    )
+    monkeypatch.setattr(Translates, "loses", False)
+    applied(panel)
+    assert not slicer.util.getNodesByClass("vtkMRMLLabelMapVolumeNode"), "nothing is lost, nothing is marked"
+
+
+def test_without_a_detector_no_flags_are_asked_for(translating: Any) -> None:
+    applied(translating)
+    assert Translates.jobs[0]["flags"] is None

@@ -166,6 +166,10 @@ class Comparison:
             _setLayers(VIEWS[0], low)
             _setLayers(VIEWS[1], low, result)
             compositeNode(VIEWS[1]).SetForegroundOpacity(opacity)
+            for name in VIEWS[
+                :2
+            ]:  # what the translation may have lost, over the scan that shows it, and over the result
+                _setLabels(name, next(iter(scene.attached(result, "flags")), None))
             if shownMap is not None:
                 self._putMap(*shownMap)
             _align(views, low, _orientation(low, through))
@@ -303,6 +307,7 @@ class Comparison:
                 composite.SetLinkedControl(False)
                 composite.SetBackgroundVolumeID(None)
                 composite.SetForegroundVolumeID(None)
+                composite.SetLabelVolumeID(None)
         self.low, self.result, self.caption = None, None, ""
 
     def _linkWindows(self, first, second):
@@ -378,6 +383,14 @@ def _setLayers(name, background, foreground=None):
     composite.SetBackgroundVolumeID(background.GetID())
     composite.SetForegroundVolumeID(foreground.GetID() if foreground else None)
     composite.SetLabelVolumeID(None)
+
+
+def _setLabels(name, labels):
+    """Outlines of a label map over the volumes of a view."""
+    composite, node = compositeNode(name), sliceNode(name)
+    composite.SetLabelVolumeID(labels.GetID() if labels is not None else None)
+    composite.SetLabelOpacity(1.0)
+    node.SetUseLabelOutline(labels is not None)
 
 
 def _align(names, volume, orientation):

@@ -94,6 +94,16 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
             return []
         return [f"takes a reference of {', '.join(taken)}, this one is {found}"]
 
+    def canFlag(self, contrast):
+        """Whether a detector is installed that marks what a translation of such a scan may have lost."""
+        return any(entry.card.task == "flag" and contrast in entry.card.contrasts for entry in self.models())
+
+    def marked(self, request):
+        """`request` with flags, unless they were declined or there is no detector: disease is not hidden."""
+        if request.task == "translate" and request.flags is None:
+            request.flags = self.canFlag(request.contrast)
+        return request
+
     def guessContrast(self, node):
         """T1w, T2w, FLAIR, PDw, or "" if the node's name and DICOM description do not tell."""
         return scene.guessContrast(node)
@@ -189,7 +199,7 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         if it cannot be started.
         """
         requirements.ensure(self.model(request.model))
-        run = Run(request, self._process(), onProgress, onWarning, onLog, onFinished, onPreview=onPreview)
+        run = Run(self.marked(request), self._process(), onProgress, onWarning, onLog, onFinished, onPreview=onPreview)
         run.begin()
         return run
 

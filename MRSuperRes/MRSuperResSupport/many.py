@@ -102,10 +102,10 @@ class ManyRun:
         contrast = self._options.get("contrast") or scene.guessContrast(node) or self._otherContrast
         options = {**self._options, "contrast": contrast}
         if item.sequence is not None:  # whose frames cannot hold them
-            options["keepSamples"] = False
+            options["keepSamples"] = options["flags"] = False
         if isinstance(options.get("spacing"), (int, float)) and not scene.refusal(node):
             options["spacing"] = scene.refinedSpacing(node, options.get("plane"), options["spacing"])
-        request = RunRequest(input=node, model=self._model, **options)
+        request = self._logic.marked(RunRequest(input=node, model=self._model, **options))
         target = None
         if self._folder is not None:
             target, voxels = self._target(item.name, request)
@@ -116,7 +116,7 @@ class ManyRun:
         started = time.monotonic()
 
         def progress(stage, done, total, secondsLeft):
-            self._tell(f"{item.name}, {stage} {done} of {total}" if total > 1 else f"{item.name}, {stage}")
+            self._tell(f"{item.name}, {stage} {done / total:.0%}" if total > 1 else f"{item.name}, {stage}")
 
         def finished(run):
             self._current = None

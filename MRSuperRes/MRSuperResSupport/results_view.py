@@ -16,6 +16,7 @@ class ResultsView(Part):
     def __init__(self, panel):
         Part.__init__(self, panel)
         self._resultMaps = []  # that the comparison can show
+        self._marked = False  # flags lie over the slice views
         self.overlaid = False  # the reference lies over the slice views, to show the overlap
         self.comparison = compare.Comparison(onLeft=self._onLeft)
         self.flicker = qt.QTimer()
@@ -51,6 +52,12 @@ class ResultsView(Part):
     def present(self, node):
         """Show `node` in the slice views, without the reference that may lie over them."""
         layers = {"foreground": None} if self.overlaid else {}
+        flags = next(iter(scene.attached(node, "flags")), None)
+        if flags is not None:  # what the translation may have lost lies over it
+            layers |= {"label": flags, "labelOpacity": 0.5}
+        elif self._marked:  # and never over another volume
+            layers["label"] = None
+        self._marked = flags is not None
         slicer.util.setSliceViewerLayers(background=node, **layers)
         self.overlaid = False
 

@@ -56,7 +56,8 @@ class RunRequest(_Settings):
     """One volume, one model, and what to make of them.
 
     input, reference, truth: volume nodes. output, errorMap, consistencyMap, uncertaintyMap: a node to fill, True to make one;
-    for a map, None not to. keepSamples: each sample of a translation becomes a node. The rest are the fields of a job, with
+    for a map, None not to. flags: whether a translation marks what it may have lost, None where that can be done (see
+    `MRSuperResLogic.canFlag`). keepSamples: each sample of a translation becomes a node. The rest are the fields of a job, with
     its defaults (`MRSuperResLib.jobs.job.fields()` says what each means): task, plane, sliceAxis, factor, spacing (mm along i,
     j, k), contrast, referenceContrast, register, samples, seed, target, superResolveWith, project, profile, thickness, device,
     precision, tile, batch, threads.
@@ -71,6 +72,7 @@ class RunRequest(_Settings):
     errorMap: Any = None
     consistencyMap: Any = None
     uncertaintyMap: Any = None
+    flags: bool | None = None
 
 
 @dataclass
@@ -81,6 +83,7 @@ class RunResult:
     errorMap: Any = None
     consistencyMap: Any = None
     uncertaintyMap: Any = None
+    flags: Any = None
     samples: list = field(default_factory=list)
     metrics: dict = field(default_factory=dict)
     provenance: dict = field(default_factory=dict)
@@ -249,6 +252,8 @@ class Run:
                 scene.show(made, result.output)  # one window for all: they differ by what they show
                 result.samples.append(made)
             scene.attach(result.output, "sample", result.samples)
+            result.flags = self._flags(f"{name} flags", outputs.get("flags"), former["flags"])
+            scene.attach(result.output, "flags", filter(None, [result.flags]))
             scene.attach(result.output, "segmentation", scene.segmentationsOf(source))
             for node in itertools.chain(*former.values()):
                 slicer.mrmlScene.RemoveNode(node)
@@ -256,7 +261,7 @@ class Run:
 
     def _former(self):
         """By role, the samples and maps that came with what the output holds until now, but for those this run is given."""
-        request, roles = self.request, ("sample", *MAPS)
+        request, roles = self.request, ("sample", "flags", *MAPS)
         given = [getattr(request, role) for role in ("input", "reference", "truth", *MAPS)]
         known = {role: scene.attached(request.output, role) if _isLive(request.output) else [] for role in roles}
         return {role: [node for node in nodes if node not in given] for role, nodes in known.items()}
@@ -265,6 +270,17 @@ class Run:
     def _place(wanted, former):
         """The node asked for, else one of the `former`, which it takes out of there, else True for a new one."""
         return wanted if _isLive(wanted) or not former else former.pop(0)
+
+    def _flags(self, name, path, former):
+        """A label map of the places that the translation may have lost, None if there are none."""
+        array, grid = scene.load(path) if path else (None, None)
+        if array is None or not array.any():
+            return None
+        node = former.pop(0) if former else scene.createLabels(name)
+        scene.fill(node, array.astype("uint16"), grid)
+        scene.placeBeside(node, self.request.input)
+        scene.record(node, "flags", self.request.input)
+        return node
 
     def _node(self, wanted, name, loaded, role, like=False):
         """A node with the voxels `loaded`, beside the input; like: with its window, colours and units."""
@@ -307,6 +323,8 @@ def jobOf(request, folder, outputFile=None, preview=False):
     for name, key in MAPS.items():
         if getattr(request, name):
             files[key] = mapFile(outputFile, name) if outputFile else folder / f"{key}.nrrd"
+    if request.flags:
+        files["flags"] = outputFile.with_name(f"{outputFile.stem}_flags.nrrd") if outputFile else folder / "flags.nrrd"
     if request.keepSamples and request.samples and request.samples > 1 and outputFile is None:  # nodes, never files
         files["samples_folder"] = folder / "samples"
     settings = {setting.name: getattr(request, name) for name, setting in SETTINGS.items()}

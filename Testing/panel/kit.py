@@ -126,6 +126,7 @@ class Translates:
 
     jobs: ClassVar[list[dict[str, Any]]] = []
     warnings: ClassVar[list[str]] = []
+    loses: ClassVar[bool] = True  # what is bright
 
     def start(self, job: Path, onLine: Any, onEnd: Any) -> None:
         self.job, self.onLine, self.onEnd = json.loads(Path(job).read_text()), onLine, onEnd
@@ -148,9 +149,11 @@ class Translates:
                 drawn.append(str(Path(job["samples_folder"]) / f"output_sample-{number:02d}.nrrd"))
                 sitk.WriteImage(image + number, drawn[-1])
         maps = {name: job[name] for name in ("error_map", "uncertainty_map")}
+        if job.get("flags"):
+            sitk.WriteImage(sitk.Cast(image > 50 if self.loses else image > 1e9, sitk.sitkUInt16), job["flags"])
         for path in filter(None, maps.values()):
             sitk.WriteImage(image * 0 + 1, path)
-        outputs = {"output": job["output"], **maps, "samples": drawn}
+        outputs = {"output": job["output"], **maps, "flags": job.get("flags"), "samples": drawn}
         answer = {"event": "result", "outputs": outputs, "metrics": {}, "provenance": {}, "seconds": 1.0}
         self.onLine(
             json.dumps({"event": "progress", "stage": "translating", "done": 1, "total": 2, "seconds_left": 3}), False
