@@ -127,6 +127,19 @@ def test_every_coding_gives_the_same_voxels(syntax: str, tmp_path: Path) -> None
     np.testing.assert_array_equal(read(path)[0].array, voxels(3))
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int16])
+def test_a_packed_enhanced_file_keeps_its_frames_where_they_are(kind: type, tmp_path: Path) -> None:
+    """RLE, unpacked by ITK; bytes, or values below 0."""
+    places, bits = [0.0, 2.0, 4.0, 1.0, 3.0, 5.0], 8 * np.dtype(kind).itemsize
+    array = (voxels(6).astype(int) % 250 - (600 if bits > 8 else 0)).astype(kind)
+    described = {"BitsAllocated": bits, "BitsStored": bits, "HighBit": bits - 1, "PixelRepresentation": int(bits > 8)}
+    path = multi(tmp_path, array, places, **described)
+    made = pydicom.dcmread(path)
+    made.compress(RLELossless)
+    pydicom.dcmwrite(path, made)
+    check_every_frame(read(path)[0], array, places)
+
+
 def test_bits_beside_the_value_are_no_value(tmp_path: Path) -> None:
     """Old scanners keep overlays in the bits above the twelve of a value, which may be negative."""
     values = np.random.default_rng(0).integers(-2048, 2048, (3, *SHAPE))

@@ -272,3 +272,10 @@ def test_pixels_of_two_sizes_are_two_volumes(tmp_path: Path) -> None:
         classic_slice(path / f"late{number}.dcm", voxels(8)[number], number, PixelSpacing=[2.4, 1.8])
     with pytest.raises(BadVolume, match=r"of \(1\.2, 0\.9\) mm, 6 slices.*of \(2\.4, 1\.8\) mm, 2 slices"):
         read(path)
+
+
+def test_pixel_spacings_that_differ_by_rounding_are_one(tmp_path: Path) -> None:
+    path = classic(tmp_path, voxels(4), PixelSpacing=[0.4885, 0.4885])
+    classic_slice(path / "last.dcm", voxels(5)[4], 4, PixelSpacing=[0.48850001, 0.48849999])
+    volume, said = read(path)
+    assert volume.grid.size[2] == 5 and said == []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from .dicom_headers import Frame
 
 Key = TypeVar("Key")
 SAME_PLACE = 0.01  # mm; slices nearer than this lie at one position
+SAME_PIXEL = 1e-3  # relative
 SAME_DIRECTION = 5e-3  # of a cosine: slices of one stack agree better than that, rounded by an archive or not
 EXACT = 1e-4  # cosines of this error are not rounded
 ROUNDED = 0.0175  # the largest error of a dot product of cosines rounded to two decimals
@@ -52,18 +53,18 @@ def parts_of(frames: list[Frame], same_voxels: Callable[[list[Frame]], bool]) ->
     """(the volumes in a series, frames that were there twice). same_voxels: whether all the frames hold equal voxels."""
     parts: list[Part] = []
     doubled: list[Frame] = []
-    by_shape = _grouped(frames, _shape)
-    for shape, same_shape in by_shape.items():
-        by_direction = _by_direction(same_shape)
+    by_shape = _alike(frames, _same_shape)
+    for same_shape in by_shape:
+        first = same_shape[0]
+        by_direction = _alike(same_shape, _same_direction)
         for number, group in enumerate(by_direction):
             kept, twice = _once(group, same_voxels)
             doubled.extend(twice)
             words = []
             if len(by_shape) > 1:
-                sides = (
-                    "" if len({each[2] for each in by_shape}) == 1 or not shape[2] else f" of {numbers(shape[2])} mm"
-                )
-                words.append(f"{shape[1]} x {shape[0]} pixels{sides}")
+                one_pixel = len(_alike([each[0] for each in by_shape], _same_pixel)) == 1
+                sides = "" if one_pixel or not first.pixel else f" of {numbers(first.pixel)} mm"
+                words.append(f"{first.columns} x {first.rows} pixels{sides}")
             if len(by_direction) > 1:
                 words.append(_direction_name(group) or f"direction {number + 1}")
             for label, members in _split(kept):
@@ -71,9 +72,34 @@ def parts_of(frames: list[Frame], same_voxels: Callable[[list[Frame]], bool]) ->
     return sorted(parts, key=lambda part: -len(part.frames)), doubled
 
 
-def _shape(frame: Frame) -> tuple[int, int, tuple[float, ...] | None]:
-    pixel = None if frame.pixel is None else tuple(round(mm, 3) for mm in frame.pixel)
-    return (frame.rows, frame.columns, pixel)
+def _same_shape(one: Frame, other: Frame) -> bool:
+    """Equal numbers of pixels, of equal sides but for what rounding makes of them."""
+    if (one.rows, one.columns) != (other.rows, other.columns) or (one.pixel is None) != (other.pixel is None):
+        return False
+    return one.pixel is None or bool(np.allclose(one.pixel, other.pixel or (), rtol=SAME_PIXEL, equal_nan=True))
+
+
+def _same_pixel(one: Frame, other: Frame) -> bool:
+    return _same_shape(replace(one, rows=0, columns=0), replace(other, rows=0, columns=0))
+
+
+def _same_direction(one: Frame, other: Frame) -> bool:
+    if one.cosines is None or other.cosines is None:
+        return one.cosines is other.cosines
+    return bool(np.allclose(one.cosines, other.cosines, atol=SAME_DIRECTION, equal_nan=True))
+
+
+def _alike(frames: list[Frame], same: Callable[[Frame, Frame], bool]) -> list[list[Frame]]:
+    """Groups of frames, each with the frame that began it."""
+    groups: list[list[Frame]] = []
+    for frame in frames:
+        for members in groups:
+            if same(members[0], frame):
+                members.append(frame)
+                break
+        else:
+            groups.append([frame])
+    return groups
 
 
 def _grouped(frames: list[Frame], key: Callable[[Frame], Key]) -> dict[Key, list[Frame]]:
@@ -81,22 +107,6 @@ def _grouped(frames: list[Frame], key: Callable[[Frame], Key]) -> dict[Key, list
     for frame in frames:
         found.setdefault(key(frame), []).append(frame)
     return found
-
-
-def _by_direction(frames: list[Frame]) -> list[list[Frame]]:
-    groups: list[tuple[np.ndarray | None, list[Frame]]] = []
-    for frame in frames:
-        for cosines, members in groups:
-            if (cosines is None) == (frame.cosines is None) and (
-                cosines is None
-                or frame.cosines is None
-                or np.allclose(cosines, frame.cosines, atol=SAME_DIRECTION, equal_nan=True)
-            ):
-                members.append(frame)
-                break
-        else:
-            groups.append((frame.cosines, [frame]))
-    return [members for _, members in groups]
 
 
 def _direction_name(frames: list[Frame]) -> str:
@@ -260,7 +270,7 @@ def _check_numbers(frames: list[Frame], where: str) -> None:
                 "mend the header",
                 code="bad-direction",
             )
-    if len({_shape(frame) for frame in frames}) > 1:
+    if not all(_same_shape(frames[0], frame) for frame in frames):
         raise BadVolume(f"{where}: slices have different sizes or pixel spacings", code="several-volumes")
 
 
