@@ -7,6 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,30 @@ def test_weights_are_never_unpickled(path: Path) -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "fabric.load", "pickle.load"):
             safe = [k for k in node.keywords if k.arg == "weights_only" and ast.unparse(k.value) == "True"]
             assert safe, f"line {node.lineno}: {ast.unparse(node)} does not say weights_only=True"
+
+
+def test_packages_import_one_way() -> None:
+    """No two packages of the library import each other, neither directly nor in a circle."""
+    imports: dict[str, set[str]] = {}
+    for path in MODULES:
+        parts = path.relative_to(LIBRARY).parts
+        own = parts[0] if len(parts) > 1 else path.stem
+        for node in _run(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                place = [*parts[: len(parts) - node.level], *(node.module or "").split(".")]
+                place = [part for part in place if part]
+                imports.setdefault(own, set()).update(place[:1] if place else {alias.name for alias in node.names})
+    left = {name: others - {name, "__init__"} for name, others in imports.items()}
+    while left:
+        free = [name for name, others in left.items() if not others & set(left)]
+        assert free, f"these import each other: {', '.join(sorted(left))}"
+        for name in free:
+            del left[name]
+
+
+def _run(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of `tree` that run: imports for type checkers alone are left out."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from _run(node)

@@ -221,7 +221,7 @@ def prepared(protocol: Protocol, case: Case) -> tuple[Volume, Volume | None]:
         labels = _cropped(read_volume(case.labels, allow_labels=True), case.contrast)
         if labels.array.shape != truth.array.shape:
             raise UnsuitableVolume(f"{case.labels} has another size than {case.path}", code="other-size")
-        chosen = np.moveaxis(labels.array > 0, axis, 0).any(axis=(1, 2))
+        chosen = np.asarray(np.moveaxis(labels.array > 0, axis, 0).any(axis=(1, 2)))
     elif protocol.slices == "not-empty" and protocol.plane == "in-plane":
         chosen = _seen(np.moveaxis(truth.array, axis, 0))
     if not chosen.any():

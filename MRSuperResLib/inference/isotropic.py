@@ -53,8 +53,9 @@ def to_isotropic(
         raise UnsuitableVolume(
             f"the scan's spacing is {found} mm and {mm:g} mm is asked: nothing to refine", code="already-fine"
         )
-    finer = tuple(spacing if n == axis else max(spacing, mm) for n, spacing in enumerate(volume.grid.spacing))
-    made = resample(volume, volume.grid.with_spacing(finer), "linear")  # averages pixels that would be lost in the end
+    finer = [spacing if n == axis else max(spacing, mm) for n, spacing in enumerate(volume.grid.spacing)]
+    coarse = volume.grid.with_spacing((finer[0], finer[1], finer[2]))
+    made = resample(volume, coarse, "linear")  # averages pixels that would be lost in the end
     run = replace(options, slice_axis=axis, thickness=options.thickness or volume.thickness)
     for plane in planes:
         chosen = first if plane == "in-plane" and len(planes) > 1 and first is not None else model
