@@ -283,6 +283,17 @@ def test_varieties_left_to_itk_are_read_as_it_does(name: str, tmp_path: Path) ->
     np.testing.assert_array_equal(read_volume(tmp_path / name).array, values)
 
 
+@pytest.mark.parametrize("name", ["scan.mha", "scan.nrrd"])
+def test_text_that_is_too_short_for_its_sizes_is_refused_before_room_is_made_for_it(name: str, tmp_path: Path) -> None:
+    header = (
+        NRRD.format(encoding="ascii", more="") if "nrrd" in name else MHA.format(packed=False, more="", data="LOCAL")
+    )
+    text = header.replace("BinaryData = True", "BinaryData = False").replace("8 7 6", "30000 30000 30")
+    (tmp_path / name).write_text(text + "1 2 3\n")
+    with pytest.raises(BadVolume, match="cut short"):
+        read_volume(tmp_path / name)
+
+
 def comma_locale() -> str | None:
     """A locale of this machine that writes 1,5."""
     before = locale.setlocale(locale.LC_NUMERIC)

@@ -12,7 +12,7 @@ from ..volume import Volume, Warn
 from . import dicom_pixels
 from .dicom_headers import Folder, Frame, Series, files_in, is_dicom, scan
 from .dicom_stack import Part, parts_of, positions_of, stacked
-from .formats import volume_name
+from .formats import damaged, volume_name
 
 MOST_FILES = 20000  # in one folder
 SEARCHED = 1000  # files looked at for a DICOM series below a folder that holds none itself
@@ -44,8 +44,6 @@ def read_folder(folder: Path, warn: Warn | None = None, series: str | None = Non
     try:
         found = scan(files_in(folder, below=series is not None, most=MOST_FILES))
     except OSError as error:
-        from .formats import damaged
-
         raise damaged(folder, error) from error
     if not found.series:
         raise _no_series(folder, found)
@@ -140,7 +138,10 @@ def _volume(choice: Choice, found: Folder, path: Path, warn: Warn | None) -> Vol
         if not found.left_out:
             raise
         raise BadVolume(f"{error.message}; {notes[-1][1]}", code=error.code) from error
-    array = np.empty(stack.grid.shape, dtype=np.float32)
+    try:
+        array = np.empty(stack.grid.shape, dtype=np.float32)
+    except MemoryError as error:
+        raise damaged(path, error) from error
     dicom_pixels.fill(array, stack.frames)
     if warn:
         for code, text in (*notes, *stack.notes):

@@ -142,7 +142,7 @@ def scan(files: list[Path]) -> Folder:
         uid = _text(header, "SeriesInstanceUID")
         series = found.setdefault(uid, Series(uid, _text(header, "SeriesNumber"), _facts(header), [], {}))
         try:
-            series.frames.extend(frames_of(header, path, series.odd))
+            series.frames.extend(list(frames_of(header, path, series.odd)))  # of a file all its frames, or none
         except Exception as error:  # hostile sequences bring out whatever the library below has
             left_out.append((path, f"damaged ({reason(error)})"))
     kept = [series for series in found.values() if series.frames]

@@ -104,6 +104,13 @@ def no_data_file(header: Path, data: Path) -> BadVolume:
     return BadVolume(f"{header} keeps its voxels in {data.name}, which is not in {data.parent}", code="unreadable")
 
 
+def check_text(path: Path, data: Path, voxels: int) -> None:
+    """Raise `BadVolume` if `data` is too short for voxels as text, a digit and a blank each: ITK would make room for them first."""
+    there = data.stat().st_size
+    if there < 2 * voxels - 1:
+        raise cut_short(path, 2 * voxels - 1, there)
+
+
 def bad_spacing(path: Path, found: str) -> BadVolume:
     """The error for spacings that are not above 0."""
     return BadVolume(

@@ -19,7 +19,7 @@ from ..errors import BadVolume
 from ..grid import Grid, numbers
 from ..volume import Volume, Warn
 from . import raw
-from .formats import bad_spacing, cut_short, damaged, no_data_file, not_scalar, three, volume_name
+from .formats import bad_spacing, check_text, cut_short, damaged, no_data_file, not_scalar, three, volume_name
 from .raw import VoxelBlock
 
 TYPES = {
@@ -121,7 +121,10 @@ def block_of(fields: Mapping[str, str], after: int, path: Path) -> VoxelBlock:
             raise LeftToITK
         raise no_data_file(path, data)
     kind = fields.get("ElementType", "")
-    if kind not in TYPES or not _true(fields.get("BinaryData", "True")):
+    if not _true(fields.get("BinaryData", "True")):
+        check_text(path, data, math.prod(size))
+        raise LeftToITK
+    if kind not in TYPES:
         raise LeftToITK
     msb = _true(fields.get("BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "False")))
     dtype = np.dtype((">" if msb else "<") + TYPES[kind])

@@ -18,7 +18,7 @@ from ..errors import BadVolume
 from ..grid import Grid, numbers
 from ..volume import Volume, Warn
 from . import raw
-from .formats import bad_spacing, damaged, no_data_file, not_scalar, three, volume_name
+from .formats import bad_spacing, check_text, damaged, no_data_file, not_scalar, three, volume_name
 from .metaimage import LeftToITK
 from .raw import VoxelBlock
 
@@ -223,6 +223,8 @@ def block_of(header: NrrdHeader, path: Path) -> VoxelBlock:
         raise not_scalar(path, f"values of type '{kind}'")
     encoding = fields.get("encoding", "").lower()
     skips = {key: fields.get(f"{key} skip", fields.get(f"{key}skip", "0")) for key in ("line", "byte")}
+    if encoding in ("ascii", "text", "txt"):
+        check_text(path, data, math.prod(size))
     if encoding not in ("raw", "gz", "gzip") or skips["line"] != "0":
         raise LeftToITK
     order = ">" if fields.get("endian", "little").lower() == "big" else "<"
