@@ -49,6 +49,15 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(study: Path, tmp_pat
         torch.testing.assert_close(resumed[name], value, atol=0, rtol=0)
 
 
+def test_workers_change_nothing_not_even_in_a_resumed_run(study: Path, tmp_path: Path) -> None:
+    """Two processes prepare the batches; the run stops after an odd number of them."""
+    whole = _train(study, tmp_path / "whole", 5)
+    _train(study, tmp_path / "parts", 3, workers=2)
+    resumed = _train(study, tmp_path / "parts", 5, workers=2, resume=True)
+    for name, value in whole.items():
+        assert torch.equal(resumed[name], value), name
+
+
 def test_a_checkpoint_is_loaded_onto_the_networks_device(tmp_path: Path) -> None:
     """A GPU's Adam cannot step with moments that stayed in the computer's memory; the meta device stands in for the GPU here."""
     saved = torch.nn.Linear(2, 2)

@@ -28,6 +28,7 @@ from ..models import Source
 from .card import checked, checked_card, with_notes, write_package
 from .checkpoint import LAST, Progress, load_checkpoint, save_checkpoint
 from .data.crops import applicable
+from .data.samples import Samples
 from .method import Context, Method, Report, Validator
 from .methods import find_method
 from .own import own_card, parsed_sources
@@ -65,7 +66,7 @@ def fit(
     data: a folder with train/ and val/ (volumes, or the packs train.pack and val.pack). out: checkpoints, curves, pictures, and
     best.safetensors, the package that scored highest in validation. resume: go on from `out`'s last checkpoint, `minutes` more.
     device: "auto", "cpu", "cuda" (all GPUs) or "cuda:n". init: a model (id or file) to start from, as the method has it.
-    workers: processes that draw samples. id, sources: of a model trained on data of the user's own, its name and what it was
+    workers: processes that draw samples; they do not change which. id, sources: of a model trained on data of the user's own, its name and what it was
     trained on, each "NAME; LICENCE; USE" or a TOML file that lists them; its card then describes those data.
     The package holds the moving average of the weights; its scores come from `mrsuperres evaluate`.
     """
@@ -342,6 +343,8 @@ def machine_name(fabric: Fabric) -> str:
 
 def loader(samples: IterableDataset[Any], batch: int, workers: int, device: torch.device) -> DataLoader[Any]:
     """Batches of `samples`."""
+    if isinstance(samples, Samples):
+        samples.batch = batch
     return DataLoader(
         samples,
         batch_size=batch,
