@@ -66,8 +66,8 @@ def fit(
     data: a folder with train/ and val/ (volumes, or the packs train.pack and val.pack). out: checkpoints, curves, pictures, and
     best.safetensors, the package that scored highest in validation. resume: go on from `out`'s last checkpoint, `minutes` more.
     device: "auto", "cpu", "cuda" (all GPUs) or "cuda:n". init: a model (id or file) to start from, as the method has it.
-    workers: processes that draw samples; they do not change which. id, sources: of a model trained on data of the user's own, its name and what it was
-    trained on, each "NAME; LICENCE; USE" or a TOML file that lists them; its card then describes those data.
+    workers: processes that draw samples; how many changes nothing. id, sources: of a model trained on data of the user's own, its
+    name and what it was trained on, each "NAME; LICENCE; USE" or a TOML file that lists them; its card then describes those data.
     The package holds the moving average of the weights; its scores come from `mrsuperres evaluate`.
     """
     plan, text = load_recipe(recipe)
