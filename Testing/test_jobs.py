@@ -260,7 +260,7 @@ def test_a_translation_writes_its_mean_its_uncertainty_and_its_samples(
             Volume(np.full(volume.grid.shape, n, np.float32), volume.grid) for n in range(options["samples"] or 1)
         )
         report = {"robust_range": [0.0, 1.0], "target": options["target"]}
-        return Translation(drawn[0], drawn[-1] if len(drawn) > 1 else None, drawn, report)
+        return Translation(drawn[0], drawn[-1] if len(drawn) > 1 else None, drawn, report=report)
 
     monkeypatch.setattr(jobs.run, "translate", translate)
     fields = {"task": "translate", "target_contrasts": ("T2w",), "plane": "in-plane", "factors": (1, 1)}
