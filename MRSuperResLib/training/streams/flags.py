@@ -182,7 +182,7 @@ class ViewShelf:
         wanted = _key(pack, sources, self.contrasts, physics)
         stored = _stored(kept, wanted) or _brought_to_view(pack, sources, self.contrasts, physics)
         if not kept.is_file() and os.access(kept.parent, os.W_OK):
-            np.savez_compressed(kept, key=np.array(wanted), **stored)
+            np.savez_compressed(kept, key=np.array(wanted), **stored)  # type: ignore[arg-type]
         self.scans, self.odds = stored["scans"], stored["weights"] / stored["weights"].sum()
         self.slices = torch.from_numpy(stored["slices"]).to(device)
         self.bright = torch.from_numpy(stored["bright"]).to(device)
@@ -248,9 +248,10 @@ def _brought_to_view(
                     add(_viewed(painted, entry.grid, contrast), contrast, None)
             elif entry.contrast in contrasts:
                 view = _viewed(pack.unit(entry, pack.stored(entry)), entry.grid, entry.contrast)
+                subject = entry.subject or entry.name
                 if entry.contrast == "FLAIR":
-                    known[entry.subject] = view
-                flair = known.get(entry.subject)
+                    known[subject] = view
+                flair = known.get(subject)
                 same = flair is not None and len(flair.slices) == len(view.slices)
                 add(view, entry.contrast, _ms_bright(flair) if same and flair is not None else None)
         if len(scans) == before:

@@ -318,8 +318,8 @@ def blurred(images: Tensor, sigma: Tensor) -> Tensor:
     kernel = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
     kernel = kernel / kernel.sum(dim=1, keepdim=True)
     padded = functional.pad(images[None], (3, 3, 3, 3), mode="replicate")[0]
-    padded = sum(kernel[:, n, None, None] * padded[:, n : n + images.shape[1]] for n in range(7))
-    return sum(kernel[:, n, None, None] * padded[:, :, n : n + images.shape[2]] for n in range(7))
+    padded = sum(kernel[:, n, None, None] * padded[:, n : n + images.shape[1]] for n in range(7))  # type: ignore[assignment]
+    return sum(kernel[:, n, None, None] * padded[:, :, n : n + images.shape[2]] for n in range(7))  # type: ignore[return-value]
 
 
 def recoloured(images: Tensor, augmentation: StreamAugmentation, draw: Draw, which: Tensor) -> Tensor:

@@ -69,7 +69,8 @@ class VisitDrawer:
     ) -> None:
         self.pack, self.patch, self.spacing, self.physics = pack, patch, spacing, physics
         self.contrasts, self.channels, self.device = tuple(contrasts), channels, device
-        real, self.maps, synthetic = [], [], 0.0
+        self.maps: list[Entry] = []
+        real, synthetic = [], 0.0
         for source in sources:
             entries = pack.select(source.match)
             if entries and entries[0].labels:
@@ -84,7 +85,8 @@ class VisitDrawer:
     def draw(self, batch: int, host: np.random.Generator, generator: torch.Generator) -> Drawn:
         """`batch` slices, the real ones first."""
         synthetic = round(batch * self.share)
-        spacing = np.exp(host.uniform(*np.log(self.spacing), batch))
+        finest, coarsest = (float(np.log(mm)) for mm in self.spacing)
+        spacing = np.exp(host.uniform(finest, coarsest, batch))
         parts = [
             make(part, host, generator)
             for make, part in ((self._real, spacing[synthetic:]), (self._made, spacing[:synthetic]))
@@ -227,7 +229,9 @@ def _ways(images: dict[str, np.ndarray], mm: Sequence[float]) -> tuple[Acquired,
     bright = np.maximum.reduce(list(images.values())) > 0.1
     deep = next((inside for depth in DEPTHS if (inside := deep_inside(bright, mm, depth)).mean() > 0.02), bright)
     levels = tissue_levels({name: image[deep] for name, image in images.items()}, TYPICAL)
-    return acquired_as(levels, np.random.default_rng(0))
+    return acquired_as(
+        {name: [float(level) for level in found] for name, found in levels.items()}, np.random.default_rng(0)
+    )
 
 
 def _centred(image: np.ndarray) -> np.ndarray:
