@@ -93,6 +93,30 @@ def test_it_ends_with_its_parent_and_when_idle(server: Server) -> None:
     idle.process.communicate()
 
 
+def test_a_worker_that_is_ready_has_nothing_heavy_left_to_import(tmp_path: Path) -> None:
+    """With a shipped network: importing what was left took four seconds of the first run."""
+    code = f"""
+import sys
+import numpy as np
+from MRSuperResLib.grid import Grid
+from MRSuperResLib.io.write import write_volume
+from MRSuperResLib.jobs import Job, execute, worker
+from MRSuperResLib.volume import Volume
+
+worker._load_libraries()
+grid = Grid((40, 40, 6), (1.0, 1.0, 4.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+write_volume(Volume(np.random.default_rng(0).random(grid.shape, np.float32), grid), {str(tmp_path / "scan.nrrd")!r})
+before = set(sys.modules)
+job = {{"input": {str(tmp_path / "scan.nrrd")!r}, "output": {str(tmp_path / "sr.nrrd")!r}}}
+job |= {{"model": "rdst-e-through-x4", "contrast": "T1w", "device": "cpu", "threads": 1}}
+assert execute(Job.from_json(job), lambda event: None, lambda: False) == 0
+print(*sorted({{name.split(".")[0] for name in set(sys.modules) - before}} & {{"torch", "sympy", "scipy", "safetensors"}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM handlers; the cancel file serves there")
 def test_a_cancelled_job_ends_the_process_and_leaves_nothing(server: Server, job: Job, tmp_path: Path) -> None:
     server.until("ready")

@@ -301,7 +301,8 @@ def shownVolume():
     """The background volume of the first slice view that shows one."""
     manager = slicer.app.layoutManager()
     for name in manager.sliceViewNames() if manager is not None else ():
-        identity = manager.sliceWidget(name).mrmlSliceCompositeNode().GetBackgroundVolumeID()
+        widget = manager.sliceWidget(name)
+        identity = widget.mrmlSliceCompositeNode().GetBackgroundVolumeID() if widget is not None else None
         node = slicer.mrmlScene.GetNodeByID(identity) if identity else None
         if node is not None:
             return node

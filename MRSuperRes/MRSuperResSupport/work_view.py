@@ -168,12 +168,14 @@ class WorkView(Part):
 
     def _onPreview(self, rows, columns, spacing, pixels):
         """Show a slice that is done, in the proportions of the patient."""
-        image = qt.QImage(pixels, columns, rows, columns, qt.QImage.Format_Grayscale8)
+        image = qt.QPixmap()  # from text, because bytes with zeros in them do not reach Qt whole from every Python
+        if not image.loadFromData(f"P2 {columns} {rows} 255 {' '.join(map(str, pixels))}".encode()):
+            return
         height = PREVIEW_HEIGHT
         width = max(1, round(height * (columns * spacing[1]) / (rows * spacing[0])))
         if width > PREVIEW_WIDTH:
             width, height = PREVIEW_WIDTH, max(1, round(height * PREVIEW_WIDTH / width))
-        picture = qt.QPixmap.fromImage(image).scaled(width, height, qt.Qt.IgnoreAspectRatio, qt.Qt.SmoothTransformation)
+        picture = image.scaled(width, height, qt.Qt.IgnoreAspectRatio, qt.Qt.SmoothTransformation)
         self.ui.previewLabel.pixmap = picture
         self.ui.previewLabel.visible = True
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import IO
 
-from ..errors import Cancelled, DeviceError, OutputError, UsageError
+from ..errors import Cancelled, DeviceError, ModelError, OutputError, UsageError
 from ..files import read_regular
 from ..staging import Staging
 from .events import Cancellation, Emit, Lines, failed
@@ -123,9 +123,16 @@ def serve(requests: IO[str], stream: IO[str], idle_seconds: float = IDLE_SECONDS
 def _load_libraries() -> None:
     """What a network needs; a job that needs it says what is missing."""
     with contextlib.suppress(ImportError):
+        import safetensors.torch  # noqa: F401
         import torch  # noqa: F401
 
+        from .. import models, networks
         from ..inference import runner  # noqa: F401
+        from ..io import read, write  # noqa: F401
+
+        for architecture in {entry.card.architecture for entry in models.list_models() if entry.path is not None}:
+            with contextlib.suppress(ModelError):  # of a package that this version cannot build
+                networks.requirements(architecture)  # imports it, and with it much of torch
 
 
 def _source(source: str) -> bytes:
