@@ -201,6 +201,7 @@ def test_degradations_are_told_apart_and_the_worst_scan_is_named(truth: Volume) 
 def test_slices_thinner_than_their_distance_are_sharper(truth: Volume) -> None:
     """2 mm slices 4 mm apart leave gaps: each holds the mean of less tissue, so it differs more from its neighbours."""
     thick, thin = (evaluation.degraded_pair(truth, "through-plane", 4, "through-box", thickness=t) for t in (4, 2))
+    assert (thick.low.thickness, thin.low.thickness) == (4.0, 2.0)
     assert thin.degradation == "through-box, 2 mm thick" and thin.low.grid.same_as(thick.low.grid)
     np.testing.assert_allclose(thin.low.array[0], thin.truth.array[1:3].mean(0), atol=1e-3)
     np.testing.assert_allclose(thick.low.array[0], thick.truth.array[0:4].mean(0), atol=1e-3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from ..acquisition import Degradation, acquire, preset
+from ..acquisition import PROFILES, Degradation, acquire, preset
 from ..errors import UnsuitableVolume, UsageError
 from ..grid import Grid
 from ..volume import FEWEST_SLICES, Volume
@@ -83,7 +83,10 @@ def degraded_pair(
         name += f", {thickness:g} mm thick"
     if slices is not None:
         name += f", {slices} middle slices"
-    return DegradedPair(truth, acquire(truth, factors, way, seed=seed), axis, plane, factor, name)  # type: ignore[arg-type]
+    low_volume = acquire(truth, factors, way, seed=seed)  # type: ignore[arg-type]
+    if plane == "through-plane" and way.kind in PROFILES:
+        low_volume = replace(low_volume, thickness=way.thickness * low_volume.grid.spacing[axis])
+    return DegradedPair(truth, low_volume, axis, plane, factor, name)
 
 
 def acquired_axis(grid: Grid) -> int:
