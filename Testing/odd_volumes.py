@@ -145,6 +145,10 @@ def _spoil_nifti(rng: np.random.Generator, made: OddVolume, pair: bool) -> None:
     old = len(content) >= 4 and struct.unpack_from(f"{order}i", content)[0] == 348
     if how == "flip" and content:
         where = int(rng.integers(0, min(len(content), 348 if old else 540)))
+        if where // (4 if old else 8) == (
+            19 if old else 13
+        ):  # pixdim[0], which nibabel makes 1 where it is not -1: its sign is what counts
+            where = 40
         content[where] ^= 1 << int(rng.integers(8))
         how = f"bit of byte {where} flipped"
     elif how == "cut":

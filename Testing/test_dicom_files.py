@@ -29,7 +29,7 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from MRSuperResLib.errors import BadVolume
-from MRSuperResLib.io import dicom_pixels
+from MRSuperResLib.io import dicom_headers, dicom_pixels
 from MRSuperResLib.io.read import read_volume
 
 WAYS = [classic, multi, multi_in_folder]
@@ -257,3 +257,25 @@ def test_a_frame_count_that_contradicts_itself_is_refused(tmp_path: Path) -> Non
     pydicom.dcmwrite(path, made)
     with pytest.raises(BadVolume, match="6 frames, and describes 4"):
         read(path)
+
+
+def test_no_other_file_is_searched_for_a_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raw data of gigabytes may lie beside the slices: their first bytes tell what they are."""
+    path = classic(tmp_path, voxels(4))
+    (path / "meas.dat").write_bytes(np.random.default_rng(0).bytes(5000))
+    looked: list[str] = []
+    original = dicom_headers.header_of
+    monkeypatch.setattr(dicom_headers, "header_of", lambda file: looked.append(file.name) or original(file))
+    assert read(path)[1] == [] and "meas.dat" not in looked and len(looked) == 4
+
+
+def test_a_slice_without_a_preamble_is_read(tmp_path: Path) -> None:
+    """As some archives keep them: the data set alone, implicit little-endian."""
+    path = classic(tmp_path, voxels(4))
+    for file in path.iterdir():
+        made = pydicom.dcmread(file)
+        made.preamble = None
+        del made.file_meta
+        made.save_as(file, implicit_vr=True, little_endian=True, enforce_file_format=False)
+        assert file.read_bytes()[128:132] != b"DICM"
+    check_every_frame(read(path)[0], voxels(4), [0.0, 1.0, 2.0, 3.0])

@@ -99,17 +99,32 @@ class Folder:
 
 def is_dicom(path: Path) -> bool:
     """Whether the file has DICOM's preamble, or a header without one that names an object."""
+    return _begins_as_dicom(path) and (_has_preamble(path) or "SOPClassUID" in (header_of(path) or ()))
+
+
+def _begins_as_dicom(path: Path) -> bool:
+    """By the first bytes, so that no other file, however large, is searched for a header.
+
+    Without a preamble, a data set begins with a tag of group 2 or 8, little-endian or big-endian, and a small element number.
+    """
+    start = _start(path)
+    return (
+        start[128:] == b"DICM"
+        or (start[:2] in (b"\x02\x00", b"\x08\x00") and start[3:4] == b"\x00")
+        or start[:3] == b"\x00\x08\x00"
+    )
+
+
+def _has_preamble(path: Path) -> bool:
+    return _start(path)[128:] == b"DICM"
+
+
+def _start(path: Path) -> bytes:
     try:
         with open(path, "rb") as stream:
-            start = stream.read(PREAMBLE)
+            return stream.read(PREAMBLE)
     except OSError:
-        return False
-    if start[128:] == b"DICM":
-        return True
-    # Without a preamble, a data set begins with a tag of group 2 or 8, little-endian (or 8, big-endian).
-    return (
-        start[:2] in (b"\x08\x00", b"\x02\x00") and start[3:4] == b"\x00" and "SOPClassUID" in (header_of(path) or ())
-    )
+        return b""
 
 
 def scan(files: list[Path]) -> Folder:
@@ -123,14 +138,15 @@ def scan(files: list[Path]) -> Folder:
                 left_out.append((path, why))
             continue
         try:
-            header = header_of(path)
+            with open(path, "rb"):  # for the reason, where it may not be opened
+                header = header_of(path) if _begins_as_dicom(path) else None
         except OSError as error:
             left_out.append((path, reason(error)))
             continue
         if header is not None and "DirectoryRecordSequence" in header:  # DICOMDIR, a list of files
             continue
         if header is None or "SOPClassUID" not in header:
-            if is_dicom(path) or path.suffix.lower() in (".dcm", ".ima"):
+            if _has_preamble(path) or path.suffix.lower() in (".dcm", ".ima"):
                 left_out.append((path, "damaged or cut short"))
             continue
         if _text(header, "SOPClassUID") in NO_IMAGES:
