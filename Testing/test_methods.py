@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -115,3 +117,17 @@ def test_batches_that_are_ready_are_taken_as_they_are(
             report=lambda line: None,
         )  # fmt: skip
     assert starts == [0, 15]
+
+
+def test_training_starts_without_what_only_validation_needs(repository: Path) -> None:
+    """A machine that trains on packs needs neither SimpleITK nor MONAI nor matplotlib to begin."""
+    code = """
+import sys
+from MRSuperResLib.training import fit
+from MRSuperResLib.training.methods import find_method, methods
+for name in methods():
+    find_method(name)
+print(*(name for name in ("SimpleITK", "monai", "matplotlib", "sklearn") if name in sys.modules))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=repository, timeout=300)
+    assert run.returncode == 0 and not run.stdout.strip(), run.stdout + run.stderr
