@@ -138,4 +138,5 @@ class Grid:
 
 
 def numbers(values: Iterable[float]) -> str:
+    """Numbers for a message: "(1, 0.9, 3.3)"."""
     return "(" + ", ".join(f"{float(value):.4g}" for value in values) + ")"

@@ -279,3 +279,16 @@ def test_a_slice_without_a_preamble_is_read(tmp_path: Path) -> None:
         made.save_as(file, implicit_vr=True, little_endian=True, enforce_file_format=False)
         assert file.read_bytes()[128:132] != b"DICM"
     check_every_frame(read(path)[0], voxels(4), [0.0, 1.0, 2.0, 3.0])
+
+
+def test_series_of_one_number_or_none_have_keys_of_their_own(tmp_path: Path) -> None:
+    for uid, number in (("1.5.1", 4), ("1.5.2", 4), ("1.5.3", None), ("1.5.4", None)):
+        for slice_number, values in enumerate(voxels(3, int(uid[-1]))):
+            name = tmp_path / f"{uid}-{slice_number}.dcm"
+            where = {"ImagePositionPatient": place(slice_number), "SeriesInstanceUID": uid, "SeriesNumber": number}
+            classic_slice(name, values, slice_number, **where)
+    with pytest.raises(BadVolume, match="4 DICOM series") as caught:
+        read(tmp_path)
+    for key, seed in (("4-1", 1), ("4-2", 2), ("none-1", 3), ("none-2", 4)):
+        assert f"{key} (3 slices)" in caught.value.message
+        np.testing.assert_array_equal(read(tmp_path, series=key)[0].array, voxels(3, seed))

@@ -69,9 +69,9 @@ def choices(found: Folder) -> list[Choice]:
     numbers = [series.number for series in found.series]
     result = []
     for index, series in enumerate(found.series):
-        key = series.number or str(index + 1)
-        if numbers.count(series.number) > 1 or not series.number:
-            key += chr(ord("a") + numbers[:index].count(series.number) % 26)
+        key = series.number or "none"
+        if numbers.count(series.number) > 1:
+            key += f"-{numbers[:index].count(series.number) + 1}"
         parts, doubled = parts_of(series.frames, dicom_pixels.same_voxels)
         if doubled:
             series.odd["doubled-slices"] = (

@@ -320,6 +320,7 @@ class _Sources:
         return numbers_in(self.header, name, count)
 
     def text(self, sequence: str, name: str) -> str:
+        """The attribute as text, "" where it is not told."""
         for group in filter(None, (_first(place, sequence) for place in self.places)):
             if found := _text(group, name):
                 return found
