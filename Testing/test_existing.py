@@ -125,6 +125,21 @@ def test_complete_results_are_left_alone_and_others_are_made_anew(plain: Job, tm
     assert "skipped" not in run(changed)[-1] and Path(changed.output).is_file(), "half a result is none"
 
 
+def test_a_result_whose_first_model_the_scan_asked_for_is_left_alone_too(
+    plain: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from MRSuperResLib.jobs import run as runs
+
+    def choose(job: Job, volume: object) -> Job:
+        return dataclasses.replace(job, super_resolve_with="bspline")
+
+    monkeypatch.setattr(runs, "with_first_model", choose)
+    skip = dataclasses.replace(plain, skip_existing=True, truth=None, error_map=None)
+    first = run(skip)[-1]
+    assert first["event"] == "result", first
+    assert first["provenance"]["parameters"]["super_resolve_with"] == "bspline" and run(skip)[-1]["skipped"] is True
+
+
 def test_the_shell_says_that_it_left_results_alone(plain: Job, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["run", plain.input, "-o", plain.output, *LINEAR, "--skip-existing"]
     assert cli.main(command) == 0 and cli.main(command) == 0

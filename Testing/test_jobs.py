@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small import REPOSITORY, left_in, run
-from small import save_scan as save_scan  # moved
-from small import save_tiny as save_tiny  # moved
+from small import REPOSITORY, left_in, run, save_tiny
 
 from MRSuperResLib import jobs, models
 from MRSuperResLib.errors import Cancelled, ModelError, OutputError, UsageError

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_translators import REPOSITORY, TINY, Known, card, head, of, tiny_translator
-from test_jobs import save_tiny
+from small import save_tiny
 
 from MRSuperResLib import cli, jobs, models, networks
 from MRSuperResLib.jobs import Job

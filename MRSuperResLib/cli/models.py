@@ -10,7 +10,7 @@ from typing import Any
 from .. import models
 from ..documents import encode
 from ..errors import MRSuperResError
-from ..inference.translation import MOST_SAMPLES
+from ..inference.sampling import MOST_SAMPLES
 from ..models.scores import gains
 from .arguments import add_command, add_fields
 from .output import table, tell

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import models
+from ..contrasts import CONTRASTS
 from ..errors import ModelError, UsageError
-from ..inference.translation import CONTRASTS, sample_count
+from ..inference.sampling import sample_count
 from ..models import ModelEntry
 from .job import Job
 

@@ -62,10 +62,13 @@ def complete_record(job: Job, entry: ModelEntry, finals: Mapping[str, str]) -> d
     if record is None or not all(os.path.isfile(path) for path in finals.values()):
         return None
     inputs = {name: {"sha256": provenance.digest_of(path)} for name, path in job.inputs.items()}
+    made = dict(record["parameters"]) if isinstance(record.get("parameters"), dict) else {}
+    if job.super_resolve_with is None:  # the scan may have asked for one
+        made.pop("super_resolve_with", None)
     same = (
         record.get("inputs") == inputs
         and record.get("model", {}).get("digest") == entry.digest
-        and record.get("parameters") == encode(recorded_parameters(job))
+        and made == encode(recorded_parameters(job))
         and record.get("files", {}).keys() == {role for role in finals if role != SIDECAR}
         and all(provenance.vouched(path, record) for role, path in finals.items() if role != SIDECAR)
     )

@@ -17,7 +17,7 @@ from ..contrasts import CONTRASTS, spelt
 from ..documents import BadDocument, decode, encode
 from ..errors import UsageError
 from ..inference import Options
-from ..inference.translation import MOST_SAMPLES
+from ..inference.sampling import MOST_SAMPLES
 from ..terms import PLANES, Plane, Precision, Profile, Task
 from .fields import Field, complaints, described, fields_of, json_schema
 

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from ..inference.translation import CONTRASTS
+from ..contrasts import CONTRASTS
 from .job import Job
 
 PLAIN = {"scan", "input", "reference", "truth", *CONTRASTS}  # words of our warnings: a file called so names nobody
