@@ -118,11 +118,11 @@ def test_parts_that_differ_everywhere_are_blended_without_a_step() -> None:
     assert np.abs(steps).max() < 0.05  # and yet no neighbours differ by more than a cross-fade over the overlap asks
 
 
-def test_a_small_slice_lies_in_the_middle_of_air() -> None:
+def test_a_small_slice_lies_in_the_middle_of_air_that_begins_beyond_the_halo() -> None:
     network = OfOneSize()
     answered(network, np.ones((1, 20, 30), dtype=np.float32))
     expected = torch.zeros(SIDE, SIDE)
-    expected[22:42, 17:47] = 1.0
+    expected[22 - HALO : 42 + HALO, 17 - HALO : 47 + HALO] = 1.0
     assert torch.equal(network.seen[0][0, 0], expected)
 
 

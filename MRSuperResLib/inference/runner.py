@@ -130,12 +130,21 @@ class SliceRunner:
         return answer
 
     def _pad(self, x: Tensor, padding: Sequence[int], zoom: tuple[int, int]) -> Tensor:
-        """`x` with `padding` pixels times `zoom`: the border repeated; air for networks of one size, as they learned it."""
+        """`x` with `padding` pixels times `zoom`: the border repeated.
+
+        Networks of one size learned slices that lie in air, and they end in it, but only beyond the halo: where a scan cuts through
+        tissue they would darken its last pixels.
+        """
         left, right, top, bottom = padding
         wanted = (left * zoom[1], right * zoom[1], top * zoom[0], bottom * zoom[0])
         if not any(wanted):
             return x
-        return functional.pad(x, wanted, mode="constant" if self.needs.input_size else "replicate")
+        if not self.needs.input_size:
+            return functional.pad(x, wanted, mode="replicate")
+        band = max(zoom) * self.needs.halo
+        near = [min(pixels, band) for pixels in wanted]
+        x = functional.pad(x, near, mode="replicate")
+        return functional.pad(x, [pixels - close for pixels, close in zip(wanted, near, strict=True)])
 
     def _padding(self, height: int, width: int) -> tuple[int, int, int, int]:
         """(left, right, top, bottom) so that both sides are large enough and a multiple of what the network needs."""

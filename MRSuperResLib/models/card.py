@@ -93,8 +93,8 @@ class Requirements:
     fp32, 0 when not measured. interpolated: it takes slices that are bicubically interpolated to the answer's size
     already, and keeps their size. bf16: its answers in bfloat16 were compared with those in float32, and their PSNR
     differs by less than 0.01 dB: processors that have that type by nature then use it.
-    input_size: rows and columns, exactly, of the network's input, 0 for any: smaller slices lie in the middle of air, larger ones
-    are cut into overlapping parts; halo counts in its pixels.
+    input_size: rows and columns, exactly, of the network's input, 0 for any: smaller slices lie in the middle of air, which
+    begins beyond the halo; larger ones are cut into overlapping parts; halo counts in its pixels.
     """
 
     smallest: int = 8
