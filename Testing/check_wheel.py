@@ -25,7 +25,7 @@ home = pathlib.Path(MRSuperResLib.__file__).parent
 assert pathlib.Path(sys.prefix).resolve() in home.resolve().parents, f"imported from {home}, not from the wheel"
 assert importlib.metadata.version("mrsuperres") == MRSuperResLib.__version__
 [script] = [e for e in importlib.metadata.entry_points(group="console_scripts") if e.name == "mrsuperres"]
-assert script.value == "MRSuperResLib.cli:main", script.value
+assert script.value == "MRSuperResLib.__main__:main", script.value
 """
 
 # Runs with the requirements there, but the wheel's copy of the library.

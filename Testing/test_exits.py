@@ -406,6 +406,20 @@ def test_a_signal_ends_a_job_inside_of_a_library_call_that_does_not_return(
     assert "Traceback" not in errors and "cancelled" in output + errors
 
 
+def test_ctrl_c_while_python_is_loading_is_one_line_too() -> None:
+    code = (
+        "import sys\n"
+        "class Impatient:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'MRSuperResLib.jobs': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Impatient())\n"
+        "from MRSuperResLib.__main__ import main\n"
+        "sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "models"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: cancelled\n")
+
+
 @linux
 def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
     scan = save_scan(tmp_path / "scan.nii")

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..documents import canonical
 from ..errors import ModelError
@@ -115,7 +115,7 @@ def load_network(
         ) from error
     network = network.to(device=device, dtype=dtype or torch.float32).eval().requires_grad_(False)
     if for_inference and hasattr(network, "for_inference"):
-        network = network.for_inference()
+        network = cast(Any, network).for_inference()
     return network.to(memory_format=torch.channels_last) if _convolutional(network) else network  # type: ignore[call-overload]
 
 
