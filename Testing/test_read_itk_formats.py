@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from made_files import LEFT_HANDED, OBLIQUE, SAGITTAL, noise
+from made_files import LEFT_HANDED, OBLIQUE, SAGITTAL, mgh_file, noise
 
 from MRSuperResLib.errors import BadVolume
 from MRSuperResLib.grid import Grid
@@ -363,3 +363,24 @@ def test_itk_reads_numbers_with_points_in_a_process_with_a_decimal_comma(tmp_pat
         assert locale.localeconv()["decimal_point"] == ","
     finally:
         locale.setlocale(locale.LC_NUMERIC, before)
+
+
+@pytest.mark.parametrize("kind", ["nii.gz", "nrrd", "mha", "mgz"])
+def test_a_file_that_unpacks_to_far_more_than_it_says_is_not_unpacked_to_its_end(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("MRSuperResLib.io.raw.MOST_BEHIND", 2**16)
+    path, more, scan = tmp_path / f"scan.{kind}", bytes(2**24), noise(*SHAPE)
+    if kind == "nii.gz":
+        write_volume(Volume(scan, Grid(SHAPE[::-1], (1.0, 1.0, 3.0))), tmp_path / "whole.nii")
+        path.write_bytes(gzip.compress((tmp_path / "whole.nii").read_bytes() + more))
+    elif kind == "nrrd":
+        path.write_bytes(NRRD.format(encoding="gzip", more="").encode() + gzip.compress(scan.tobytes() + more))
+    elif kind == "mha":
+        header = MHA.format(packed=True, more="", data="LOCAL")
+        path.write_bytes(header.encode() + zlib.compress(scan.tobytes() + more))
+    else:
+        whole = gzip.decompress(mgh_file(tmp_path / "whole.mgz", scan).read_bytes())
+        path.write_bytes(gzip.compress(whole + more))
+    with pytest.raises(BadVolume, match="far more"):
+        read_volume(path)

@@ -13,6 +13,7 @@ from ..errors import BadVolume
 from ..grid import Grid
 from ..volume import Volume, Warn
 from .formats import damaged, volume_name
+from .raw import Packing, VoxelBlock, read_block
 
 MGH_HEADER = 284  # bytes
 MGH_TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
@@ -27,7 +28,7 @@ def read_mgh(path: Path, warn: Warn | None) -> Volume:
     """
     try:
         with gzip.open(path) if path.suffix.lower() == ".mgz" else open(path, "rb") as stream:
-            content = stream.read()
+            content = stream.read(MGH_HEADER)
     except (OSError, EOFError, zlib.error) as error:
         raise damaged(path, error) from error
     if len(content) < MGH_HEADER or content[3] != 1:  # the version; the bytes before it may say what is mapped
@@ -40,9 +41,10 @@ def read_mgh(path: Path, warn: Warn | None) -> Volume:
             f"{path} holds voxels of MGH type {kind}, expected uint8, int16, uint16, int32 or float32; convert it first",
             code="not-scalar",
         )
-    voxels, dtype = i * j * k, np.dtype(MGH_TYPES[kind])
-    if min(i, j, k, frames) < 1 or len(content) < MGH_HEADER + voxels * dtype.itemsize:
+    if min(i, j, k, frames) < 1:
         raise damaged(path)
+    packed: Packing = "gzip" if path.suffix.lower() == ".mgz" else "none"
+    array = read_block(VoxelBlock(path, (i, j, k), np.dtype(MGH_TYPES[kind]), MGH_HEADER, packed), path)
     if given <= 0 and warn:
         warn("no-geometry", f"{path.name} does not say where it lies: read as coronal slices of 1 mm, its centre at 0")
     geometry = np.array(struct.unpack_from(">15f", content, 30) if given > 0 else MGH_UNTOLD, dtype=float)
@@ -50,5 +52,4 @@ def read_mgh(path: Path, warn: Warn | None) -> Volume:
     axes = to_lps @ geometry[3:12].reshape(3, 3).T
     origin = to_lps @ geometry[12:] - axes @ (spacing * (i, j, k) / 2)
     grid = Grid((i, j, k), tuple(spacing.tolist()), tuple(origin.tolist()), tuple(axes.ravel().tolist()))  # type: ignore[arg-type]
-    array = np.frombuffer(content, dtype, voxels, MGH_HEADER).reshape(grid.shape).astype(np.float32)
     return Volume(array, grid, volume_name(path))

@@ -12,11 +12,13 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
+from ..errors import BadVolume
 from ..volume import Warn
 from .formats import GZIP, cut_short, damaged, first_bytes
 
 Packing = Literal["none", "gzip", "zlib"]
 BLOCK = 2**22  # bytes
+MOST_BEHIND = 2**26  # bytes after the voxels that are unpacked for the sake of the checksum
 MOST_PACKED = 1100  # deflate packs 1,032 to 1 at best: a header that promises more than this is not believed
 
 
@@ -94,6 +96,8 @@ def _stored(block: VoxelBlock, path: Path) -> tuple[np.ndarray, int]:
             filled += skipped
             kept = piece[skipped : skipped + block.bytes - max(0, filled)]
             more += len(piece) - skipped - len(kept)
+            if more > MOST_BEHIND + block.bytes:
+                raise BadVolume(f"{path} unpacks to far more than its header speaks of: damaged", code="unreadable")
             if len(kept):
                 buffer[filled : filled + len(kept)] = np.frombuffer(kept, dtype=np.uint8)
                 filled += len(kept)
