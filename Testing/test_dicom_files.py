@@ -148,6 +148,15 @@ def test_bits_beside_the_value_are_no_value(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(path)[0].array, values)
 
 
+def test_a_high_bit_that_contradicts_the_values_is_not_believed(tmp_path: Path) -> None:
+    """12 bits, the highest said to be bit 15: the low four would be none, and hold values. pydicom takes the low twelve too."""
+    array = voxels(3)
+    path = classic(tmp_path, array | 0x2000, BitsStored=12, HighBit=15)
+    np.testing.assert_array_equal(read(path)[0].array, array)
+    shifted = classic(tmp_path / "high", array << 4, BitsStored=12, HighBit=15)
+    np.testing.assert_array_equal(read(shifted)[0].array, array)
+
+
 def test_jpeg_lossless_and_itks_own_files_are_read_as_itk_reads_them(tmp_path: Path) -> None:
     """An independent writer and decoder; the series has no rescaling, so both must agree to the last bit."""
     path = tmp_path / "series"

@@ -132,10 +132,8 @@ def _unmasked(values: np.ndarray, header: Any, bits: int) -> np.ndarray:
     if not 0 < stored < bits or not stored - 1 <= high < bits:
         return values
     below = (1 << (high + 1 - stored)) - 1
-    if below and np.any(
-        values & values.dtype.type(below)
-    ):  # the header contradicts its values, which fill the low bits
-        return values
+    if below and np.any(values & values.dtype.type(below)):
+        high = stored - 1  # the bits below are in use, whatever the header says
     shifted = values.astype(np.int64) >> (high + 1 - stored) & ((1 << stored) - 1)
     if values.dtype.kind == "i":
         shifted = np.where(shifted >> (stored - 1), shifted - (1 << stored), shifted)
