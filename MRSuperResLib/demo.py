@@ -22,17 +22,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from . import models
 from .errors import MissingRequirement, OutputError, UnsuitableVolume, UsageError
 from .evaluation import metrics
+from .evaluation.degrade import front_to_back
+from .evaluation.figures import through_plane_figure
 from .jobs import Job, run_job
 from .jobs.progress import LinesOfProgress, duration
 from .models import ModelEntry
 
 if TYPE_CHECKING:
-    from .grid import Grid
     from .volume import Volume
 
 FACTOR = 4
@@ -176,7 +175,7 @@ def head_block(volume: Volume, axis: int, factor: int, block_mm: float | None) -
         min(size, (size if along.stop is None else along.stop) + extra)
         for along, extra, size in zip(box, margin, grid.size, strict=True)
     ]
-    depth = _front_to_back(grid, axis)
+    depth = front_to_back(grid, axis)
     if block_mm is not None:
         length = min(high[depth] - low[depth], max(1, round(block_mm / grid.spacing[depth])))
         low[depth] += (high[depth] - low[depth] - length) // 2
@@ -254,77 +253,17 @@ def _draw(
 
     shown = (COMPARED, answers[-1].model)
     try:
-        pairs = [(answer, read_volume(answer.path)) for answer in answers if answer.model in shown]
-        draw(path, truth, coarse, pairs, axis)
+        pairs = [
+            (answer.model, answer.metrics["psnr"], read_volume(answer.path))
+            for answer in answers
+            if answer.model in shown
+        ]
+        through_plane_figure(path, truth, coarse, pairs, axis)
     except MissingRequirement as missing:
         say(f"\nno picture: {missing.message}")
         return None
     say(f"\npicture   {path}")
     return path
-
-
-def draw(path: Path, truth: Volume, coarse: Volume, shown: Sequence[tuple[Answer, Volume]], axis: int) -> None:
-    """One slice across the thick slices: acquired, the answers, the truth; below, a part enlarged and the errors on one scale."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingRequirement("matplotlib draws it and is not installed (pip install matplotlib)") from error
-
-    depth = _front_to_back(truth.grid, axis)
-    index = truth.grid.size[depth] // 2
-
-    def cut(volume: Volume) -> np.ndarray:
-        """(slice axis upwards, the other axis), head up."""
-        across = np.take(volume.array, index, axis=2 - depth)
-        across = across if axis > ({0, 1, 2} - {axis, depth}).pop() else across.T
-        return across[::-1] if truth.grid.direction[6 + axis] > 0 else across
-
-    fine = cut(truth)
-    thick = np.repeat(cut(coarse), truth.grid.size[axis] // coarse.grid.size[axis], axis=0)
-    panels = [
-        (f"acquired, {coarse.grid.spacing[axis]:.3g} mm slices", thick),
-        *((answer.model, cut(volume)) for answer, volume in shown),
-        ("truth", fine),
-    ]
-    scores = {answer.model: f"{answer.metrics['psnr']:.1f} dB" for answer, _ in shown}
-    errors = {answer.model: np.abs(cut(volume) - fine) for answer, volume in shown}
-    bright = float(np.percentile(fine, 99.7))
-    worst = max(float(np.percentile(error, 99.5)) for error in errors.values())
-    part = _busiest(fine, thick)
-
-    figure = Figure(figsize=(3.1 * len(panels), 8.6), facecolor="black", layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(3, len(panels))
-    for column, (name, image) in enumerate(panels):
-        title = f"{name}  {scores[name]}" if name in scores else name
-        axes[0, column].imshow(image, cmap="gray", vmin=0.0, vmax=bright)
-        axes[0, column].set_title(title, color="white", fontsize=12)
-        axes[1, column].imshow(image[part], cmap="gray", vmin=0.0, vmax=bright)
-        if name in errors:
-            drawn = axes[2, column].imshow(errors[name], cmap="inferno", vmin=0.0, vmax=worst)
-            axes[2, column].set_title("error", color="white", fontsize=10)
-    bar = figure.colorbar(drawn, ax=axes[2, -1], location="left", fraction=0.9, aspect=14)
-    bar.ax.tick_params(colors="white", labelsize=8)
-    for each in axes.flat:
-        each.axis("off")
-    figure.savefig(path, dpi=110, facecolor="black")
-
-
-def _busiest(fine: np.ndarray, thick: np.ndarray) -> tuple[slice, slice]:
-    """The window, two fifths of the slice, in which the thick slices lost most."""
-    size = tuple(max(8, 2 * n // 5) for n in fine.shape)
-    lost = np.pad(np.cumsum(np.cumsum((fine - thick) ** 2, axis=0), axis=1), ((1, 0), (1, 0)))
-    rows, columns = (n - m + 1 for n, m in zip(fine.shape, size, strict=True))
-    windows = lost[size[0] :, size[1] :] - lost[:rows, size[1] :] - lost[size[0] :, :columns] + lost[:rows, :columns]
-    row, column = np.unravel_index(int(np.argmax(windows)), windows.shape)
-    return slice(int(row), int(row) + size[0]), slice(int(column), int(column) + size[1])
-
-
-def _front_to_back(grid: Grid, axis: int) -> int:
-    """The index axis nearest to anterior-posterior that is not the slice axis."""
-    others = [other for other in range(3) if other != axis]
-    return max(others, key=lambda other: abs(grid.direction[3 + other]))
 
 
 def _check(volume: Volume, axis: int) -> None:

@@ -105,7 +105,7 @@ def test_the_whole_head_is_kept_when_no_thickness_is_given() -> None:
 
 @pytest.mark.parametrize(("axis", "expected"), [(0, 1), (1, 2), (2, 1)])
 def test_slices_along_any_axis_leave_a_front_to_back_axis(axis: int, expected: int) -> None:
-    assert demo._front_to_back(head().grid, axis) in {expected, 3 - axis - expected}
+    assert demo.front_to_back(head().grid, axis) in {expected, 3 - axis - expected}
     block = demo.head_block(head(), axis=axis, factor=4, block_mm=None)
     assert block.grid.size[axis] % 4 == 0
 
@@ -190,7 +190,7 @@ def test_without_matplotlib_the_demo_still_gives_its_volumes(
     def missing(*_: object) -> None:
         raise MissingRequirement("matplotlib draws it and is not installed")
 
-    monkeypatch.setattr(demo, "draw", missing)
+    monkeypatch.setattr(demo, "through_plane_figure", missing)
     write_volume(head(), tmp_path / "head.nii.gz")
     said: list[str] = []
     made = demo.run(tmp_path / "out", source=tmp_path / "head.nii.gz", model=str(tiny_model.path), say=said.append)

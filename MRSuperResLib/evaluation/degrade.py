@@ -103,6 +103,12 @@ def scored_axis(pair: DegradedPair) -> int:
     return 2 - next(axis for axis in (1, 0, 2) if axis != pair.axis)
 
 
+def front_to_back(grid: Grid, axis: int) -> int:
+    """The index axis nearest to anterior-posterior that is not the slice axis."""
+    others = [other for other in range(3) if other != axis]
+    return max(others, key=lambda other: abs(grid.direction[3 + other]))
+
+
 def _middle(volume: Volume, axis: int, count: int) -> Volume:
     box = metrics.head_box(volume.array)[2 - axis]
     size = volume.grid.size[axis]

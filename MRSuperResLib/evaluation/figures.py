@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..grid import Grid
 from ..staging import Staging
 from ..volume import Volume
 from . import metrics
-from .degrade import DegradedPair, scored_axis
+from .degrade import DegradedPair, front_to_back, scored_axis
 from .super_resolution import score
 
 FIGURES = (".png", ".pdf", ".svg", ".jpg")
@@ -119,3 +120,70 @@ def _upside_down(grid: Grid, array_axis: int) -> bool:
     rows = 2 - min(a for a in range(3) if a != array_axis)
     column = grid.axes[:, rows]
     return bool(column[2] > 0.5 or (abs(column[1]) > 0.5 and column[1] < 0))
+
+
+def through_plane_figure(
+    path: str | os.PathLike[str],
+    truth: Volume,
+    coarse: Volume,
+    shown: Sequence[tuple[str, float, Volume]],
+    axis: int,
+) -> None:
+    """One slice across the thick slices: acquired, the answers, the truth; below, a part enlarged and the errors on one scale.
+
+    shown: name, PSNR (dB) and volume of each answer. Raises `MissingRequirement` without matplotlib.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingRequirement("matplotlib draws it and is not installed (pip install matplotlib)") from error
+
+    depth = front_to_back(truth.grid, axis)
+    index = truth.grid.size[depth] // 2
+
+    def cut(volume: Volume) -> np.ndarray:
+        """(slice axis upwards, the other axis), head up."""
+        across = np.take(volume.array, index, axis=2 - depth)
+        across = across if axis > ({0, 1, 2} - {axis, depth}).pop() else across.T
+        return across[::-1] if truth.grid.direction[6 + axis] > 0 else across
+
+    fine = cut(truth)
+    thick = np.repeat(cut(coarse), truth.grid.size[axis] // coarse.grid.size[axis], axis=0)
+    panels = [
+        (f"acquired, {coarse.grid.spacing[axis]:.3g} mm slices", thick),
+        *((name, cut(volume)) for name, _, volume in shown),
+        ("truth", fine),
+    ]
+    scores = {name: f"{psnr:.1f} dB" for name, psnr, _ in shown}
+    errors = {name: np.abs(cut(volume) - fine) for name, _, volume in shown}
+    bright = float(np.percentile(fine, 99.7))
+    worst = max(float(np.percentile(error, 99.5)) for error in errors.values())
+    part = _busiest(fine, thick)
+
+    figure = Figure(figsize=(3.1 * len(panels), 8.6), facecolor="black", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(3, len(panels))
+    for column, (name, image) in enumerate(panels):
+        title = f"{name}  {scores[name]}" if name in scores else name
+        axes[0, column].imshow(image, cmap="gray", vmin=0.0, vmax=bright)
+        axes[0, column].set_title(title, color="white", fontsize=12)
+        axes[1, column].imshow(image[part], cmap="gray", vmin=0.0, vmax=bright)
+        if name in errors:
+            drawn = axes[2, column].imshow(errors[name], cmap="inferno", vmin=0.0, vmax=worst)
+            axes[2, column].set_title("error", color="white", fontsize=10)
+    bar = figure.colorbar(drawn, ax=axes[2, -1], location="left", fraction=0.9, aspect=14)
+    bar.ax.tick_params(colors="white", labelsize=8)
+    for each in axes.flat:
+        each.axis("off")
+    figure.savefig(path, dpi=110, facecolor="black")
+
+
+def _busiest(fine: np.ndarray, thick: np.ndarray) -> tuple[slice, slice]:
+    """The window, two fifths of the slice, in which the thick slices lost most."""
+    size = tuple(max(8, 2 * n // 5) for n in fine.shape)
+    lost = np.pad(np.cumsum(np.cumsum((fine - thick) ** 2, axis=0), axis=1), ((1, 0), (1, 0)))
+    rows, columns = (n - m + 1 for n, m in zip(fine.shape, size, strict=True))
+    windows = lost[size[0] :, size[1] :] - lost[:rows, size[1] :] - lost[size[0] :, :columns] + lost[:rows, :columns]
+    row, column = np.unravel_index(int(np.argmax(windows)), windows.shape)
+    return slice(int(row), int(row) + size[0]), slice(int(column), int(column) + size[1])
