@@ -87,6 +87,17 @@ def test_results_lie_where_the_scan_lies(logic: Any, name: str, moved: bool) -> 
     assert not result.GetDisplayNode().GetAutoWindowLevel()
 
 
+def test_a_node_alone_is_enough(logic: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    result = logic.superResolve(volume("PD knee", size=(14, 12, 8)))
+    assert result.GetName() == "PD knee SR x3 (bspline)" and result.GetImageData().GetDimensions() == (14, 12, 24)
+    assert any("no network covers this PDw scan" in message for message in caplog.messages)
+    from MRSuperResLib.errors import BadVolume
+
+    with pytest.raises(BadVolume, match="no voxels"):
+        logic.superResolve(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty"))
+
+
 def test_result_is_named_shown_placed_and_recorded_like_its_source(logic: Any) -> None:
     node = volume("T2 thick")
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)

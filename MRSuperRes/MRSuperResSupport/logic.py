@@ -1,6 +1,7 @@
 """Runs models on nodes of the scene: from the panel, and from the Python console. Knows no widgets.
 
     logic = MRSuperResLogic()
+    fine = logic.superResolve(getNode("T2 thick"))
     fine = logic.superResolve(getNode("T2 thick"), model="rdst-e-through-x4")
     logic.superResolveMany(["a.nii.gz", "b.nii.gz"], model="rdst-e-through-x4", outputFolder="/data/fine")
 
@@ -203,11 +204,20 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         run.begin()
         return run
 
-    def superResolve(self, node, model, **options):
+    def superResolve(self, node, model=None, **options):
         """Super-resolve `node` and return the new volume node; options as the fields of `RunRequest`.
 
+        Without a model, the one that `recommend` finds, with its plane and factor unless they are given; the log says why.
         Blocks, while the application goes on living. Raises `MRSuperResError`.
         """
+        if model is None:
+            options.setdefault("contrast", scene.guessContrast(node))
+            found = self.recommend(node, options["contrast"])
+            model = found.model
+            options.setdefault("plane", found.plane)
+            if options.get("spacing") is None:
+                options.setdefault("factor", found.factor)
+            logging.info("%s", found.why)
         entry = self.model(model)
         options.setdefault("task", entry.card.task)
         return self._waited(RunRequest(input=node, model=model, **options)).output

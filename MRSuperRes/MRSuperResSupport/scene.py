@@ -67,8 +67,11 @@ def refusal(node):
 def glanceOf(node):
     """The node as the library's volume to look at: its own voxels, not copied, and what DICOM tells of modality and patient.
 
-    Raises `BadVolume` as `gridOf`.
+    Raises `BadVolume` with the reason if it cannot be one.
     """
+    reason = refusal(node)
+    if reason:
+        raise BadVolume(reason, code="bad-node")
     told = {name: next(iter(_dicomTexts(node, tag)), "") for name, tag in TOLD.items()}
     metadata = {name: text for name, text in told.items() if text}
     return Volume(slicer.util.arrayFromVolume(node), gridOf(node), node.GetName(), metadata)
