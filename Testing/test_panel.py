@@ -275,3 +275,19 @@ def test_the_user_is_warned_before_a_run_outside_of_the_card(panel: Any, module:
     assert not hidden(panel.ui.warningLabel) and "2 to 3 mm" in got(panel.ui.warningLabel, "text")
     panel.ui.applyButton.click()
     assert panel.work.run is None and "2 to 3 mm" in asked[0]
+
+
+def test_the_slice_profile_can_be_chosen_and_reaches_the_run(panel: Any, module: Any) -> None:
+    chosen(panel, module, project=True)
+    box = panel.ui.profileSelector
+    assert [box.itemText(number) for number in range(got(box, "count"))] == [
+        "Gaussian",
+        "Box",
+        "Sinc",
+        "k-space",
+        "Bicubic",
+    ]
+    put(box, "currentIndex", 1)
+    assert panel.work.request().profile == "box" == panel.many.options()["profile"]
+    panel._parameterNode.task = module.Task.TRANSLATE
+    assert hidden(panel.ui.profileRow), "a translation reproduces nothing that was acquired"

@@ -123,7 +123,7 @@ class InputsView(Part):
             (enlarges, (ui.sizeRow,)),
             (enlarges and byFactor, (ui.factorSpinBox,)),
             (enlarges and not byFactor, (ui.spacingSpinBox,)),
-            (not translate_, (ui.consistencyMapRow, ui.projectRow)),
+            (not translate_, (ui.consistencyMapRow, ui.projectRow, ui.profileRow)),
         )
         for visible, widgets in rows:
             for widget in widgets:

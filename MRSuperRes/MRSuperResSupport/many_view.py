@@ -69,6 +69,7 @@ class ManyView(Part):
             "factor": parameters.factor if enlarges and byFactor else None,
             "spacing": parameters.spacing if enlarges and not byFactor else None,
             "project": parameters.project and not translates,
+            "profile": parameters.profile.value,
             "device": parameters.device.value,
             "precision": parameters.precision.value,
         }

@@ -7,6 +7,8 @@ from slicer import vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
+from MRSuperResLib.terms import PROFILES
+
 from .run import MAPS
 
 RESULT_ROLE = "MRSuperRes.result"  # node reference of the parameter node to the last result, which the comparison shows
@@ -102,6 +104,17 @@ class Precision(enum.Enum):
         }[self.value]
 
 
+class _Named(enum.Enum):
+    """Words of the library's, which are names in the field: shown as they are, but for a capital."""
+
+    def label(self):
+        """For people."""
+        return {"kspace": "k-space"}.get(self.value, self.value.capitalize())
+
+
+Profile = _Named("Profile", {name.upper(): name for name in PROFILES})
+
+
 @parameterNodeWrapper
 class MRSuperResParameterNode:
     """Everything the panel remembers; saved and restored with the scene.
@@ -141,5 +154,6 @@ class MRSuperResParameterNode:
     device: Device = Device.AUTO
     precision: Precision = Precision.AUTO
     project: bool = False
+    profile: Profile = Profile.GAUSSIAN
     madeFrom: vtkMRMLScalarVolumeNode
     madeFor: str = ""

@@ -149,6 +149,7 @@ class WorkView(Part):
             seed=parameters.seed,
             output=self._live(parameters.outputVolume),
             project=parameters.project and not translates,
+            profile=parameters.profile.value,
             device=parameters.device.value,
             precision=parameters.precision.value,
             superResolveWith=parameters.firstModel or None if translates else None,

@@ -556,6 +556,18 @@
    <translation>Aufgenommenes erhalten (Projektion)</translation>
   </message>
   <message>
+   <source>Pro&amp;file:</source>
+   <translation>Schichtprofi&amp;l:</translation>
+  </message>
+  <message>
+   <source>How a slice is assumed to weigh what it covers, for the projection and for the consistency map.</source>
+   <translation>Wie eine Schicht gewichtet, was sie abdeckt: angenommen für die Projektion und die Konsistenzkarte.</translation>
+  </message>
+  <message>
+   <source>Slice profile</source>
+   <translation>Schichtprofil</translation>
+  </message>
+  <message>
    <source>What was run, warned about and went wrong.</source>
    <translation>Was lief, wovor gewarnt wurde und was schiefging.</translation>
   </message>
