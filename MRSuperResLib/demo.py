@@ -30,6 +30,8 @@ from .evaluation.figures import through_plane_figure
 from .jobs import Job, run_job
 from .jobs.progress import LinesOfProgress, duration
 from .models import ModelEntry
+from .provenance import digest_of, read_record
+from .staging import Staging
 
 if TYPE_CHECKING:
     from .volume import Volume
@@ -87,7 +89,6 @@ def run(
     """
     from .acquisition import acquire
     from .io.read import read_volume
-    from .io.write import write_volume
 
     started = time.monotonic()
     entry = choose_model(model, model_folders)
@@ -100,10 +101,10 @@ def run(
     _check(fine, axis)
     fine = head_block(fine, axis, factor, block_mm)
     truth, acquired = place / "truth.nii.gz", place / "acquired.nii.gz"
-    write_volume(fine, truth)
+    _write(fine, truth)
     factors = tuple(factor if other == axis else 1 for other in range(3))
     coarse = acquire(fine, (factors[0], factors[1], factors[2]), DEGRADATION)
-    write_volume(coarse, acquired)
+    _write(coarse, acquired)
     say(f"truth     {_described(fine)}  {truth}")
     say(f"acquired  {_described(coarse)}  {acquired}  ({coarse.grid.spacing[axis]:.3g} mm slices, Gaussian profile)")
 
@@ -122,6 +123,25 @@ def run(
         f"  mrsuperres run {acquired} -o result.nii.gz --model {answers[-1].model} --truth {truth} --error-map error.nii.gz"
     )
     return Demo(truth, acquired, answers, drawn)
+
+
+def _write(volume: Volume, path: Path) -> None:
+    """Write `volume` for the demo; what is there already may be replaced if it is the same, or a result beside was made of it.
+
+    Raises `OutputError` for anything else: somebody's scan of that name.
+    """
+    from .io.write import write_volume
+
+    with Staging() as files:
+        new = files.path(path)
+        write_volume(volume, new)
+        if os.path.lexists(path):
+            records = [read_record(sidecar) or {} for sidecar in path.parent.glob("*.json")]
+            known = {one.get("sha256") for record in records for one in record.get("inputs", {}).values()}
+            if digest_of(path) not in {*known, digest_of(new)}:
+                text = f"{path} is there already and is not the demo's: choose another folder (--output)"
+                raise OutputError(text, code="not-ours")
+        files.commit()
 
 
 def sample_volume() -> Path:

@@ -256,3 +256,25 @@ def test_a_published_model_replaces_only_itself(tmp_path: Path, capsys: pytest.C
     assert "no sound model" in said.err and "dB" not in said.out
     theirs.unlink()
     assert cli.main(command) == 0 and cli.main(command) == 0
+
+
+def test_the_demo_replaces_its_own_files_only(tmp_path: Path) -> None:
+    """Its truth and its acquired volume have names that somebody's scans may have."""
+    from MRSuperResLib import demo
+    from MRSuperResLib.errors import OutputError
+    from MRSuperResLib.io.read import read_volume
+
+    scans = [read_volume(save_scan(tmp_path / f"{seed}.nii", (24, 24, 24), seed)) for seed in (1, 2)]
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    truth = folder / "truth.nii.gz"
+    demo._write(scans[0], truth)
+    demo._write(scans[0], truth)  # the demo was stopped before it made anything of it, and is run again
+    before = truth.read_bytes()
+    with pytest.raises(OutputError, match="is not the demo's"):
+        demo._write(scans[1], truth)
+    assert truth.read_bytes() == before and left_in(folder) == ["truth.nii.gz"]
+    result = run(Job(str(truth), str(folder / "linear.nii.gz"), "linear", factor=2.0, plane="through-plane"))[-1]
+    assert result["event"] == "result", result
+    demo._write(scans[1], truth)
+    assert truth.read_bytes() != before

@@ -176,7 +176,9 @@ def through_plane_figure(
     bar.ax.tick_params(colors="white", labelsize=8)
     for each in axes.flat:
         each.axis("off")
-    figure.savefig(path, dpi=110, facecolor="black")
+    with Staging() as files:
+        figure.savefig(files.path(path), dpi=110, facecolor="black", **_signed(Path(path).suffix.lower()))
+        files.commit()
 
 
 def _busiest(fine: np.ndarray, thick: np.ndarray) -> tuple[slice, slice]:
