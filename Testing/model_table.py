@@ -9,7 +9,6 @@ from MRSuperResLib.models import ModelCard, Score
 
 FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "Models"
 BASELINES = {"kspace": "zerofill"}  # what a degradation's scores are compared with; the others with B-spline
-KINDS = {"through-gaussian": "gaussian"}  # how older cards call it
 
 
 def gains(card: ModelCard) -> dict[str, list[float]]:
@@ -22,15 +21,14 @@ def gains(card: ModelCard) -> dict[str, list[float]]:
 
 
 def kind_of(score: Score) -> str:
-    """The degradation without its particulars: "kspace" of "kspace, 6 middle slices"."""
-    kind = score.degradation.split(",")[0]
-    return KINDS.get(kind, kind)
+    """The degradation without its particulars: "kspace" of "kspace, 6 middle slices", "box" of "through-box"."""
+    return score.degradation.split(",")[0].removeprefix("through-")
 
 
 def cells(card: ModelCard) -> str:
     """The row's cells that hold scores: gains under k-space truncation, under others, SSIM, scans."""
     if card.task == "translate":
-        return "see below | | | 2 people"
+        return "see below |  |  | 2 people"
     found = gains(card)
     kspace = said(found.pop("kspace")) if "kspace" in found else ""
     others = ", ".join(f"{said(values)} {kind}" for kind, values in found.items())
@@ -49,4 +47,6 @@ def said(values: list[float]) -> str:
 if __name__ == "__main__":
     for path in sorted(FOLDER.glob("*.safetensors")):
         card = models.read_entry(path).card
-        print(f"| `{card.id}` | {card.title} | {cells(card)} | {card.training.minutes:g} min, {card.training.machine} |")
+        print(
+            f"| `{card.id}` | {card.title} | {cells(card)} | {card.training.minutes:g} min, {card.training.machine} |"
+        )
