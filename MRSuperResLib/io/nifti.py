@@ -141,7 +141,7 @@ def grid_of(header: NiftiHeader, path: Path) -> tuple[Grid, list[tuple[str, str]
             notes.append(
                 ("unknown-space", f"{path.name}: {name}_code is {code}, expected {min(CODES)} to {max(CODES)}")
             )
-    return _straight(affine, size, path), notes
+    return _straight(affine, size, header.pixdim, path), notes
 
 
 def _one_of_both(
@@ -189,8 +189,8 @@ def _right_angles(affine: np.ndarray) -> bool:
     return bool(np.allclose(axes.T @ axes, np.eye(3), atol=1e-3))
 
 
-def _straight(affine: np.ndarray | None, size: tuple[int, int, int], path: Path) -> Grid:
-    """RAS `affine` as a grid. Raises `BadVolume` if it is none."""
+def _straight(affine: np.ndarray | None, size: tuple[int, int, int], pixdim: tuple[float, ...], path: Path) -> Grid:
+    """RAS `affine` as a grid; its spacings are pixdim's where they differ by rounding. Raises `BadVolume` if it is no grid."""
     assert affine is not None
     if not np.all(np.isfinite(affine)):
         raise BadVolume(f"{path}: its place in space holds NaN or infinite numbers; mend the header", code="bad-origin")
@@ -199,6 +199,7 @@ def _straight(affine: np.ndarray | None, size: tuple[int, int, int], path: Path)
     if spacing.min() <= 0:
         raise bad_spacing(path, numbers(spacing))
     direction = lps[:3, :3] / spacing
+    spacing = np.where(np.isclose(spacing, pixdim[:3], rtol=1e-6, atol=0), pixdim[:3], spacing)
     try:
         return Grid(size, tuple(spacing.tolist()), tuple(lps[:3, 3].tolist()), tuple(direction.ravel().tolist()))  # type: ignore[arg-type]
     except BadVolume as error:
