@@ -140,6 +140,25 @@ def test_the_middle_slice_is_told_before_the_others(job: Job) -> None:
     assert "preview" not in [event["event"] for event in run(job)]
 
 
+def test_a_translation_shows_its_middle_slice_first_too() -> None:
+    from made_translators import Known
+    from made_translators import run as translated
+
+    network, shown, slices = Known(), [], []
+    answer = translated(
+        network=network,
+        samples=2,
+        keep_samples=True,
+        preview=lambda picture: (shown.append(picture), slices.append(len(network.seen))),
+    )
+    (picture,) = shown
+    assert slices == [1] < [len(network.seen)], "one slice, before all the others"
+    middle = answer.samples[0].array[answer.samples[0].array.shape[0] // 2]
+    assert picture.pixels.shape == middle.shape
+    turned = [middle, middle[::-1], middle[:, ::-1], middle[::-1, ::-1]]
+    assert max(np.corrcoef(picture.pixels.ravel(), image.ravel())[0, 1] for image in turned) > 0.95
+
+
 @pytest.mark.parametrize("direction", ["axial", "coronal", "sagittal", "turned"])
 def test_a_preview_is_upright(direction: str) -> None:
     """A bright corner that is superior (or anterior) and right (or anterior) of the patient lands in the upper left."""

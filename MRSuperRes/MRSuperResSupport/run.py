@@ -333,7 +333,7 @@ def jobOf(request, folder, outputFile=None, preview=False):
         given["super_resolve_with"] = _model(given["super_resolve_with"])
     if "spacing" in given:
         given["spacing"] = list(given["spacing"])
-    given |= {"model": _model(request.model), "preview": preview and request.task != "translate"}
+    given |= {"model": _model(request.model), "preview": preview}
     return Job.from_json({**given, **{name: str(path) for name, path in files.items()}})
 
 

@@ -21,6 +21,7 @@ from . import planning
 from .flags import detector_for, find_flags, widened
 from .memory import available_memory, readable_bytes
 from .options import Cancel, Options, Progress, Translation, Warn, log_warning, never, silent, stop_if
+from .preview import upright
 from .sampling import MOST_SAMPLES as MOST_SAMPLES  # moved
 from .sampling import Spread, latents
 from .sampling import sample_count as sample_count  # moved
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ..grid import Grid
     from ..volume import Volume
     from .flags import Flags
+    from .preview import ShowSlice
 
 STAGE = "translating"
 
@@ -98,6 +100,7 @@ def translate(
     warn: Warn = log_warning,
     cancel: Cancel = never,
     network: nn.Module | None = None,
+    preview: ShowSlice | None = None,
 ) -> Translation:
     """`volume` as it would look in the contrast `target`: the voxel-wise mean of `samples` plausible answers.
 
@@ -106,7 +109,8 @@ def translate(
     deviation (of the population they are drawn from: N - 1), times the card's `uncertainty_scale`, and wide where something is
     flagged; None for a single sample. Sample n depends on `seed` and n alone, neither on how many are drawn
     nor on `options.batch` (slices are answered one by one). keep_samples: return the samples too; otherwise any number
-    of them takes the memory of two. network: run this module instead of the model's weights.
+    of them takes the memory of two. network: run this module instead of the model's weights. preview: is shown the middle slice
+    of the first sample before the others are computed.
 
     Translated intensities have no unit of their own: the network's scale, where 0 and 1 are the robust range (0.1 and
     99.9 percentiles) of the target contrast, is mapped onto the robust range of `volume`. `report` of the answer says
@@ -134,6 +138,8 @@ def translate(
     stop_if(cancel)
     translator = Translator(volume, entry, made, options, warn, cancel, network)
     clock = Clock(STAGE, made.samples * volume.array.size, progress)
+    if preview is not None:
+        translator.show_middle(next(iter(latents(entry.card, made.samples, seed))), preview)
     spread, kept = Spread(), []
     for z in latents(entry.card, made.samples, seed):
         sample = translator.answer(z, clock)
@@ -227,6 +233,13 @@ class Translator:
             if clock is not None:
                 clock.tick(found.size)
         return result
+
+    def show_middle(self, z: np.ndarray, preview: ShowSlice) -> None:
+        """Compute the middle slice of the answer to `z` alone, and show it."""
+        middle = self.slices // 2
+        image = np.take(self.answer(z, part=slice(middle, middle + 1)), 0, axis=self.axis)
+        rows, columns = (axis for axis in range(3) if axis != self.axis)
+        preview(upright(image, self.volume.grid, (2 - rows, 2 - columns)))
 
     def volume_of(self, unit: np.ndarray, difference: bool = False) -> Volume:
         """`unit`, on the unit scale, as a volume in the source's units; difference: without the offset."""

@@ -307,6 +307,7 @@ def _translated(run: Run, entry: ModelEntry, volume: Volume, planned: Translatio
             progress=run.progress,
             warn=run.warn,
             cancel=run.cancel,
+            preview=run.preview if job.preview else None,
         )
     uncertainty = answer.uncertainty if job.uncertainty_map else None
     return JobOutputs(
