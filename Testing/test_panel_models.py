@@ -11,20 +11,21 @@ pytest.importorskip("PySide6.QtUiTools", reason="the panel needs PySide6-Essenti
 
 from panel.kit import chosen, got, pick, put, scan, support  # noqa: E402
 
-CLINICAL = {  # name, voxels (k, j, i), mm (i, j, k) -> task, model, factor
-    "thick T2": (("T2 tse", (20, 64, 64), (0.9, 0.9, 4.0)), ("THROUGH_PLANE", "rdst-e-through-x4", 4.0)),
-    "coarse pixels, thin slices": (("T1 gre", (20, 64, 64), (2.0, 2.0, 2.0)), ("IN_PLANE", "rdst-e-inplane-x2", 2.0)),
+CLINICAL = {  # name, voxels (k, j, i), mm (i, j, k) -> task, factor of the network
+    "thick T2": (("T2 tse", (20, 64, 64), (0.9, 0.9, 4.0)), ("THROUGH_PLANE", 4.0)),
+    "coarse pixels, thin slices": (("T1 gre", (20, 64, 64), (2.0, 2.0, 2.0)), ("IN_PLANE", 2.0)),
 }
 
 
 @pytest.mark.parametrize("name", CLINICAL)
 def test_a_model_is_recommended_for_a_scan_and_the_panel_says_why(panel: Any, name: str) -> None:
-    (title, shape, spacing), (task, model, factor) = CLINICAL[name]
+    (title, shape, spacing), (task, factor) = CLINICAL[name]
     panel._parameterNode.inputVolume = scan(title, shape, spacing)
     parameters = panel._parameterNode
-    assert (parameters.task.name, parameters.model, parameters.factor) == (task, model, factor)
-    assert got(panel.ui.modelSelector, "currentText") == panel.logic.model(model).card.title
-    assert panel.inputs.why.startswith("The axial slices are") and model in panel.inputs.why
+    card = panel.logic.model(parameters.model).card
+    assert (parameters.task.name, card.factor, parameters.factor) == (task, factor, factor) and not card.is_baseline
+    assert got(panel.ui.modelSelector, "currentText") == card.title
+    assert panel.inputs.why.startswith("The axial slices are") and card.id in panel.inputs.why
     assert got(panel.ui.modelSelector, "toolTip") == panel.inputs.why
     assert panel.inputs.warnings() == [], "what is recommended suits"
 
@@ -39,7 +40,8 @@ def test_the_next_scan_gets_its_own_model_until_the_user_picks_one(panel: Any, m
     thick, fine = scan("T2 tse", (20, 64, 64), (0.9, 0.9, 4.0)), scan("T1 gre", (20, 64, 64), (2.0, 2.0, 2.0))
     panel._parameterNode.inputVolume = thick
     panel._parameterNode.inputVolume = fine
-    assert panel._parameterNode.model == "rdst-e-inplane-x2"
+    card = panel.logic.model(panel._parameterNode.model).card
+    assert (card.plane, card.factor) == ("in-plane", 2.0)
     panel._parameterNode.inputVolume = thick
     pick(panel.ui.modelSelector, "B-spline")
     assert panel._parameterNode.model == "bspline" and panel.inputs.why == ""
@@ -75,7 +77,8 @@ def test_a_program_that_sets_the_factor_has_edited_it(panel: Any, module: Any) -
 def test_the_console_is_told_what_the_panel_would_take(panel: Any) -> None:
     node = scan("T2 tse", (20, 64, 64), (0.9, 0.9, 4.0))
     found = panel.logic.recommend(node, "T2w")
-    assert (found.plane, found.model, found.factor) == ("through-plane", "rdst-e-through-x4", 4.0)
+    panel._parameterNode.inputVolume = node
+    assert (found.plane, found.factor) == ("through-plane", 4.0) and found.model == panel._parameterNode.model
     assert "The axial slices are 4 mm apart, pixels 0.9 mm" in found.why
     assert support("recommend").ranked([]) == []
 

@@ -134,7 +134,10 @@ class Journey:
         source = slicer.modules.sampleDataSources[samples.CATEGORY][0]
         thick, _truth = samples.load(source)
         self.until(lambda: panel._parameterNode.inputVolume is thick, 5, "the choice of the thick volume")
-        assert panel._parameterNode.model == "rdst-e-through-x4" and panel._parameterNode.factor == 4.0
+        card = panel.inputs.entry().card
+        assert (
+            card.plane == "through-plane" and not card.is_baseline and panel._parameterNode.factor == card.factor == 4.0
+        )
         assert panel.inputs.offered[-1].card.is_baseline
 
     def step_05_the_factor_follows_the_model(self):
