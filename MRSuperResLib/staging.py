@@ -180,7 +180,9 @@ def discard_all() -> None:
 
 
 def clean(folder: Path) -> None:
-    """Finish or drop what dead runs have left in `folder`."""
+    """Finish or drop what dead runs have left in `folder`; one that is not there is left to who needs it."""
+    if not os.path.isdir(folder):
+        return
     for left in dead_folders(folder, PREFIX):
         home = _home(left)
         if home == left:

@@ -6,16 +6,20 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from small import left_in, run, save_scan, save_tiny
+from small import REPOSITORY, left_in, run, save_scan, save_tiny
 
 from MRSuperResLib import cli, provenance
 from MRSuperResLib.jobs import Job
 from MRSuperResLib.models import Requirements
+from MRSuperResLib.staging import PREFIX
 
 pytestmark = pytest.mark.usefixtures("no_models_of_this_machine")
 LINEAR = ["--model", "linear", "--factor", "2"]
@@ -138,6 +142,41 @@ def test_a_result_whose_first_model_the_scan_asked_for_is_left_alone_too(
     first = run(skip)[-1]
     assert first["event"] == "result", first
     assert first["provenance"]["parameters"]["super_resolve_with"] == "bspline" and run(skip)[-1]["skipped"] is True
+
+
+KILLED = """
+import os, signal, sys
+from MRSuperResLib.jobs import Job, execute
+job, fatal, calls = Job.from_json(open(sys.argv[1]).read()), int(sys.argv[2]), 0
+replace = os.replace
+def counted(source, target):
+    global calls
+    replace(source, target)
+    calls += os.path.basename(source)[0].isdigit()  # a result, not the plan or the mark
+    if calls == fatal:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = counted
+sys.exit(execute(job, lambda event: None, lambda: False))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+@pytest.mark.parametrize("before", [False, True], ids=["new", "replaced"])
+@pytest.mark.parametrize("renamed", [1, 2, 3])
+def test_a_run_killed_between_two_renames_can_be_repeated(
+    plain: Job, tmp_path: Path, renamed: int, before: bool
+) -> None:
+    """Half of its results were there, which no record vouched for."""
+    if before:
+        assert run(dataclasses.replace(plain, model="bspline"))[-1]["event"] == "result"
+    (tmp_path / "job.json").write_text(plain.to_json())
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "job.json"), str(renamed)]
+    assert subprocess.run(command, cwd=REPOSITORY, check=False).returncode == -signal.SIGKILL
+    assert any(name.startswith(PREFIX) for name in left_in(tmp_path / "out")), "killed in the middle of its commit"
+    skipping = run(dataclasses.replace(plain, skip_existing=True))[-1]
+    assert skipping.get("skipped") is True, skipping
+    assert run(plain)[-1]["event"] == "result"
+    assert left_in(tmp_path / "out") == ["error.nrrd", "sr.json", "sr.nii.gz"]
 
 
 def test_the_shell_says_that_it_left_results_alone(plain: Job, capsys: pytest.CaptureFixture[str]) -> None:

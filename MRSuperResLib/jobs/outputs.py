@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +106,12 @@ def _check_samples_folder(folder: Path, names: Sequence[str]) -> None:
 def finals_of(job: Job, entry: ModelEntry) -> dict[str, str]:
     """Where every result will be, by its name."""
     return _finals(job, kept_samples(job, entry))
+
+
+def folders_of(job: Job, entry: ModelEntry) -> list[Path]:
+    """The folders of those files, and the one in which a folder of samples is made."""
+    paths = list(finals_of(job, entry).values()) + ([job.samples_folder] if job.samples_folder else [])
+    return sorted({Path(os.path.abspath(os.path.expanduser(path))).parent for path in paths})
 
 
 def _finals(job: Job, samples: int) -> dict[str, str]:

@@ -38,13 +38,13 @@ from ..inference.flags import detector_for
 from ..inference.isotropic import isotropic_grid, to_isotropic
 from ..inference.translation import check_memory, check_view
 from ..models import ModelEntry
-from ..staging import Staging
+from ..staging import Staging, clean
 from .chosen import first_model_of, kept_samples, model_of, recorded_parameters
 from .completed import with_first_model
 from .events import Emit, Run, failed
 from .existing import check_name, complete_record
 from .job import Job
-from .outputs import JobOutputs, finals_of, outputs_of, places_of, write_text
+from .outputs import JobOutputs, finals_of, folders_of, outputs_of, places_of, write_text
 from .privacy import without_names
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
     with staging or Staging() as files:
         run = Run(job, emit, cancel, files)
         entry = model_of(job, run.warn)
+        for folder in folders_of(job, entry):
+            clean(folder)  # what a killed run had begun to put there is ours only once all of it is there
         if job.skip_existing and (record := complete_record(job, entry, finals_of(job, entry))):
             return _left_alone(run, entry, record)
         places = places_of(job, files, entry)
