@@ -21,8 +21,8 @@ from typing import Any
 from . import __version__
 from .documents import encode
 from .errors import BadVolume
+from .io.formats import WRITABLE
 from .models import ModelCard, ModelEntry
-from .volume import WRITABLE
 
 STATEMENT = "Made by a model; details may not be the patient's. Research use only."
 MARK = "MRSuperRes_model"  # a field in the header of every result

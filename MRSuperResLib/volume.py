@@ -10,24 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import BadVolume
-from .grid import Grid as Grid
+from .grid import Grid
 
-if TYPE_CHECKING:  # moved
-    from .io.formats import READABLE as READABLE
-    from .io.formats import WRITABLE as WRITABLE
-    from .io.formats import volume_name as volume_name
+if TYPE_CHECKING:
     from .io.read import read_volume as read_volume
     from .io.write import write_volume as write_volume
-    from .resample import resample as resample
 
-MOVED = {
-    "READABLE": ".io.formats",
-    "WRITABLE": ".io.formats",
-    "volume_name": ".io.formats",
-    "read_volume": ".io.read",
-    "write_volume": ".io.write",
-    "resample": ".resample",
-}
+PUBLIC = {"read_volume": ".io.read", "write_volume": ".io.write"}  # scripts that use the library find them here
 
 Warn = Callable[[str, str], None]
 
@@ -104,7 +93,8 @@ def to_sitk(volume: Volume, sitk: Any = None) -> Any:
     return image
 
 
-def __getattr__(name: str) -> Any:  # moved
-    if name in MOVED:
-        return getattr(importlib.import_module(MOVED[name], __package__), name)
+def __getattr__(name: str) -> Any:
+    """`read_volume` and `write_volume`, loaded when first asked for: `io` stands above this module."""
+    if name in PUBLIC:
+        return getattr(importlib.import_module(PUBLIC[name], __package__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -103,8 +103,10 @@ def job(tmp_path: Path, scan: Path) -> Job:
     import numpy as np
     from small import save_tiny
 
+    from MRSuperResLib.io.read import read_volume
+    from MRSuperResLib.io.write import write_volume
     from MRSuperResLib.jobs import Job
-    from MRSuperResLib.volume import Volume, read_volume, write_volume
+    from MRSuperResLib.volume import Volume
 
     (tmp_path / "models").mkdir()
     save_tiny(tmp_path / "models")

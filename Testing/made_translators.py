@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from MRSuperResLib import models, networks
+from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference import Options, Translation, translate
 from MRSuperResLib.models import ModelCard, ModelEntry, Requirements
-from MRSuperResLib.volume import Grid, Volume
+from MRSuperResLib.volume import Volume
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONTRASTS = ("T1w", "T2w", "FLAIR")

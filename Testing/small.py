@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from MRSuperResLib import jobs, models, networks
+from MRSuperResLib.grid import Grid
+from MRSuperResLib.io.write import write_volume
 from MRSuperResLib.jobs import Job
 from MRSuperResLib.models import ModelCard, Requirements
-from MRSuperResLib.volume import Grid, Volume, write_volume
+from MRSuperResLib.volume import Volume
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = {"blocks": 1, "factors": [2, 1], "width": 8, "heads": 2, "growth": 4, "window": 4}

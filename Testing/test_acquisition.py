@@ -31,7 +31,8 @@ from MRSuperResLib.acquisition import (
     slice_profile,
 )
 from MRSuperResLib.errors import UsageError
-from MRSuperResLib.volume import Grid, Volume
+from MRSuperResLib.grid import Grid
+from MRSuperResLib.volume import Volume
 
 
 @settings(max_examples=40, deadline=None)

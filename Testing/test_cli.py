@@ -14,8 +14,8 @@ import pytest
 from small import REPOSITORY, image, noise, save_scan, save_tiny, shell
 
 from MRSuperResLib import cli, jobs, models
+from MRSuperResLib.io.read import read_volume
 from MRSuperResLib.provenance import sidecar_path
-from MRSuperResLib.volume import read_volume
 
 pytestmark = pytest.mark.usefixtures("no_models_of_this_machine")
 

@@ -12,7 +12,7 @@ import pytest
 from small import image, noise, save_tiny, shell
 
 from MRSuperResLib import cli
-from MRSuperResLib.volume import read_volume
+from MRSuperResLib.io.read import read_volume
 
 pytestmark = pytest.mark.usefixtures("no_models_of_this_machine")
 

@@ -7,9 +7,9 @@ from made_models import card
 
 from MRSuperResLib import models
 from MRSuperResLib.errors import ModelError
+from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference import planning
 from MRSuperResLib.models import ModelCard, SpacingRange
-from MRSuperResLib.volume import Grid
 
 
 def scan(size: tuple[int, int, int] = (200, 220, 30), spacing: tuple[float, float, float] = (0.8, 0.8, 4.0)) -> Grid:

@@ -13,8 +13,11 @@ import pytest
 from MRSuperResLib import demo, models
 from MRSuperResLib.acquisition import acquire
 from MRSuperResLib.errors import MissingRequirement, OutputError, UnsuitableVolume, UsageError
+from MRSuperResLib.grid import Grid
+from MRSuperResLib.io.read import read_volume
+from MRSuperResLib.io.write import write_volume
 from MRSuperResLib.models import ModelCard, ModelEntry
-from MRSuperResLib.volume import Grid, Volume, read_volume, write_volume
+from MRSuperResLib.volume import Volume
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 

@@ -11,9 +11,10 @@ import pytest
 from MRSuperResLib import evaluation, networks
 from MRSuperResLib.errors import MissingRequirement, OutputError, UnsuitableVolume, UsageError
 from MRSuperResLib.evaluation import metrics
+from MRSuperResLib.grid import Grid
 from MRSuperResLib.models import ModelCard, load_network, read_entry, save_model, scores
 from MRSuperResLib.resample import resample
-from MRSuperResLib.volume import Grid, Volume
+from MRSuperResLib.volume import Volume
 
 
 @pytest.fixture(scope="module")

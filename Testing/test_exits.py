@@ -18,8 +18,8 @@ from small import REPOSITORY, left_in, save_scan, save_tiny, shell
 from MRSuperResLib import cli, models
 from MRSuperResLib.cli.streams import printable
 from MRSuperResLib.errors import ModelError, UsageError
+from MRSuperResLib.io.read import read_volume
 from MRSuperResLib.jobs import Job, work
-from MRSuperResLib.volume import read_volume
 
 pytestmark = pytest.mark.usefixtures("no_models_of_this_machine")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX shell and signals")

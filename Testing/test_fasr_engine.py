@@ -15,13 +15,17 @@ from scipy import ndimage
 
 from MRSuperResLib import cli, models, networks
 from MRSuperResLib.acquisition import acquire
+from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference import Options, planning
 from MRSuperResLib.inference.options import Aligned
 from MRSuperResLib.inference.registration import moved
 from MRSuperResLib.inference.super_resolution import answering, super_resolve
+from MRSuperResLib.io.read import read_volume
+from MRSuperResLib.io.write import write_volume
 from MRSuperResLib.models import ModelCard, Requirements, Score, read_entry
 from MRSuperResLib.provenance import sidecar_path
-from MRSuperResLib.volume import Grid, Volume, read_volume, resample, write_volume
+from MRSuperResLib.resample import resample
+from MRSuperResLib.volume import Volume
 
 BASE = {"blocks": 1, "width": 8, "heads": 2, "growth": 4, "window": 4, "skip": "bicubic"}
 GUIDED = {"size": "s", "widths": [4, 4, 4], "stages": 1, "embedding": 4, "hints": True}

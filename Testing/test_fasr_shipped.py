@@ -12,10 +12,12 @@ from scipy import ndimage
 from MRSuperResLib import models
 from MRSuperResLib.acquisition import acquire, preset
 from MRSuperResLib.evaluation.metrics import psnr
+from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference import Options, super_resolve
 from MRSuperResLib.inference.options import Aligned
 from MRSuperResLib.inference.runner import SliceRunner
-from MRSuperResLib.volume import Grid, Volume, read_volume
+from MRSuperResLib.io.read import read_volume
+from MRSuperResLib.volume import Volume
 
 SHIPPED = {
     "fasr-s-inplane-x2": "rdst-e-inplane-x2",

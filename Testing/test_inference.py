@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from MRSuperResLib import models
 from MRSuperResLib.acquisition import bicubic_interpolation, zero_filled
 from MRSuperResLib.errors import BadVolume, Cancelled, DeviceError, ModelError, UnsuitableVolume, UsageError
+from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference import Aligned, Options, estimate, plan, planning, super_resolve
 from MRSuperResLib.models import ModelCard, ModelEntry, Requirements, SpacingRange
-from MRSuperResLib.volume import Grid, Volume
+from MRSuperResLib.volume import Volume
 
 CPU = Options(device="cpu")
 OBLIQUE = (0.9659258, -0.2588190, 0.0, 0.2588190, 0.9659258, 0.0, 0.0, 0.0, 1.0)

@@ -17,7 +17,8 @@ from MRSuperResLib.acquisition import (
     zero_filled,
 )
 from MRSuperResLib.errors import UsageError
-from MRSuperResLib.volume import Grid, Volume
+from MRSuperResLib.grid import Grid
+from MRSuperResLib.volume import Volume
 
 
 def fft_zero_filled(signal: np.ndarray, n_high: int) -> np.ndarray:

@@ -17,12 +17,15 @@ from small import REPOSITORY, left_in, run, save_tiny
 
 from MRSuperResLib import jobs, models
 from MRSuperResLib.errors import Cancelled, ModelError, OutputError, UsageError
+from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference import Aligned, Translation
+from MRSuperResLib.io.read import read_volume
+from MRSuperResLib.io.write import write_volume
 from MRSuperResLib.jobs import Job
 from MRSuperResLib.jobs.privacy import without_names
 from MRSuperResLib.models import Requirements
 from MRSuperResLib.provenance import digest_of, sidecar_path
-from MRSuperResLib.volume import Grid, Volume, read_volume, write_volume
+from MRSuperResLib.volume import Volume
 
 pytestmark = pytest.mark.usefixtures("no_models_of_this_machine")
 

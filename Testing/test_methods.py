@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from MRSuperResLib.models import find_model
 from MRSuperResLib.training import fit as loop
 from MRSuperResLib.training import method, methods
-from MRSuperResLib.training.fit import LAST, fit
+from MRSuperResLib.training.checkpoint import LAST
+from MRSuperResLib.training.fit import fit
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from MRSuperResLib import models, networks
 from MRSuperResLib.errors import MissingRequirement, ModelError, OutputError, UsageError
 from MRSuperResLib.models import ModelCard, Requirements, SpacingRange
+from MRSuperResLib.weights import read_weights
 
 
 @pytest.fixture
@@ -413,12 +414,12 @@ def test_listing_models_loads_no_torch(package: Path) -> None:
 def test_a_weights_file_is_read_with_its_digest(tmp_path: Path) -> None:
     theirs, path = {"conv.weight": torch.rand(3, 2), "conv.bias": torch.rand(3)}, tmp_path / "theirs.safetensors"
     save_file(theirs, path)
-    held, digest = models.read_weights(path, None, "them there", "theirs")
+    held, digest = read_weights(path, None, "them there", "theirs")
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
     assert held.keys() == theirs.keys() and all(torch.equal(held[name], theirs[name]) for name in theirs)
-    assert models.read_weights(path, digest.upper(), "them there", "theirs")[1] == digest
+    assert read_weights(path, digest.upper(), "them there", "theirs")[1] == digest
     with pytest.raises(ModelError, match="expected 00ff"):
-        models.read_weights(path, "00ff", "them there", "theirs")
+        read_weights(path, "00ff", "them there", "theirs")
 
 
 class Trap:
@@ -433,10 +434,10 @@ class Trap:
 
 def test_a_bad_file_is_said_and_runs_nothing(tmp_path: Path) -> None:
     with pytest.raises(MissingRequirement, match="does not exist: put them there"):
-        models.read_weights(tmp_path / "nonesuch.safetensors", None, "them there", "theirs")
+        read_weights(tmp_path / "nonesuch.safetensors", None, "them there", "theirs")
     (tmp_path / "noise.safetensors").write_bytes(b"\x07" * 64)
     torch.save({"weights": Trap(tmp_path / "sprung")}, tmp_path / "trap.pth")
     for name in ("noise.safetensors", "trap.pth"):
         with pytest.raises(ModelError, match=f"{name} is no safetensors file.*convert"):
-            models.read_weights(tmp_path / name, None, "them there", "theirs")
+            read_weights(tmp_path / name, None, "them there", "theirs")
     assert not (tmp_path / "sprung").exists()

@@ -17,8 +17,9 @@ from made_trainings import ENLARGE, GUIDED, RECIPE, TRANSLATE, one_contrast, two
 from MRSuperResLib import cli, networks, plugins
 from MRSuperResLib.errors import ModelError, UsageError
 from MRSuperResLib.models import find_model, load_network
+from MRSuperResLib.training.checkpoint import LAST
 from MRSuperResLib.training.data.crops import PairDrawer, applicable
-from MRSuperResLib.training.fit import BEST, LAST, fit
+from MRSuperResLib.training.fit import BEST, fit
 from MRSuperResLib.training.own import is_published, parsed_sources
 from MRSuperResLib.training.pack import Pack
 from MRSuperResLib.training.recipes import FOLDER, load_recipe

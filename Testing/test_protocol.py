@@ -24,9 +24,10 @@ from MRSuperResLib.evaluation.protocol import (
     protocol_table,
     run_protocol,
 )
+from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference import Options
 from MRSuperResLib.io.write import write_volume
-from MRSuperResLib.volume import Grid, Volume
+from MRSuperResLib.volume import Volume
 
 CPU = Options(device="cpu", threads=1)
 

@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from MRSuperResLib import networks
 from MRSuperResLib.errors import ModelError
-from MRSuperResLib.networks.rdst import RDST, CollapsedUpsampler, WindowAttention, shift_mask, upsampling_steps
+from MRSuperResLib.networks.parts.swin import WindowAttention, shift_mask
+from MRSuperResLib.networks.rdst import RDST, CollapsedUpsampler, upsampling_steps
 
 
 @pytest.mark.parametrize(("blocks", "parameters", "multiply_adds"), [(8, 4.40e6, 6.17e9), (4, 2.35e6, 3.53e9)])

@@ -10,13 +10,14 @@ import pytest
 
 from MRSuperResLib import cli, models
 from MRSuperResLib.errors import UnsuitableVolume
+from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference import Options
 from MRSuperResLib.inference.isotropic import isotropic_grid, to_isotropic
 from MRSuperResLib.inference.recommend import recommend, refined_planes
 from MRSuperResLib.io.read import read_volume
 from MRSuperResLib.io.write import write_volume
 from MRSuperResLib.jobs.completed import beside
-from MRSuperResLib.volume import Grid, Volume
+from MRSuperResLib.volume import Volume
 
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 

@@ -12,9 +12,12 @@ from scipy import ndimage
 
 from MRSuperResLib.acquisition import acquire
 from MRSuperResLib.errors import BadVolume, Cancelled, UnsuitableVolume
+from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference.options import Aligned
 from MRSuperResLib.inference.registration import align, motion, moved, mutual_information, rotation_of
-from MRSuperResLib.volume import Grid, Volume, read_volume, resample
+from MRSuperResLib.io.read import read_volume
+from MRSuperResLib.resample import resample
+from MRSuperResLib.volume import Volume
 
 GRID = Grid((56, 64, 48), (2.0, 2.0, 2.0), (-55.0, -63.0, -47.0))
 

@@ -16,10 +16,11 @@ import pytest
 from small import REPOSITORY, left_in, run
 
 from MRSuperResLib.errors import OutputError
+from MRSuperResLib.io.write import write_volume
 from MRSuperResLib.jobs import Job
 from MRSuperResLib.private import PrivateFolder, dead_folders
 from MRSuperResLib.staging import PREFIX, Staging, clean, write_whole
-from MRSuperResLib.volume import Volume, write_volume
+from MRSuperResLib.volume import Volume
 
 pytestmark = pytest.mark.usefixtures("no_models_of_this_machine")
 
@@ -36,7 +37,7 @@ def test_a_failure_while_writing_leaves_no_output_and_keeps_what_was_there(
             raise OutputError("no space left on the disk: free some, or choose another folder")
         write_volume(volume, path, **options)
 
-    monkeypatch.setattr("MRSuperResLib.volume.write_volume", fail)
+    monkeypatch.setattr("MRSuperResLib.io.write.write_volume", fail)
     events = run(dataclasses.replace(job, overwrite=True))
     assert events[-1] == {
         "event": "error", "code": "output", "exit_code": 5,

@@ -10,13 +10,15 @@ import torch
 
 from MRSuperResLib.acquisition import kspace_crop, slice_profile
 from MRSuperResLib.errors import UsageError
+from MRSuperResLib.grid import Grid
+from MRSuperResLib.io.write import write_volume
 from MRSuperResLib.training.data.coarsen import mirrored_kspace_crop
 from MRSuperResLib.training.data.crops import SourceSpec
 from MRSuperResLib.training.pack import pack
 from MRSuperResLib.training.streams import degradation
 from MRSuperResLib.training.streams.degradation import Draw, KSpaceSpec, ScannerSpec, SliceSpec
 from MRSuperResLib.training.streams.stream import DeviceStream, StreamAugmentation, StreamSpec
-from MRSuperResLib.volume import Grid, Volume, write_volume
+from MRSuperResLib.volume import Volume
 
 IDEAL = KSpaceSpec(apodised=0, partial=0, elliptical=0, zero_filled=0, magnitude=0)
 STILL = SliceSpec(thickness=(0.8, 0.8), motion_probability=0, steps_probability=0)

@@ -19,8 +19,9 @@ from MRSuperResLib import cli, networks
 from MRSuperResLib.errors import DeviceError, ModelError, MRSuperResError, OutputError, UsageError
 from MRSuperResLib.models import ModelEntry, find_model, load_network
 from MRSuperResLib.training import checkpoint
+from MRSuperResLib.training.checkpoint import LAST
 from MRSuperResLib.training.data.single import SlicePairs
-from MRSuperResLib.training.fit import LAST, fit, make_fabric
+from MRSuperResLib.training.fit import fit, make_fabric
 from MRSuperResLib.training.pack import pack
 from MRSuperResLib.training.recipes import load_recipe, tomllib
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from made_translators import CPU, OBLIQUE, Known, card, entry, head, run, tiny_translator
 
+from MRSuperResLib.contrasts import guess_contrast
 from MRSuperResLib.errors import Cancelled, DeviceError, ModelError, UsageError
+from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference import Options, estimate, plan_translation, planning
 from MRSuperResLib.inference.sampling import MOST_SAMPLES
-from MRSuperResLib.inference.translation import guess_contrast
 from MRSuperResLib.models import ModelCard, ModelEntry, Requirements
-from MRSuperResLib.volume import Grid, Volume
+from MRSuperResLib.volume import Volume
 
 
 @pytest.fixture(scope="module")

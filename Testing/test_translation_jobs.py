@@ -16,9 +16,11 @@ from made_translators import REPOSITORY, TINY, Known, card, head, of, tiny_trans
 from small import save_tiny
 
 from MRSuperResLib import cli, jobs, models, networks
+from MRSuperResLib.io.read import read_volume
+from MRSuperResLib.io.write import write_volume
 from MRSuperResLib.jobs import Job
 from MRSuperResLib.models import ModelEntry, SpacingRange
-from MRSuperResLib.volume import Volume, read_volume, write_volume
+from MRSuperResLib.volume import Volume
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from scipy import stats
 from skimage.exposure import match_histograms
 from torch import Tensor, nn
 
-from MRSuperResLib import cli, models, networks, translation_scores
+from MRSuperResLib import cli, models, networks
 from MRSuperResLib.errors import UnsuitableVolume, UsageError
-from MRSuperResLib.evaluation import metrics
+from MRSuperResLib.evaluation import metrics, translation
 from MRSuperResLib.evaluation.calibration import Voxels, calibrate
 from MRSuperResLib.evaluation.tables import translation_json, translation_table
 from MRSuperResLib.evaluation.translation import (
@@ -32,8 +32,10 @@ from MRSuperResLib.evaluation.translation import (
     publish,
 )
 from MRSuperResLib.inference import Options
+from MRSuperResLib.io.read import read_volume
+from MRSuperResLib.io.write import write_volume
 from MRSuperResLib.models import ModelEntry, Requirements
-from MRSuperResLib.volume import Volume, read_volume, write_volume
+from MRSuperResLib.volume import Volume
 
 CPU = Options(device="cpu")
 
@@ -397,7 +399,7 @@ def test_a_model_that_cannot_be_scored_is_told_before_the_scoring(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(translation_scores, "evaluate", lambda *given, **more: pytest.fail("scored for nothing"))
+    monkeypatch.setattr(translation, "evaluate", lambda *given, **more: pytest.fail("scored for nothing"))
     assert cli.main(["evaluate-translation", *paths, *(text.format(tiny=tiny) for text in models_given)]) == 4
     assert complaint in capsys.readouterr().err
 
@@ -405,7 +407,7 @@ def test_a_model_that_cannot_be_scored_is_told_before_the_scoring(
 def test_a_folder_that_cannot_be_published_to_is_told_before_the_scoring(
     tiny: Path, paths: list[str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(translation_scores, "evaluate", lambda *given, **more: pytest.fail("scored for nothing"))
+    monkeypatch.setattr(translation, "evaluate", lambda *given, **more: pytest.fail("scored for nothing"))
     (tmp_path / "file").write_text("")
     command = ["evaluate-translation", *paths, "-m", str(tiny), "--publish", str(tmp_path / "file" / "models")]
     assert cli.main(command) == 5

@@ -12,12 +12,14 @@ from made_translators import CPU, Known, card, entry, head, of, run
 from scipy import ndimage
 
 from MRSuperResLib.errors import BadVolume, UnsuitableVolume
+from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference import plan_translation, planning
 from MRSuperResLib.inference.sampling import latents
 from MRSuperResLib.inference.translation import Translator
 from MRSuperResLib.inference.view_checks import check_view, scale_above_air
 from MRSuperResLib.intensity import IntensityScale
-from MRSuperResLib.volume import Grid, Volume, read_volume
+from MRSuperResLib.io.read import read_volume
+from MRSuperResLib.volume import Volume
 
 # bad volumes
 

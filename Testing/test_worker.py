@@ -16,8 +16,8 @@ import pytest
 from small import REPOSITORY, left_in, run
 
 from MRSuperResLib import jobs
+from MRSuperResLib.io.read import read_volume
 from MRSuperResLib.jobs import Cancellation, Job
-from MRSuperResLib.volume import read_volume
 
 pytestmark = pytest.mark.usefixtures("no_models_of_this_machine")
 

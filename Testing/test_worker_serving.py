@@ -18,8 +18,8 @@ from small import REPOSITORY, left_in, run
 
 from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference.preview import upright
+from MRSuperResLib.io.read import read_volume
 from MRSuperResLib.jobs import Job
-from MRSuperResLib.volume import read_volume
 
 pytestmark = pytest.mark.usefixtures("no_models_of_this_machine")
 

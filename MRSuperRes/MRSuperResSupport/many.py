@@ -196,7 +196,7 @@ class Item:
     def node(self):
         """The volume node to run on; for files and frames a temporary one, which `release` removes."""
         if self.path is not None:
-            from MRSuperResLib.volume import read_volume
+            from MRSuperResLib.io.read import read_volume
 
             volume = read_volume(self.path)
             node = self._temporaryNode()

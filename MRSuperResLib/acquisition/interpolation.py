@@ -10,7 +10,8 @@ from ..errors import UsageError
 from .operators import Acquisition, AxisOperator, bicubic, cubic, kspace_crop
 
 if TYPE_CHECKING:
-    from ..volume import Grid, Volume
+    from ..grid import Grid
+    from ..volume import Volume
 
 SEPARABLE = ("bicubic", "zerofill")
 TORCH_A = -0.75  # of the cubic kernel in torch and cv2; a ramp does not stay straight with it

@@ -60,8 +60,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     from .. import evaluation
     from ..acquisition import PRESETS
     from ..inference import Options
+    from ..io.read import read_volume
     from ..models import BASELINES, find_model
-    from ..volume import read_volume
 
     if options.protocol:
         return _evaluate_protocol(options)
@@ -213,10 +213,10 @@ def add_scores(commands: Any) -> None:
 
 
 def _evaluate_translation(options: argparse.Namespace) -> int:
-    from .. import translation_scores
+    from ..evaluation import tables, translation
     from ..evaluation.lesions import LesionScore, evaluate_lesions, lesion_table
     from ..inference import Options
-    from ..volume import read_volume
+    from ..io.read import read_volume
 
     if len(options.volumes) % 2:
         raise UsageError(f"{len(options.volumes)} volumes are given: give pairs, a scan and its truth, in order")
@@ -231,16 +231,16 @@ def _evaluate_translation(options: argparse.Namespace) -> int:
         slice_axis=options.slice_axis,
         model_folders=tuple(options.model_folders),
     )
-    segment = translation_scores.tissue_segmentation(options.device, report=say)
+    segment = translation.tissue_segmentation(options.device, report=say)
     put_in: list[LesionScore] = []
-    distances = translation_scores.feature_distances(options.lpips, options.lpips_digest, options.device, report=say)
-    found: list[translation_scores.Evaluation] = []
+    distances = translation.feature_distances(options.lpips, options.lpips_digest, options.device, report=say)
+    found: list[translation.Evaluation] = []
     try:
         for source_path, truth_path in zip(options.volumes[::2], options.volumes[1::2], strict=True):
             source, truth = read_volume(source_path, warn=tell), read_volume(truth_path, warn=tell)
             for entry in entries:
                 found.append(
-                    translation_scores.evaluate(
+                    translation.evaluate(
                         source,
                         truth,
                         entry,
@@ -262,13 +262,13 @@ def _evaluate_translation(options: argparse.Namespace) -> int:
                     put_in.append(evaluate_lesions(source, truth, entry, **given, seeds=seeds, options=how, report=say))
     finally:  # what was scored is told even if the next scan or model fails
         if found:
-            show(translation_scores.to_json(found, put_in) if options.json else translation_scores.table(found))
+            show(tables.translation_json(found, put_in) if options.json else tables.translation_table(found))
         if put_in and not options.json:
             show(f"\n{lesion_table(put_in)}")
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         for entry in entries:
-            translation_scores.publish(found, entry, folder / f"{entry.card.id}.safetensors")
+            translation.publish(found, entry, folder / f"{entry.card.id}.safetensors")
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import models
 from ..documents import encode
-from ..errors import MRSuperResError
+from ..errors import ModelError, MRSuperResError
 from ..inference.sampling import MOST_SAMPLES
 from ..models.scores import gains
 from .arguments import add_command, add_fields
@@ -61,7 +61,7 @@ def _verify(entries: Sequence[models.ModelEntry], broken: Sequence[str], as_json
         print(json.dumps(outcomes, indent=2))
     else:
         print(table([(str(o["id"]), "ok" if o["ok"] else "BAD", str(o["message"])) for o in outcomes]))
-    return 0 if all(outcome["ok"] for outcome in outcomes) and not broken else models.ModelError.exit_code
+    return 0 if all(outcome["ok"] for outcome in outcomes) and not broken else ModelError.exit_code
 
 
 def _entry_json(entry: models.ModelEntry) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from .degrade import DegradedPair, acquired_axis, degraded_pair
-from .degrade import DegradedPair as Trial  # moved
-from .degrade import degraded_pair as make_trial  # moved
 from .figures import check_figure, figure
 from .super_resolution import Row, evaluate, publish, scan_names, score, with_baselines
 from .tables import gains, table, to_json
@@ -12,14 +10,12 @@ from .tables import gains, table, to_json
 __all__ = [
     "DegradedPair",
     "Row",
-    "Trial",
     "acquired_axis",
     "check_figure",
     "degraded_pair",
     "evaluate",
     "figure",
     "gains",
-    "make_trial",
     "publish",
     "scan_names",
     "score",

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..contrasts import guess_contrast
 from ..errors import UnsuitableVolume
 from ..inference import Options, plan_translation
 from ..inference.flags import detector_for, find_flags
 from ..inference.sampling import Spread, latents
-from ..inference.translation import Translator, guess_contrast
+from ..inference.translation import Translator
 from ..intensity import IntensityScale
 from ..lesions import Lesion, draw_lesion, inserted
 from ..models import ModelEntry, find_model

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from ..contrasts import guess_contrast
 from ..errors import MissingRequirement, ModelError, UnsuitableVolume, UsageError
 from ..inference import Options, plan_translation
 from ..inference.sampling import Spread, latents
-from ..inference.translation import Translator, guess_contrast
+from ..inference.translation import Translator
 from ..inference.view_checks import check_view
 from ..intensity import IntensityScale
 from ..models import ModelEntry, Score, find_model

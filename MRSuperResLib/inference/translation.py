@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import models
-from ..contrasts import CONTRASTS as CONTRASTS
-from ..contrasts import guess_contrast as guess_contrast
-from ..contrasts import same_contrast
-from ..contrasts import spelt as spelt
+from ..contrasts import CONTRASTS, guess_contrast, same_contrast, spelt
 from ..errors import DeviceError, ModelError, UsageError
 from ..models import ModelCard, ModelEntry
 from . import planning
@@ -22,12 +19,9 @@ from .flags import detector_for, find_flags, widened
 from .memory import available_memory, readable_bytes
 from .options import Cancel, Options, Progress, Translation, Warn, log_warning, never, silent, stop_if
 from .preview import upright
-from .sampling import MOST_SAMPLES as MOST_SAMPLES  # moved
-from .sampling import Spread, latents
-from .sampling import sample_count as sample_count  # moved
+from .sampling import Spread, latents, sample_count
 from .super_resolution import Clock
-from .view_checks import check_view as check_view
-from .view_checks import scale_above_air
+from .view_checks import check_view, scale_above_air
 
 if TYPE_CHECKING:
     import torch

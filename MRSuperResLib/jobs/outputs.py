@@ -44,8 +44,9 @@ class JobOutputs:
 
         A translation, whose intensities have no unit, is first put on the truth's: robust range onto robust range.
         """
-        from .. import metrics
-        from ..volume import Volume, resample
+        from ..evaluation import metrics
+        from ..resample import resample
+        from ..volume import Volume
 
         if not truth.grid.same_as(self.result.grid):
             warn("truth-resampled", "the ground truth lies on another grid than the result: it was resampled (linear)")
@@ -61,7 +62,7 @@ class JobOutputs:
 
     def write(self, places: Mapping[str, Path], fields: Mapping[str, str]) -> None:
         """Every volume to its temporary place."""
-        from ..volume import write_volume
+        from ..io.write import write_volume
 
         write_volume(self.result, places["output"], fields=fields)
         for name, volume in (

@@ -14,7 +14,7 @@ PLAIN = {"scan", "input", "reference", "truth", *CONTRASTS}  # words of our warn
 
 def without_names(message: str, job: Job) -> str:
     """`message` with the job's paths and volumes' names, which may name a patient, replaced by what they are."""
-    from ..volume import volume_name
+    from ..io.formats import volume_name
 
     roles: dict[str, str] = {}
     for role in ("input", "reference", "truth", "output"):

@@ -36,7 +36,8 @@ from ..inference import (
 )
 from ..inference.flags import detector_for
 from ..inference.isotropic import isotropic_grid, to_isotropic
-from ..inference.translation import check_memory, check_view
+from ..inference.translation import check_memory
+from ..inference.view_checks import check_view
 from ..models import ModelEntry
 from ..staging import Staging, clean
 from .chosen import first_model_of, kept_samples, model_of, recorded_parameters
@@ -48,9 +49,10 @@ from .outputs import JobOutputs, finals_of, folders_of, outputs_of, places_of, w
 from .privacy import without_names
 
 if TYPE_CHECKING:
+    from ..grid import Grid
     from ..inference import Aligned
     from ..inference.translation import TranslationPlan
-    from ..volume import Grid, Volume
+    from ..volume import Volume
 
 
 def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging | None = None) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ..errors import ModelError as ModelError  # moved: it is in errors
-from ..weights import read_weights as read_weights  # moved
 from .card import (
     IDENTIFIER,
     INTERPOLATION,

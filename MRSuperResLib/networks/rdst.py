@@ -27,9 +27,7 @@ from torch.nn import functional
 
 from .parts.projection import back_projected
 from .parts.skip import Consistency, Gains, Skip, added, check_skip
-from .parts.swin import SwinLayer as SwinLayer
-from .parts.swin import WindowAttention as WindowAttention
-from .parts.swin import from_windows, shift_mask, shift_windows, to_windows
+from .parts.swin import SwinLayer, from_windows, shift_mask, shift_windows, to_windows
 
 CACHED_MASKS = 8
 PIXELS_IN_CACHE = 3 * 2**11  # input pixels that a CPU computes at once: 2 to 5 % faster than a whole batch

@@ -37,7 +37,7 @@ class EngineValidator:
         scans = [entry for entry in held_out.select("|".join(plan.validation.scans)) if not entry.labels]
         for entry in scans or [entry for entry in held_out.entries if not entry.labels][:MOST_SCANS]:
             try:
-                trial = evaluation.make_trial(
+                trial = evaluation.degraded_pair(
                     held_out.volume(entry),
                     self.entry.card.plane,
                     self.entry.card.factor or 1.0,

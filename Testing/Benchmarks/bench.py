@@ -191,7 +191,9 @@ def slices(count: int, size: int) -> Any:
 
 def interpolation(arguments: argparse.Namespace) -> tuple[Callable[[], None], int]:
     """A function that refines all slices by the library's own interpolation, and 0 parameters."""
-    from MRSuperResLib.volume import Grid, Volume, resample
+    from MRSuperResLib.grid import Grid
+    from MRSuperResLib.resample import resample
+    from MRSuperResLib.volume import Volume
 
     size = arguments.size
     grid = Grid(

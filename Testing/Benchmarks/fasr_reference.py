@@ -31,12 +31,14 @@ from pathlib import Path
 import numpy as np
 
 from MRSuperResLib import evaluation
-from MRSuperResLib.evaluation import Row, Trial
+from MRSuperResLib.evaluation import DegradedPair, Row
 from MRSuperResLib.inference import Options, super_resolve
 from MRSuperResLib.inference.options import Aligned
 from MRSuperResLib.inference.registration import align, moved
+from MRSuperResLib.io.read import read_volume
 from MRSuperResLib.models import ModelEntry, find_model, load_network
-from MRSuperResLib.volume import Volume, read_volume, resample
+from MRSuperResLib.resample import resample
+from MRSuperResLib.volume import Volume
 
 MILLIMETRES = (0.0, 1.0, 2.0, 4.0)
 CONDITIONS = ("guided", "noise", "none", "wrong", "moved")
@@ -67,7 +69,7 @@ def main() -> None:
             if contrast not in arguments.contrasts:
                 continue
             axis = next(n for n in range(3) if truth.grid.axis_name(n) == FRONT_TO_BACK)
-            trial = evaluation.make_trial(
+            trial = evaluation.degraded_pair(
                 truth, plane, entry.card.factor or 1.0, arguments.degradation,
                 slices=arguments.slices, slice_axis=axis if plane == "through-plane" else None,
             )  # fmt: skip
@@ -101,7 +103,7 @@ def main() -> None:
 
 
 def conditions(
-    wanted: list[str], reference: Volume, trial: Trial, folder: Path, stranger: str | None, contrast: str
+    wanted: list[str], reference: Volume, trial: DegradedPair, folder: Path, stranger: str | None, contrast: str
 ) -> Iterator[tuple[str, Aligned]]:
     """(name, what the network gets) for each condition."""
     grid, everywhere = trial.truth.grid, np.ones(trial.truth.grid.shape, dtype=bool)
@@ -132,7 +134,7 @@ def conditions(
             yield f"moved {distance:g} mm, registered", quiet(away)
 
 
-def run(trial: Trial, entry: ModelEntry, network: object, aligned: Aligned, options: Options) -> Volume:
+def run(trial: DegradedPair, entry: ModelEntry, network: object, aligned: Aligned, options: Options) -> Volume:
     """The guided model's answer on the truth's grid."""
     return super_resolve(
         trial.low, entry, spacing=trial.truth.grid.spacing, plane=trial.plane, reference=aligned, network=network,  # type: ignore[arg-type]

@@ -1,3 +1,0 @@
-"""Moved to `evaluation.feature_distances`."""
-
-from .evaluation.feature_distances import *  # noqa: F403 - moved
