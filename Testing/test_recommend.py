@@ -144,3 +144,18 @@ def test_cubes_from_the_shell_name_both_models_in_the_record(
     assert "and then" in capsys.readouterr().err
     assert cli.main(["run", str(path), "--to-iso", "1", "--factor", "2"]) == 2
     assert cli.main(["run", str(path), "--to-iso", "1", "--consistency-map", str(tmp_path / "map.nii.gz")]) == 2
+
+
+def test_cubes_are_reached_in_one_pass_where_a_model_can() -> None:
+    """Slices of 5 mm to 1 mm are x5: the x8 model of the two that cover them, since x4 would take a second, longer pass."""
+    five = scan((1.0, 1.0, 5.0))
+    covering = [
+        entry.card.factor
+        for entry in models.list_models()
+        if entry.card.task == "super-resolve" and entry.card.plane == "through-plane"
+        and not models.coverage(entry.card, five.grid, "T2w")
+    ]  # fmt: skip
+    assert {4.0, 8.0} <= set(covering), "as shipped"
+    assert models.find_model(recommend(five, to_iso=1.0).model).card.factor == 8
+    assert models.find_model(recommend(scan((1.0, 1.0, 4.0)), to_iso=1.0).model).card.factor == 4
+    assert models.find_model(recommend(five).model).card.factor == 4, "else the nearest factor, and that is made"

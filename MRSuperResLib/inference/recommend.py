@@ -10,6 +10,7 @@ from .. import models
 from ..contrasts import guess_contrast, telling_name
 from ..models import ModelEntry
 from ..models.scores import gains, mean_gain
+from .planning import STRETCH
 
 if TYPE_CHECKING:
     from ..grid import Grid
@@ -118,8 +119,11 @@ class _Scan:
         within = max(spacing for other, spacing in enumerate(self.grid.spacing) if other != axis)
         return max(2.0, within / self.grid.spacing[axis])
 
-    def fitting(self, plane: str, wanted: float, grid: Grid | None = None) -> list[ModelEntry]:
-        """The networks for `plane` that cover the scan (on `grid`), the best first: nearest factor, then largest gain."""
+    def fitting(self, plane: str, wanted: float, grid: Grid | None = None, reaching: bool = False) -> list[ModelEntry]:
+        """The networks for `plane` that cover the scan (on `grid`), the best first: nearest factor, then largest gain.
+
+        reaching: those that reach the factor wanted in one pass come first; a second pass takes several times as long.
+        """
         grid = grid or self.grid
         axis = grid.slice_axis_for(plane)
         found = [
@@ -129,7 +133,12 @@ class _Scan:
             and not models.coverage(entry.card, grid, self.contrast, None, axis, self.thickness)
             and not models.subject_coverage(entry.card, self.volume)
         ]
-        return sorted(found, key=lambda entry: (abs((entry.card.factor or 1) - wanted), -mean_gain(entry.card)))
+
+        def place(entry: ModelEntry) -> tuple[bool, float, float]:
+            own = entry.card.factor or 1.0
+            return reaching and wanted > STRETCH * own, abs(own - wanted), -mean_gain(entry.card)
+
+        return sorted(found, key=place)
 
     def described(self) -> str:
         """Slices and pixels in words."""
@@ -158,7 +167,7 @@ def _isotropic(scan: _Scan, mm: float, task: str) -> Recommendation:
         grid = scan.grid.with_spacing((spacing[0], spacing[1], spacing[2]))
         axes = [n for n in range(3) if (n == axis) == (plane == "through-plane")]
         factor = max(spacing[n] / mm for n in axes)
-        fitting = scan.fitting(plane, factor, grid)
+        fitting = scan.fitting(plane, factor, grid, reaching=True)
         chosen[plane] = fitting[0].card.id if fitting else FALLBACK
         spacing = [min(mm, old) if n in axes else old for n, old in enumerate(spacing)]
     if not planes:
