@@ -48,6 +48,26 @@ def test_slices_have_the_library_s_profiles(profile: str) -> None:
     np.testing.assert_allclose(low.abs().numpy(), np.abs(expected), atol=2e-4)
 
 
+def test_an_image_that_ends_inside_the_head_does_not_ring_at_its_edges() -> None:
+    ramp = (0.2 + 0.6 * torch.arange(64) / 63)[None, :, None].expand(1, 64, 64).contiguous()
+    assert bool(degradation.cut_through(ramp)) and not bool(degradation.cut_through(torch.zeros(1, 8, 8)))
+    low = degradation.kspace_acquired(ramp, (4, 4), IDEAL, torch.zeros(1), draw(1), mirrored=True)
+    expected = 0.2 + 0.6 * (torch.arange(16) * 4 + 1.5) / 63
+    assert float((low[0, :, 5] - expected).abs().max()) < 0.015
+    periodic = degradation.kspace_acquired(ramp, (4, 4), IDEAL, torch.zeros(1), draw(1))
+    assert float((periodic[0, :, 5] - expected).abs().max()) > 0.03
+
+
+def test_a_slice_that_moved_has_moved_as_a_whole() -> None:
+    """Whatever its neighbours, which the profile mixes in, did."""
+    place = torch.arange(48) - 23.5
+    high = torch.exp(-0.5 * (place / 4) ** 2)[None, None, :].expand(1, 32, 48).contiguous()
+    shift = torch.tensor([[0.3, -0.3] * 4])
+    low = degradation.displaced(high[:, :8], shift)
+    centres = (low * place).sum(2) / low.sum(2)
+    np.testing.assert_allclose(centres.abs().numpy(), 0.3, atol=0.02)
+
+
 def test_noise_in_k_space_has_the_asked_strength_in_the_image() -> None:
     high = torch.zeros(1, 256, 256)
     low = degradation.kspace_acquired(high, (4, 4), IDEAL, torch.full((1,), 0.02), draw(1))

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...acquisition import SECOND_ORDER, second_order
+from ...acquisition import SECOND_ORDER, SecondOrder, bicubic, second_order
 from ...acquisition.operators import GAUSSIAN_SIGMA_PER_FWHM, SINC_LOBES
 from ...errors import UsageError
 
 KINDS = ("kspace", "gaussian", "box", "sinc", "bicubic", SECOND_ORDER)
 SECOND_ORDER_GROUP = 4  # images that share a second-order degradation, which is drawn one group at a time
+BRIGHT, BRIGHT_SHARE = 0.1, 0.1  # an image whose edges are that bright over that share of them ends inside the head
 FERMI_WIDTH = 0.08  # of a Fermi filter's edge, in units of the half matrix
 
 
@@ -124,10 +125,22 @@ def degrade(
         which = torch.from_numpy(found).to(high.device)
         part = Draw(generator, len(which))
         if name == "kspace":
-            low[which] = kspace_acquired(high[which], factors, spec.kspace, sigma[which], part)
+            images, noise = high[which], sigma[which]
+            cut = cut_through(images)
+            for mirrored in (False, True):
+                (some,) = torch.nonzero(cut == mirrored, as_tuple=True)
+                if len(some):
+                    drawn = Draw(generator, len(some))
+                    low[which[some]] = kspace_acquired(
+                        images[some], factors, spec.kspace, noise[some], drawn, mirrored=mirrored
+                    )
         elif name == SECOND_ORDER:
+            strength = SecondOrder(noise=spec.noise)
             low[which] = torch.cat(
-                [second_order(some, host, factors=factors) for some in high[which].split(SECOND_ORDER_GROUP)]
+                [
+                    second_order(some, host, factors=factors, strength=strength)
+                    for some in high[which].split(SECOND_ORDER_GROUP)
+                ]
             )
         else:
             low[which] = profiled(high[which], factors, name, spec.slices, sigma[which], part)
@@ -153,9 +166,26 @@ def band_limited(high: Tensor, spec: ScannerSpec, draw: Draw) -> Tensor:
     return torch.fft.irfft2(spectrum, s=high.shape[-2:])
 
 
-def kspace_acquired(high: Tensor, factors: tuple[int, int], spec: KSpaceSpec, sigma: Tensor, draw: Draw) -> Tensor:
-    """`high` from the centre of its k-space: a coarse matrix over the same field of view, noise of `sigma` (B,) a channel."""
-    magnitude = draw.chance(spec.magnitude)[:, None, None]
+def cut_through(images: Tensor) -> Tensor:
+    """(B,), whether an image (B, H, W) ends inside the head, where a scanner's field of view would not."""
+    edges = torch.cat((images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]), dim=1)
+    return (edges > BRIGHT).float().mean(dim=1) > BRIGHT_SHARE
+
+
+def kspace_acquired(
+    high: Tensor, factors: tuple[int, int], spec: KSpaceSpec, sigma: Tensor, draw: Draw, *, mirrored: bool = False
+) -> Tensor:
+    """`high` from the centre of its k-space: a coarse matrix over the same field of view, noise of `sigma` (B,) a channel.
+
+    mirrored: continue the images by their mirror images, so that opposite edges of an image that ends inside the head do not ring.
+    """
+    if mirrored:
+        both = torch.cat((high, high.flip(1)), dim=1)
+        both = torch.cat((both, both.flip(2)), dim=2)
+        low = kspace_acquired(both, factors, spec, sigma, draw)
+        return low[:, : low.shape[1] // 2, : low.shape[2] // 2]
+    partly = draw.chance(spec.partial)
+    magnitude = (draw.chance(spec.magnitude) | partly)[:, None, None]  # of half a k-space scanners show the magnitude
     phase = smooth_phase(high.shape, draw) * magnitude
     spectrum = torch.fft.fft2(torch.polar(high.clamp(min=0), phase) + (high.clamp(max=0)))
     height, width = high.shape[1] // factors[0], high.shape[2] // factors[1]
@@ -174,9 +204,7 @@ def kspace_acquired(high: Tensor, factors: tuple[int, int], spec: KSpaceSpec, si
     reach_columns = torch.where(phase_axis_rows, torch.ones_like(reach), reach)[:, None]
     coarse_rows, coarse_columns = factors[0] > 1, factors[1] > 1
     window = _windows(rows / reach_rows, columns / reach_columns, coarse_rows, coarse_columns, spec, draw)
-    partial = torch.where(
-        draw.chance(spec.partial), draw.uniform(5 / 8 * 2 - 1, 7 / 8 * 2 - 1), torch.full_like(reach, 9.0)
-    )
+    partial = torch.where(partly, draw.uniform(5 / 8 * 2 - 1, 7 / 8 * 2 - 1), torch.full_like(reach, 9.0))
     missing_rows = (rows[None] > (partial * reach_rows[:, 0])[:, None]) & phase_axis_rows[:, None]
     missing_columns = (columns[None] > (partial * reach_columns[:, 0])[:, None]) & ~phase_axis_rows[:, None]
     window = window * ~(missing_rows[:, :, None] | missing_columns[:, None, :])
@@ -186,7 +214,7 @@ def kspace_acquired(high: Tensor, factors: tuple[int, int], spec: KSpaceSpec, si
 
 
 def smooth_phase(shape: torch.Size, draw: Draw) -> Tensor:
-    """(B, H, W) radians: an offset, a slope and a smooth field, as coils and susceptibility leave them."""
+    """(B, H, W) radians: a smooth random field, as coils and susceptibility leave it."""
     coarse = draw.normal(1, 4, 4) * draw.uniform(0.0, 1.0, 1, 1, 1)
     return functional.interpolate(coarse, size=shape[1:], mode="bicubic", align_corners=True)[:, 0]
 
@@ -247,8 +275,9 @@ def profiled(high: Tensor, factors: tuple[int, int], kind: str, spec: SliceSpec,
     slices = factors[0] > 1 and factors[1] == 1
     low = high
     if slices:
-        low, jitter = moved_rows(high, factors[0], spec, draw)
-        low = torch.matmul(profile_matrices(high.shape[1], factors[0], kind, spec, draw, jitter), low)
+        across, along = displacements(high.shape[1] // factors[0], spec, draw)
+        low = torch.matmul(profile_matrices(high.shape[1], factors[0], kind, spec, draw, across), high)
+        low = displaced(low, along)  # a slice moves as a whole, after what it excites
         steps = draw.uniform(*spec.steps)[:, None] * draw.chance(spec.steps_probability)[:, None]
         alternating = torch.arange(low.shape[1], device=low.device) % 2 * 2.0 - 1.0
         gain = 1 + steps * (0.6 * draw.normal(low.shape[1]) + 0.8 * draw.normal(1) * alternating)
@@ -264,17 +293,19 @@ def profiled(high: Tensor, factors: tuple[int, int], kind: str, spec: SliceSpec,
     return torch.where(rician, torch.sqrt(noisy**2 + other**2 + 1e-12), noisy)
 
 
-def moved_rows(high: Tensor, factor: int, spec: SliceSpec, draw: Draw) -> tuple[Tensor, Tensor]:
-    """Slices (`factor` rows each) displaced within their plane; and how far each lies from its place, (B, H/factor) fine pixels."""
-    count = high.shape[1] // factor
+def displaced(slices: Tensor, shift: Tensor) -> Tensor:
+    """`slices` (B, n, W), each row moved along the columns by `shift` (B, n), well under a pixel."""
+    # The first two terms of the displacement's expansion, which blur nothing.
+    right, left = torch.roll(slices, -1, dims=2), torch.roll(slices, 1, dims=2)
+    shift = shift[:, :, None]
+    return slices + shift * (right - left) / 2 + shift**2 * (right + left - 2 * slices) / 2
+
+
+def displacements(count: int, spec: SliceSpec, draw: Draw) -> Tensor:
+    """(2, B, count): how far each of `count` slices lies from its place across and along itself, in fine pixels."""
     size = draw.uniform(*spec.motion)[:, None] * draw.chance(spec.motion_probability)[:, None]
-    alternating = torch.arange(count, device=high.device) % 2 * 2.0 - 1.0
-    across, along = (size * (0.5 * draw.normal(count) + 0.9 * draw.normal(1) * alternating) for _ in range(2))
-    shift = along.repeat_interleave(factor, dim=1)[:, :, None]
-    # A displacement well under a pixel: the first two terms of its expansion, which blur nothing.
-    right, left = torch.roll(high, -1, dims=2), torch.roll(high, 1, dims=2)
-    moved = high + shift * (right - left) / 2 + shift**2 * (right + left - 2 * high) / 2
-    return moved, across
+    alternating = torch.arange(count, device=size.device) % 2 * 2.0 - 1.0
+    return torch.stack([size * (0.5 * draw.normal(count) + 0.9 * draw.normal(1) * alternating) for _ in range(2)])
 
 
 def profile_matrices(
@@ -295,7 +326,8 @@ def profile_matrices(
     elif kind == "sinc":
         weights = _slr(distance / width)
     else:
-        weights = _cubic(distance / factor).expand(draw.count, -1, -1)
+        operator = torch.from_numpy(bicubic(n_high, factor).matrix).to(distance)
+        return operator.expand(draw.count, -1, -1)
     return weights / weights.sum(dim=2, keepdim=True)
 
 
@@ -310,11 +342,3 @@ def _slr(distance: Tensor) -> Tensor:
     lower = place.floor().long().clamp(max=255)
     value = torch.lerp(table[lower], table[lower + 1], place - lower)
     return torch.where(distance.abs() < 2, value, torch.zeros_like(value))
-
-
-def _cubic(distance: Tensor) -> Tensor:
-    """Keys' kernel with a = -0.5."""
-    d = distance.abs()
-    inner = 1.5 * d**3 - 2.5 * d**2 + 1
-    outer = -0.5 * (d**3 - 5 * d**2 + 8 * d - 4)
-    return torch.where(d < 1, inner, torch.where(d < 2, outer, torch.zeros_like(d)))
