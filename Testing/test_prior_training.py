@@ -192,6 +192,26 @@ def test_one_step_of_the_game_moves_each_side_by_its_own_loss(data: Path, tmp_pa
     assert rates["discriminator"] == pytest.approx(4 * rates["generator"])
 
 
+def test_fakes_that_are_all_alike_show_to_the_discriminator(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deviation over a group, the last channel of what its last convolution takes, is of reals alone or of fakes alone."""
+    plan, _ = load_recipe(recipe(tmp_path, "prior", PRIOR))
+    method = prior_method.Prior(plan, Context(Fabric(accelerator="cpu", devices=1), tmp_path))
+    method.set_up()
+    method.wrap()
+    method.set_rates(1, 0.0)  # a step without a penalty
+    monkeypatch.setattr(method, "noise", lambda count: torch.ones(count, method.generator.latent))
+    seen: list[torch.Tensor] = []
+    critic = method.networks["discriminator"]
+    assert isinstance(critic, WaveletDiscriminator)
+    critic.last.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][:, -1].detach().clone()))
+    method.training_step((torch.rand(4, 1, 32, 32),))
+    of_reals, of_fakes, of_the_generators = seen
+    assert of_fakes.max() < 1e-3 and of_the_generators.max() < 1e-3  # 0, but for the epsilon under the root
+    assert of_reals.min() > 0.01
+
+
 def test_the_penalty_is_the_squared_gradient_of_the_scores(data: Path, tmp_path: Path) -> None:
     plan, _ = load_recipe(recipe(tmp_path, "prior", PRIOR))
     method = prior_method.Prior(plan, Context(Fabric(accelerator="cpu", devices=1), tmp_path))

@@ -1,6 +1,8 @@
 """RDST's second stage (Zhu et al., section 3.2, eqs. 7 to 12): what a segmentation U-Net sees in two images, compared.
 
-The U-Net has been trained beforehand, here on images made from label maps (`losses.tissue`), and is frozen.
+The U-Net has been trained beforehand, here on images made from label maps (`losses.tissue`), and is frozen. The paper's is of
+Segmentation-Models-PyTorch: a ResNet encoder, batch normalisation, its first block at half resolution. Ours is MONAI's BasicUNet:
+pairs of convolutions with instance normalisation, its first block ("e1") at full resolution.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ class SegmentationLoss(nn.Module):
         return losses
 
     def maps(self, image: Tensor) -> dict[str, Tensor]:
-        """What is compared, by name, no deeper than it must be computed; "hrl": the logits."""
+        """Feature maps by name, computed only as deep as needed; "hrl": the logits."""
         below, beside = (max(LEAST - size, -size % MULTIPLE) for size in image.shape[-2:])
         x = functional.pad(image, (0, beside, 0, below), mode="replicate")
         found: dict[str, Tensor] = {}
@@ -69,7 +71,7 @@ class SegmentationLoss(nn.Module):
 
 
 def label_distance(answer: Tensor, truth: Tensor) -> Tensor:
-    """1 - Dice of the labels that two sets of logits (B, classes, H, W) tell, over a batch; mean over the classes but the first."""
+    """1 - Dice of soft labels and the truth's hard labels, both from logits (B, classes, H, W); the first class left out."""
     likely = answer.softmax(1)
     labels = functional.one_hot(truth.argmax(1), truth.shape[1]).movedim(-1, 1).to(likely.dtype)
     both = (likely * labels).sum((0, 2, 3))

@@ -1,7 +1,8 @@
 """Content and style losses of TransMRSR (Huang, Liu, et al. 2023, sections 3.5.2 and 3.5.3, equations 13 and 14).
 
 Both compare the features of a frozen network: content their values, style the correlations of their channels, which hold texture
-but not place. The paper's network is VGG-19, read after its 2nd, 4th, 7th and 10th convolutions; its weights are not ours to ship.
+but not place; equation 14 is printed without the sum over layers that equation 13 has, and is summed here. The paper's network is
+VGG-19, read after its 2nd, 4th, 7th and 10th convolutions; its weights are not ours to ship.
 """
 
 from __future__ import annotations

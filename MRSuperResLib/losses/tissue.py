@@ -3,6 +3,10 @@
 It stands in for ImageNet's VGG-19, whose weights are not ours to ship, in perceptual losses and in distances between images.
 Results that use it say so; its distance is not LPIPS. MONAI's BasicUNet, which comes with the `train` extra.
 
+"unet-64" has the widths of RDST's segmentation network, not its layers. The paper's has a ResNet encoder of
+Segmentation-Models-PyTorch with batch normalisation, whose first block halves the resolution; here it is pairs of convolutions with
+instance normalisation, and the first block is at full resolution.
+
 FASR-Net's texture extractor has a shape of its own. Its two sizes learned the same task with a small head on top (`TissueHead`),
 which is then taken off: what `extractor_weights` gives is where its training starts without VGG-19.
 """
@@ -20,7 +24,7 @@ from ..errors import MissingRequirement, ModelError
 from ..networks.fasr import SIZES, TextureExtractor
 
 WEIGHTS = Path(__file__).with_name("tissue.safetensors")
-WIDTHS = {"unet": (16, 32, 64, 128, 128, 16), "unet-64": (64, 128, 256, 512, 1024, 64)}  # the second as in RDST's paper
+WIDTHS = {"unet": (16, 32, 64, 128, 128, 16), "unet-64": (64, 128, 256, 512, 1024, 64)}  # the second has RDST's widths
 CLASSES = 5  # `training.data.synthesis.TISSUES`
 HEAD_WIDTH = 32
 

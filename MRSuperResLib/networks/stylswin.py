@@ -5,7 +5,10 @@ al. 2023, section 3.3 and 4.3): latent 512, window 8, channels 512 at 4 to 32 pi
 `StyleDecoder` is what the super-resolution network takes over; `StyleSwin` is the whole generator, and the model package of the
 first stage, with the centres of its latents.
 
-Neither paper states the width of a head; here it is 32 channels, and two heads at least, so that one half of them can be shifted.
+Neither paper states the number of heads; here a head has 32 channels, and there are two heads at least, so that one half of them
+can be shifted: 16 to 8 heads from 512 to 256 channels, 4 at 128, 2 at 64. StyleSwin's code has four at least, so 4 at 64. Between
+two sizes its code enlarges first, then normalises and projects, and scales the positions by a learned number that starts at 0.
+Here normalisation and projection come before the bilinear enlargement, on a quarter of the pixels, and positions are not scaled.
 Pixels lie (B, H, W, channels) throughout, so that linear layers and windows need no transpositions.
 """
 
@@ -143,7 +146,7 @@ class StyleBlock(nn.Module):
 
 
 class StyleLevel(nn.Module):
-    """One size of the decoder: bilinear enlargement of the size before, sinusoidal positions added, two style blocks.
+    """One size of the decoder: the size before projected, then enlarged bilinearly; sinusoidal positions added; two style blocks.
 
     before: channels of the size before; 0 for the first, which starts from the learned constant.
     """

@@ -62,7 +62,7 @@ class Decoder(nn.Module):
         self.image = nn.Conv2d(mirrored[-1], 1, 3, padding=1)
 
     def forward(self, codes: Codes) -> Tensor:
-        """Texture enters a quarter as fine as structure, as it left."""
+        """Texture enters at 1/16 of the image's size, structure at 1/4."""
         height, width = (n // 4 for n in codes.structure.shape[-2:])
         features = functional.relu(self.texture(codes.texture))[..., None, None].expand(-1, -1, height, width)
         for number, block in enumerate(self.blocks):
@@ -87,13 +87,16 @@ class SwapAutoencoder(nn.Module):
         self.decoder = Decoder(widths, texture)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """G(z_s, z_t) of every image, which eq. 3 and 4 judge, and G(z_s^1, z_t^2) of neighbours in the batch (eq. 5)."""
+        """G(z_s, z_t) of every image, for eqs. 3 and 4, and G(z_s^1, z_t^2) of neighbours in the batch (`swapped`), for eq. 5."""
         codes = self.encoder(image)
         return self.decoder(codes), self.decoder(swapped(codes))
 
 
 def swapped(codes: Codes) -> Codes:
-    """Each image's structure with its neighbour's texture in the batch: z_s of image 1, z_t of image 2."""
+    """Each image's structure with the texture of the one before it in the batch: z_s of image 1, z_t of image 2.
+
+    Eq. 5 swaps images of the same dataset. That is not kept: the one before may have another contrast or come from another scan.
+    """
     return Codes(codes.structure, codes.texture.roll(1, 0))
 
 

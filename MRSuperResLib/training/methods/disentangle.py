@@ -1,7 +1,12 @@
 """The swapping autoencoder of Mahapatra and Ge (section 3.3, eq. 3 to 6): structure and texture of an image, told apart.
 
-Coarse and sharp images are learnt alike, the coarse ones interpolated to the size of the sharp ones; textures are swapped between
-neighbours in a batch, so also between them. What is shipped is a file of fp16 weights for the method "disentangled".
+Coarse and sharp images are learnt alike, the coarse ones interpolated to the size of the sharp ones. What is shipped is a file of
+fp16 weights for the method "disentangled".
+
+Where this is not the paper: eq. 5 swaps textures of images of the same dataset; here each image gets the texture of the one before
+it, whatever its contrast. The B sharp images of a batch lie before its B coarse ones, so that only 2 of the 2B swaps are between
+a sharp and a coarse image, and those are not of one pair. Eqs. 3 and 4 are applied to every image, where appendix A has them for
+the first of two. The discriminator's real images are the sharp and the interpolated ones.
 """
 
 from __future__ import annotations

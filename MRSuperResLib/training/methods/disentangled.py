@@ -89,11 +89,11 @@ class Disentangled(Adversarial):
     losses = ("l1", "adversarial", "vit", "structure", "texture")
 
     def build_others(self) -> dict[str, nn.Module]:
-        """SRGAN's discriminator (figure 6 b), unless nothing listens to it."""
+        """SRGAN's discriminator (figure 6 b), if the adversarial loss has a weight."""
         return {"discriminator": Discriminator(self.plan.adversarial.width)} if self.plan.weight("adversarial") else {}
 
     def prepare(self) -> None:
-        """The teachers that have a say."""
+        """Load the teachers whose losses have a weight."""
         self.begin_pretraining()
         weight, files = self.plan.weight, self.plan.features
         wants_codes = weight("structure") or weight("texture")

@@ -70,7 +70,7 @@ class Prior(Method):
         return {"generator": generator, "discriminator": WaveletDiscriminator(channels)}
 
     def prepare(self) -> None:
-        """What is missing for the centres is better known before the first step than after the last."""
+        """Fail now if scikit-learn is missing."""
         if len(self.generator.centres):
             k_means()
 
@@ -115,10 +115,11 @@ class Prior(Method):
         generator, discriminator = self.parts["generator"], self.parts["discriminator"]
         with torch.no_grad():
             fake = generator(self.noise(len(real)))
-        told = discriminator(torch.cat((real, fake.to(real.dtype)))).float()
-        judged = functional.softplus(-told[: len(real)]).mean() + functional.softplus(told[len(real) :]).mean()
+        # apart, or the deviation over a group of images would be of real and fake ones together, and fakes all alike not show
+        of_real, of_fake = discriminator(real).float(), discriminator(fake.to(real.dtype)).float()
+        judged = functional.softplus(-of_real).mean() + functional.softplus(of_fake).mean()
         self.update("discriminator", judged)
-        losses = {"discriminator": judged, "real": told[: len(real)].mean(), "fake": told[len(real) :].mean()}
+        losses = {"discriminator": judged, "real": of_real.mean(), "fake": of_fake.mean()}
         if self.plan.prior.penalty and self.step % self.plan.prior.every == 0:
             losses["penalty"] = self.penalise(real)
         self.networks["discriminator"].requires_grad_(False)

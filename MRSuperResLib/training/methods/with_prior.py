@@ -118,7 +118,7 @@ class WithPrior(Method):
         return name != "centres" or len(self.network.centres) > 0
 
     def set_up(self) -> None:
-        """Refuse to steer a prior that never was."""
+        """Refuse to start without --init."""
         if len(self.network.centres) and not self.started and not self.context.resumed:
             raise UsageError(
                 "this recipe steers a prior: give its package with --init, or set network.centres to 0 to train without one"
