@@ -348,6 +348,9 @@ def test_published_recipes_train_as_the_paper_does() -> None:
     assert WEIGHTS == {"vit": 1.0, "structure": 1.0, "texture": 0.9}
     assert plan.optimisation.batch == 256 and plan.adversarial.weight_decay == 0.1 and plan.adversarial.pretraining == 0
     assert plan.features.compared_with == "low"
+    assert plan.optimisation.ema == 0 and plan.data == plan.data.without_augmentation(plan.data.sources)
+    noise = plan.data.degradation
+    assert (noise.noise, noise.noise_probability, noise.rician, noise.bias) == ((0.0, 0.0), 0.0, 0.0, 0.0)
     network = networks.build(plan.architecture, plan.network)
     assert network.skip == "none" and network.head == "published" and network.gains is None
     assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())

@@ -28,7 +28,7 @@ from MRSuperResLib.training.methods.prior import centres_of
 from MRSuperResLib.training.pack import Pack
 from MRSuperResLib.training.recipes import load_recipe
 from MRSuperResLib.training.streams.slices import SharpSlices
-from MRSuperResLib.training.streams.stream import StreamSpec
+from MRSuperResLib.training.streams.stream import StreamAugmentation, StreamSpec
 from Testing.made_trainings import CARD, two_contrasts
 
 NETWORK = """
@@ -341,6 +341,19 @@ def test_vgg_without_its_file_is_refused(data: Path, package: Path, tmp_path: Pa
     lost = recipe(tmp_path, "lost", STEERED, ('features = "tissue"', 'vgg = "no-such-file"'))
     with pytest.raises(MissingRequirement, match="no-such-file does not exist"):
         train(lost, data, tmp_path / "out", init=str(package))
+
+
+@pytest.mark.parametrize("name", ["transmrsr-prior", "transmrsr-through-x8"])
+def test_recipes_of_the_published_size_augment_as_the_paper_does(name: str) -> None:
+    """Section 4.3: flips and transposition, nothing else; coarse slices are downsampled, without noise or motion."""
+    plan, _ = load_recipe(name)
+    assert plan.data.augmentation == StreamAugmentation(True, (1.0, 1.0), 0.0, StreamAugmentation.zoom, 0.0, 0.0)
+    if name == "transmrsr-through-x8":
+        scanner, optimisation = plan.data.scanner, plan.optimisation
+        assert (scanner.noise, scanner.noise_probability, scanner.band_limited) == ((0.0, 0.0), 0.0, 0.0)
+        assert (scanner.slices.motion_probability, scanner.slices.steps_probability) == (0.0, 0.0)
+        assert (optimisation.batch, optimisation.ema, plan.steering.betas) == (6, 0.0, (0.5, 0.999))
+        assert plan.loss == {"l1": 1.0, "content": 0.5, "style": 0.5}
 
 
 def test_content_and_style_compare_what_the_equations_say(tmp_path: Path) -> None:
