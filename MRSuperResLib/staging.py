@@ -19,30 +19,34 @@ import weakref
 from pathlib import Path
 from types import TracebackType
 
-from .errors import OutputError
+from .errors import Cancelled, OutputError
 from .private import PrivateFolder, dead_folders, is_ours, taken_over
 
 PREFIX = ".mrsuperres-"
 PLAN = "plan.json"  # which file belongs where
 MARK = "commit"  # in the first folder of a run: from here on the new files count
 LONGEST_PLAN = 2**20  # bytes
+State = tuple[int, int, int]  # of a file: inode, bytes, time of its last change in ns
 LIVING: weakref.WeakSet[Staging] = weakref.WeakSet()  # of this process
 
 
 class Staging:
     """Temporary names for files to come; as a context manager it removes whatever was not committed.
 
-    A file that a commit replaces is kept aside until every rename has succeeded, and put back if one fails.
+    A file that a commit replaces is kept aside until every rename has succeeded, and put back if one fails. One that was
+    not there, or not the same, when its name was asked for is never replaced.
     """
 
     def __init__(self) -> None:
         LIVING.add(self)
         self._files: dict[Path, Path] = {}  # by target
+        self._before: dict[Path, State | None] = {}  # what was at each target when its name was asked for
         self._keys: set[tuple[str, str]] = set()
         self._private: dict[Path, PrivateFolder] = {}
         self._folders: list[Path] = []
         self._lock = threading.Lock()
         self.committed = False
+        self._discarded = False
 
     def __enter__(self) -> Staging:
         return self
@@ -65,6 +69,7 @@ class Staging:
         home = target.parent.parent if target.parent in self._folders else target.parent
         private = self._private_in(home)
         self._keys.add(key)
+        self._before[target] = _state(target)
         self._files[target] = private.path / f"{len(self._files)}{_suffix(target)}"
         return self._files[target]
 
@@ -88,15 +93,21 @@ class Staging:
         return path
 
     def commit(self) -> None:
-        """Move every file to its own name; if one cannot be, leave everything as it was and raise `OutputError`."""
+        """Move every file to its own name; if one cannot be, leave everything as it was and raise `OutputError`.
+
+        Raises `Cancelled` after `discard`, which removed them.
+        """
         with self._lock:
+            if self._discarded:
+                raise Cancelled("cancelled; nothing was written")
             if self._files:
                 self._commit()
             self.committed = True
 
     def discard(self) -> None:
-        """Remove the temporary files; nothing happens after a commit."""
+        """Remove the temporary files, and let no commit follow; nothing happens after a commit."""
         with self._lock:
+            self._discarded = True
             for private in self._private.values():
                 private.remove()
             self._private.clear()
@@ -120,7 +131,9 @@ class Staging:
             for temporary in self._files.values():
                 _to_disk(temporary)
             for private, files in plans.items():
-                _write(private / PLAN, {"files": files, **_relations(private, home, partners)})
+                before = {temporary.name: self._before[target] for target, temporary in self._files.items()}
+                plan = {"files": files, "before": {name: before[name] for name in files}}
+                _write(private / PLAN, {**plan, **_relations(private, home, partners)})
             _write(home / MARK, {})
         except OSError as error:
             raise OutputError(
@@ -148,19 +161,26 @@ class Staging:
                 if not target.parent.exists():
                     target.parent.mkdir()
                     made.append(target.parent)
-                if os.path.lexists(target):
+                found = _state(target)
+                if found not in (None, self._before[target]):
+                    text = f"{target} was written by somebody else meanwhile, and is kept: give the result another name"
+                    raise OutputError(text, code="not-ours")
+                if found is not None:
                     kept[target] = temporary.with_name(f"old-{temporary.name}")
                     _keep(target, kept[target])
                 os.replace(temporary, target)
                 done.append(target)
-        except OSError as error:
-            text = f"{target} cannot be written: {error.strerror}"
+        except (OSError, OutputError) as error:
+            if isinstance(error, OutputError):
+                text, code = error.message, error.code
+            else:
+                text, code = f"{target} cannot be written: {error.strerror}", OutputError.code
             try:
                 self._undo(done, kept, made)
             except OSError:  # neither forth nor back: all is kept, and the next run goes forth
                 self._private.clear()
                 text += f"; the results are kept in {PREFIX}* beside it and put into place by the next run"
-            raise OutputError(text) from error
+            raise OutputError(text, code=code) from error
 
     def _undo(self, done: list[Path], kept: dict[Path, Path], made: list[Path]) -> None:
         """Have everything as it was before; the mark goes last, so that a kill meanwhile leaves the new files."""
@@ -258,6 +278,15 @@ def _key(target: Path) -> tuple[str, str]:
     return os.path.realpath(target.parent), unicodedata.normalize("NFC", target.name).casefold()
 
 
+def _state(path: Path) -> State | None:
+    """What tells the file or link at `path` from another one; None if there is nothing."""
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def _suffix(target: Path) -> str:
     name = target.name
     return name[-len(".nii.gz") :] if name.lower().endswith(".nii.gz") else target.suffix
@@ -335,8 +364,12 @@ def _finish(home: Path) -> None:
 
 
 def _move_on(private: Path) -> bool:
-    """Move what is left in `private` to its places, all in its parent or one folder below; whether that was possible."""
-    files = _plan(private).get("files")
+    """Move what is left in `private` to its places, all in its parent or one folder below; whether that was possible.
+
+    A file that somebody else has put there since is left as it is.
+    """
+    plan = _plan(private)
+    files, before = plan.get("files"), plan.get("before")
     for name, place in files.items() if isinstance(files, dict) else ():
         parts = Path(str(place)).parts
         safe = (
@@ -349,6 +382,9 @@ def _move_on(private: Path) -> bool:
         if len(parts) == 2 and target.parent.is_symlink():
             continue
         try:
+            found = _state(target)
+            if isinstance(before, dict) and found is not None and list(found) != before.get(str(name)):
+                continue
             target.parent.mkdir(exist_ok=True)
             os.replace(temporary, target)
         except OSError:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from small import REPOSITORY, left_in, run
 
-from MRSuperResLib.errors import OutputError
+from MRSuperResLib.errors import Cancelled, OutputError
 from MRSuperResLib.io.write import write_volume
 from MRSuperResLib.jobs import Job
 from MRSuperResLib.private import PrivateFolder, dead_folders
@@ -83,6 +83,31 @@ def test_a_folder_made_for_results_goes_with_them(tmp_path: Path) -> None:
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.parametrize("before", [None, "old"], ids=["new", "replaced"])
+def test_a_file_that_somebody_wrote_while_a_job_ran_is_kept(tmp_path: Path, before: str | None) -> None:
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    first.write_text("old a")
+    if before is not None:
+        second.write_text(before)
+    with pytest.raises(OutputError, match=r"b\.txt was written by somebody else") as caught, Staging() as staging:
+        for path in (first, second):
+            staging.path(path).write_text("new")
+        (tmp_path / "other").write_text("precious")
+        (tmp_path / "other").replace(second)
+        staging.commit()
+    assert caught.value.code == "not-ours"
+    assert content(tmp_path) == {"a.txt": "old a", "b.txt": "precious"}
+
+
+def test_results_that_were_dropped_cannot_be_committed(tmp_path: Path) -> None:
+    staging = Staging()
+    staging.path(tmp_path / "a.txt").write_text("new")
+    staging.discard()
+    with pytest.raises(Cancelled):
+        staging.commit()
+    assert not staging.committed and left_in(tmp_path) == []
+
+
 # killed
 
 KILLED = """
@@ -148,6 +173,26 @@ def test_a_run_killed_at_any_call_leaves_all_old_or_all_new_files_once_the_next_
         assert not list(folder.rglob(f"*{PREFIX}*"))
         found.append(content(folder) == NEW)
     assert found == sorted(found) and found[0] is False and found[-1] is True, "old until a moment, new from then on"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_file_that_somebody_wrote_after_a_run_was_killed_is_kept(tmp_path: Path) -> None:
+    """Whenever the commit is marked and that result is not yet in its place."""
+    calls = int(killed(old_files(tmp_path / "whole"), 0).stdout)
+    seen = 0
+    for call in range(1, calls + 1):
+        folder = old_files(tmp_path / str(call))
+        killed(folder, call)
+        marked = list(folder.glob(f"{PREFIX}*/commit"))
+        if not marked or (folder / "samples" / "e.txt").exists():
+            continue
+        seen += 1
+        (folder / "samples").mkdir(exist_ok=True)
+        (folder / "samples" / "e.txt").write_text("precious")
+        clean(folder)
+        clean(folder / "maps")
+        assert content(folder) == {**NEW, "samples/e.txt": "precious"}
+    assert seen > 5
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")

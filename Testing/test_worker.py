@@ -18,6 +18,7 @@ from small import REPOSITORY, left_in, run
 from MRSuperResLib import jobs
 from MRSuperResLib.io.read import read_volume
 from MRSuperResLib.jobs import Cancellation, Job
+from MRSuperResLib.staging import Staging
 
 pytestmark = pytest.mark.usefixtures("no_models_of_this_machine")
 
@@ -179,6 +180,21 @@ def test_cancelling_while_results_are_written_leaves_none_of_them(job: Job, tmp_
 
     assert jobs.execute(job, events.append, cancel) == 130
     assert events[-1]["code"] == "cancelled" and left_in(tmp_path / "out") == []
+
+
+def test_a_run_whose_files_were_removed_announces_no_result(job: Job, tmp_path: Path) -> None:
+    """The worker that is about to end itself removes them just before they would be committed."""
+    events: list[dict[str, Any]] = []
+    staging = Staging()
+
+    def emit(event: dict[str, Any]) -> None:
+        events.append(event)
+        if event.get("stage") == "writing" and event["done"] == 1:
+            staging.discard()
+
+    assert jobs.execute(job, emit, lambda: False, staging) == 130
+    assert events[-1]["code"] == "cancelled" and "result" not in {event["event"] for event in events}
+    assert left_in(tmp_path / "out") == []
 
 
 def test_pulling_cancels_and_signals_are_given_back() -> None:
