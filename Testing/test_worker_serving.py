@@ -27,9 +27,10 @@ pytestmark = pytest.mark.usefixtures("no_models_of_this_machine")
 class Server:
     """The real process, and what it says."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, code: str | None = None) -> None:
+        command = ["-c", code] if code else ["-m", "MRSuperResLib", "worker", "--serve", *arguments]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "MRSuperResLib", "worker", "--serve", *arguments],
+            [sys.executable, *command],
             cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -124,6 +125,49 @@ def test_a_cancelled_job_ends_the_process_and_leaves_nothing(server: Server, job
     server.ask(job, tmp_path / "job.json")
     assert server.until("ended")[-1]["exit_code"] == 130
     assert server.process.wait(timeout=30) == 130 and left_in(tmp_path / "out") == []
+
+
+COMMITTING = """
+import os, signal, sys
+from MRSuperResLib import staging
+move = staging.Staging._move
+def signalled(self):
+    move(self)
+    os.kill(os.getpid(), signal.SIGTERM)
+staging.Staging._move = signalled
+from MRSuperResLib.cli import main
+sys.exit(main(["worker", "--serve"]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM handlers; the cancel file serves there")
+def test_a_signal_while_results_are_put_into_place_ends_the_process_after_them(job: Job, tmp_path: Path) -> None:
+    """It was forgotten once the results were there."""
+    server = Server(code=COMMITTING)
+    try:
+        server.ask(job, tmp_path / "job.json")
+        assert server.until("ended")[-2]["event"] == "result"
+        assert server.process.wait(timeout=60) == 0 and "sr.nii.gz" in left_in(tmp_path / "out")
+    finally:
+        server.process.kill()
+        server.process.communicate()
+
+
+def test_the_threads_of_one_job_are_not_those_of_the_next(job: Job) -> None:
+    import SimpleITK as sitk
+    import torch
+
+    before = torch.get_num_threads(), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    torch.set_num_threads(3)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(3)
+    try:
+        for threads, used in ((None, 3), (1, 1), (2, 2), (None, 3), (None, 3)):
+            result = run(dataclasses.replace(job, threads=threads))[-1]
+            assert result["provenance"]["threads"] == used
+            assert torch.get_num_threads() == sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == used
+    finally:
+        torch.set_num_threads(before[0])
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before[1])
 
 
 def test_the_middle_slice_is_told_before_the_others(job: Job) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
 SHARE = 0.6  # of the free memory that a batch may plan to use; the rest is for what we cannot foresee
 
+CHOSEN_THREADS: dict[str, int] = {}  # "before": torch's number of them, while another one is in use
+
 
 def require_torch() -> None:
     """Raise `MissingRequirement`, in words a clinician can act on, unless torch can be imported."""
@@ -87,6 +89,17 @@ def has_native_bf16() -> bool:
         flag for line in text.splitlines() if line.lower().startswith(("flags", "features")) for flag in line.split()
     }
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"}) and torch.backends.mkldnn.is_available()
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch take that many threads of the CPU; None: as many as before anybody asked for a number here."""
+    import torch
+
+    if threads:
+        CHOSEN_THREADS.setdefault("before", torch.get_num_threads())
+        torch.set_num_threads(threads)
+    elif "before" in CHOSEN_THREADS:
+        torch.set_num_threads(CHOSEN_THREADS.pop("before"))
 
 
 def let_idle_threads_sleep() -> None:

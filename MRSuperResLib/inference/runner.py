@@ -13,7 +13,15 @@ from torch.nn import functional
 from ..errors import DeviceError, ModelError
 from ..models import ModelCard
 from ..networks.parts.projection import bicubic
-from .device import choose_device, choose_precision, half_type, is_out_of_memory, memory_budget, release_memory
+from .device import (
+    choose_device,
+    choose_precision,
+    half_type,
+    is_out_of_memory,
+    memory_budget,
+    release_memory,
+    use_threads,
+)
 from .options import Cancel, Options, Warn, log_warning, never, stop_if
 from .planning import PIXELS_AT_ONCE, activation_bytes, network_pixels
 from .tiles import run_in_parts, run_tiled, smallest_tile
@@ -40,8 +48,7 @@ class SliceRunner:
     ) -> None:
         self.device = choose_device(options.device)
         self.precision = choose_precision(options.precision, self.device, card.requirements.bf16)
-        if options.threads:
-            torch.set_num_threads(options.threads)
+        use_threads(options.threads)
         self.card, self.needs, self.zoom = card, card.requirements, zoom
         self.inner_zoom = (1, 1) if self.needs.interpolated else zoom  # of the network itself
         self.batch, self.tile = options.batch, self._checked_tile(options.tile, warn)

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from ..inference.translation import TranslationPlan
     from ..volume import Volume
 
+CHOSEN_THREADS: dict[str, int] = {}  # "before": SimpleITK's number of them, while another one is in use
+
 
 def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging | None = None) -> dict[str, Any]:
     """Run `job` in this process, telling `emit` all events but an error, and return the result event.
@@ -369,11 +371,14 @@ def _threads(entry: ModelEntry) -> int | None:
 
 
 def _use_threads(threads: int | None) -> None:
-    """Limit SimpleITK as torch is limited."""
-    if threads is not None:
-        import SimpleITK as sitk
+    """Limit SimpleITK as torch is limited; None: as before an earlier job of this process asked for a number."""
+    if threads is None and "before" not in CHOSEN_THREADS:
+        return
+    import SimpleITK as sitk
 
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+    if threads is not None:
+        CHOSEN_THREADS.setdefault("before", sitk.ProcessObject.GetGlobalDefaultNumberOfThreads())
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(CHOSEN_THREADS.pop("before") if threads is None else threads)
 
 
 def read_input(job: Job, warn: Callable[[str, str], None]) -> Volume:

@@ -33,8 +33,11 @@ def work(source: str, stream: IO[str], cancel_file: str | None = None) -> int:
     It stops on SIGTERM, SIGHUP and SIGINT, and once `cancel_file` (by default `source` + ".cancel") exists; if a library call
     holds it longer than `GRACE_SECONDS` after a signal, it removes its temporary files and ends itself.
     """
+    return _work(source, stream, Cancellation(cancel_file or (f"{source}.cancel" if source != "-" else None)))
+
+
+def _work(source: str, stream: IO[str], cancellation: Cancellation) -> int:
     staging = Staging()
-    cancellation = Cancellation(cancel_file or (f"{source}.cancel" if source != "-" else None))
     lines = Lines(stream, cancellation.pull)
     with ended_by_signals(cancellation, lines, staging):
         code = execute(lambda: Job.from_json(_source(source)), lines, cancellation, staging)
@@ -113,10 +116,11 @@ def serve(requests: IO[str], stream: IO[str], idle_seconds: float = IDLE_SECONDS
         patience = idle_seconds
         if source is None:
             return 0
-        code = work(source, stream)
+        cancellation = Cancellation(f"{source}.cancel")
+        code = _work(source, stream, cancellation)
         stream.write(json.dumps({"event": "ended", "exit_code": code}) + "\n")
         stream.flush()
-        if code in (1, DeviceError.exit_code, Cancelled.exit_code):
+        if cancellation() or code in (1, DeviceError.exit_code, Cancelled.exit_code):
             return code
 
 
