@@ -273,7 +273,7 @@ def test_a_worker_that_dies_leaves_slicer_up_and_says_why(app: Any) -> None:
     assert caught.value.code == "crash" and len(volumes()) == 1
 
 
-def test_cancel_ends_the_whole_tree_within_two_seconds_and_leaves_nothing(app: Any, tmp_path: Path) -> None:
+def test_cancel_ends_the_whole_tree_and_leaves_nothing(app: Any, tmp_path: Path) -> None:
     from MRSuperResSupport.logic import MRSuperResLogic
     from MRSuperResSupport.run import RunRequest, wait
 
