@@ -120,7 +120,10 @@ def draw_sequence(contrast: str, field: float, rng: np.random.Generator) -> Puls
 
 
 def acquired_as(
-    levels: Mapping[str, Sequence[float]], rng: np.random.Generator, draws: int = FIT_DRAWS, kept: int = KEPT
+    levels: Mapping[str, Sequence[float] | np.ndarray],
+    rng: np.random.Generator,
+    draws: int = FIT_DRAWS,
+    kept: int = KEPT,
 ) -> tuple[Acquired, ...]:
     """`kept` ways in which scans with these levels may have been made, the likelier the more often.
 

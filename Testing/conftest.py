@@ -129,7 +129,33 @@ def job(tmp_path: Path, scan: Path) -> Job:
     )
 
 
-# The module's panel, without Slicer's application: see `panel`.
+# The module's panel and logic, without Slicer's application: see `panel`.
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What stands in for the application, for all tests of a file."""
+    from panel import application
+
+    return application.start(tmp_path_factory.mktemp("slicer"))
+
+
+@pytest.fixture
+def scene(app: Any) -> Iterator[Any]:
+    """Slicer's scene, empty; a test that uses it leaves no temporary files."""
+    import slicer
+
+    slicer.mrmlScene.Clear(0)
+    yield slicer.mrmlScene
+    assert not list(Path(app.temporaryPath).glob("MRSuperRes-*")), "temporary files were left behind"
+
+
+@pytest.fixture
+def logic(scene: Any) -> Any:
+    """The module's logic."""
+    from MRSuperResSupport.logic import MRSuperResLogic
+
+    return MRSuperResLogic()
 
 
 @pytest.fixture

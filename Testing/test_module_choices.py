@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,27 +10,9 @@ import pytest
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("PySide6", reason="PySide6 is not installed")
 import vtk  # noqa: E402
-from panel import application  # noqa: E402
 from panel.nodes import volume  # noqa: E402
 
-
-@pytest.fixture(scope="module", autouse=True)
-def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return application.start(tmp_path_factory.mktemp("slicer"))
-
-
-@pytest.fixture(autouse=True)
-def scene(app: Any) -> Iterator[Any]:
-    slicer.mrmlScene.Clear(0)
-    yield slicer.mrmlScene
-    assert not list(Path(app.temporaryPath).glob("MRSuperRes-*")), "temporary files were left behind"
-
-
-@pytest.fixture
-def logic() -> Any:
-    from MRSuperResSupport.logic import MRSuperResLogic
-
-    return MRSuperResLogic()
+pytestmark = pytest.mark.usefixtures("scene")
 
 
 def test_models_offered_suit_the_task_and_say_why_not(logic: Any) -> None:

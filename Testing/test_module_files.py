@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +13,9 @@ from small import REPOSITORY
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("PySide6", reason="PySide6 is not installed")
-from panel import application  # noqa: E402
 from test_module_logic import volume  # noqa: E402
 
-
-@pytest.fixture(scope="module", autouse=True)
-def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return application.start(tmp_path_factory.mktemp("slicer"))
-
-
-@pytest.fixture(autouse=True)
-def scene(app: Any) -> Iterator[Any]:
-    slicer.mrmlScene.Clear(0)
-    yield slicer.mrmlScene
-    assert not list(Path(app.temporaryPath).glob("MRSuperRes-*")), "temporary files were left behind"
-
-
-@pytest.fixture
-def logic() -> Any:
-    from MRSuperResSupport.logic import MRSuperResLogic
-
-    return MRSuperResLogic()
+pytestmark = pytest.mark.usefixtures("scene")
 
 
 def test_subjects_of_one_file_name_get_a_result_each_in_any_order_and_however_it_is_spelt(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +27,7 @@ AXES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return application.start(tmp_path_factory.mktemp("slicer"))
-
-
-@pytest.fixture(autouse=True)
-def scene(app: Any) -> Iterator[Any]:
-    slicer.mrmlScene.Clear(0)
-    yield slicer.mrmlScene
-    assert not list(Path(app.temporaryPath).glob("MRSuperRes-*")), "temporary files were left behind"
-
-
-@pytest.fixture
-def logic() -> Any:
-    from MRSuperResSupport.logic import MRSuperResLogic
-
-    return MRSuperResLogic()
+pytestmark = pytest.mark.usefixtures("scene")
 
 
 def world_corners(node: Any) -> np.ndarray:

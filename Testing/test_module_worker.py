@@ -12,13 +12,7 @@ import pytest
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("PySide6", reason="PySide6 is not installed")
-from panel import application  # noqa: E402
 from panel.nodes import volume, volumes  # noqa: E402
-
-
-@pytest.fixture(scope="module", autouse=True)
-def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return application.start(tmp_path_factory.mktemp("slicer"))
 
 
 @pytest.fixture

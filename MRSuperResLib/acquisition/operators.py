@@ -24,6 +24,7 @@ Values = TypeVar("Values", np.ndarray, "torch.Tensor")
 GAUSSIAN_SIGMA_PER_FWHM = 1.0 / (2.0 * np.sqrt(2.0 * np.log(2.0)))
 PROFILES = ("gaussian", "box", "sinc")
 SINC_LOBES = 3  # side lobes kept on each side of a Hamming-windowed sinc: the profile of a common SLR excitation
+SLR_REACH = 2.0  # full widths at half maximum; farther away the profile counts as 0
 BICUBIC_A = -0.5  # Keys' kernel, as in the usual bicubic image resizing
 
 
@@ -101,7 +102,7 @@ def slice_profile(n_high: int, factor: float, profile: str = "gaussian", thickne
     elif profile == "box":
         weights = np.clip(np.minimum(distance + 0.5, width / 2) - np.maximum(distance - 0.5, -width / 2), 0.0, None)
     elif profile == "sinc":
-        weights = _slr(distance / width)
+        weights = slr_profile(distance / width) * (np.abs(distance / width) < SLR_REACH)
     else:
         raise UsageError(f"slice profile '{profile}' is unknown; choose one of {', '.join(PROFILES)}")
     return AxisOperator(weights / weights.sum(axis=1, keepdims=True), f"{profile} profile, thickness {thickness:g}")
@@ -198,16 +199,16 @@ def _centres(n_high: int, factor: float) -> np.ndarray:
     return (np.arange(n_low) + 0.5) * (n_high / n_low) - 0.5
 
 
-def _slr(distance: np.ndarray) -> np.ndarray:
+def slr_profile(distance: np.ndarray) -> np.ndarray:
     """A slice profile as a short pulse of `SINC_LOBES` lobes excites it: the Fourier transform of a Hamming-windowed sinc.
 
-    `distance` in units of the full width at half maximum. Flat-topped, with small ripples, as the small-tip theory gives it.
+    `distance` in units of the full width at half maximum, not cut off at `SLR_REACH`. Flat-topped, with small
+    ripples, as the small-tip theory gives it.
     """
     duration = 2.0 * SINC_LOBES
     time = np.linspace(-0.5, 0.5, 513) * duration
     pulse = np.sinc(time) * (0.54 + 0.46 * np.cos(2.0 * np.pi * time / duration))
-    profile = np.tensordot(np.cos(2.0 * np.pi * distance[..., None] * time), pulse, axes=(-1, 0))
-    return np.where(np.abs(distance) < 2.0, profile, 0.0)
+    return np.asarray(np.tensordot(np.cos(2.0 * np.pi * distance[..., None] * time), pulse, axes=(-1, 0)))
 
 
 def cubic(distance: np.ndarray, a: float = BICUBIC_A) -> np.ndarray:

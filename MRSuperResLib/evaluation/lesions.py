@@ -287,8 +287,9 @@ def lesion_table(scores: Sequence[LesionScore]) -> str:
     groups += [(f"{mm:g} mm or more", lambda case, mm=mm: case.diameter >= mm) for mm in (6.0, 10.0)]  # type: ignore[misc]
     kinds = dict.fromkeys(case.kind for case in cases)
     groups += [
-        (f"{kind}, 6 mm or more", lambda case, kind=kind: case.kind == kind and case.diameter >= 6) for kind in kinds
-    ]  # type: ignore[misc]
+        (f"{kind}, 6 mm or more", lambda case, kind=kind: case.kind == kind and case.diameter >= 6)  # type: ignore[misc]
+        for kind in kinds
+    ]
     for name, belongs in groups:
         group = [case for case in cases if belongs(case) and case.possible]
         if not group:

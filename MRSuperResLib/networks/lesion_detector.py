@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .parts.unet import decoded, padded
 from .translation import CONTRASTS, one_hot
 
 
@@ -64,19 +64,13 @@ class LesionDetector(nn.Module):
     def forward(self, x: Tensor, contrast: Tensor | int) -> Tensor:
         """Logits of being lesion."""
         height, width = x.shape[-2:]
-        padding = (0, -width % self.multiple, 0, -height % self.multiple)
-        if any(padding):
-            x = functional.pad(x, padding, mode="replicate")
+        x = padded(x, self.multiple)
         condition = one_hot(contrast, len(self.contrasts), x)
-        skips: list[Tensor] = []
+        levels: list[Tensor] = []
         for block in self.down:
-            x = block(functional.max_pool2d(x, 2) if skips else x, condition)
-            skips.append(x)
-        skips.pop()
-        for block in self.up:
-            x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = block(torch.cat((x, skips.pop()), 1), condition)
-        answer: Tensor = self.tail(x)
+            x = block(functional.max_pool2d(x, 2) if levels else x, condition)
+            levels.append(x)
+        answer: Tensor = self.tail(decoded(self.up, levels, condition))
         return answer[..., :height, :width]
 
 

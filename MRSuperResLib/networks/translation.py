@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .parts.unet import decoded, padded
+
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 LATENT = 8  # section 2.3, as BicycleGAN's
 SLOPE = 0.2
@@ -101,22 +103,16 @@ class Translator(nn.Module):
     def forward(self, x: Tensor, z: Tensor, source: Tensor | int, target: Tensor | int) -> Tensor:
         """Translate x, of contrast `source`, to `target`; z = 0 is the centre of what z is drawn from."""
         height, width = x.shape[-2:]
-        padding = (0, -width % self.multiple, 0, -height % self.multiple)
-        if any(padding):
-            x = functional.pad(x, padding, mode="replicate")
+        x = padded(x, self.multiple)
         condition = self.condition(z, source, target)
         features = self.head(functional.pixel_unshuffle(x, 2))  # (B, widths[0], H/2, W/2)
-        skips: list[Tensor] = []
+        levels: list[Tensor] = []
         for block in self.down:
-            if skips:
+            if levels:
                 features = functional.avg_pool2d(features, 2)
             features = block(features, condition)
-            skips.append(features)
-        skips.pop()
-        for block in self.up:
-            features = functional.interpolate(features, scale_factor=2.0, mode="nearest")
-            features = block(torch.cat((features, skips.pop()), 1), condition)
-        answer = functional.pixel_shuffle(self.tail(features), 2)
+            levels.append(features)
+        answer = functional.pixel_shuffle(self.tail(decoded(self.up, levels, condition)), 2)
         if self.mixing:
             answer = mixed(answer, self.mixing)
         return answer[..., :height, :width]

@@ -109,11 +109,12 @@ def _interpolation(n_low: int, factor: int, device: torch.device) -> Tensor | No
 def _matrix(n_low: int, factor: int, device: torch.device) -> Tensor:
     """U, float32 from float64; its columns are orthogonal and have the squared norm `factor`."""
     with torch.inference_mode(False):  # a matrix made in inference mode could not serve training
-        frequency = torch.arange(n_low, dtype=torch.float64)
-
-        def cosines(n: int) -> Tensor:  # (n, n_low), orthonormal columns
-            basis = torch.cos(math.pi / n * (torch.arange(n, dtype=torch.float64)[:, None] + 0.5) * frequency)
-            return basis * torch.where(frequency == 0, math.sqrt(1 / n), math.sqrt(2 / n))
-
-        matrix = math.sqrt(factor) * cosines(n_low * factor) @ cosines(n_low).T
+        matrix = math.sqrt(factor) * cosines(n_low * factor, n_low) @ cosines(n_low, n_low).T
         return matrix.to(device=device, dtype=torch.float32)
+
+
+def cosines(n: int, n_low: int) -> Tensor:
+    """(n, n_low), float64: the `n_low` lowest cosines (DCT-II) of `n` samples, orthonormal columns."""
+    frequency = torch.arange(n_low, dtype=torch.float64)
+    basis = torch.cos(math.pi / n * (torch.arange(n, dtype=torch.float64)[:, None] + 0.5) * frequency)
+    return basis * torch.where(frequency == 0, math.sqrt(1 / n), math.sqrt(2 / n))

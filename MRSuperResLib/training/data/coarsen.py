@@ -18,6 +18,7 @@ from ...acquisition import (
     second_order,
 )
 from ...documents import BadDocument, expected
+from ...networks.parts.skip import cosines
 
 MARGIN = 4  # coarse pixels around a patch that are acquired with it and cut off, so that borders are real
 THICKNESS_STEPS = 8  # operators are cached, so thickness and apodisation come from a small set
@@ -70,14 +71,9 @@ def mirrored_kspace_crop(n_high: int, factor: int, apodisation: float) -> AxisOp
     A crop has no air around it: continued periodically, as a scanner's field of view is, its edges would ring far into it.
     """
     n_low = n_high // factor
-    frequency = np.arange(n_low)
-
-    def cosines(n: int) -> np.ndarray:  # (n, n_low), orthonormal columns
-        basis = np.cos(np.pi / n * (np.arange(n)[:, None] + 0.5) * frequency)
-        return np.asarray(basis * np.where(frequency == 0, np.sqrt(1 / n), np.sqrt(2 / n)))
-
-    window = (1.0 - apodisation) + apodisation * np.cos(np.pi / 2 * frequency / n_low) ** 2
-    matrix = np.sqrt(n_low / n_high) * (cosines(n_low) * window) @ cosines(n_high).T
+    low, high = cosines(n_low, n_low).numpy(), cosines(n_high, n_low).numpy()
+    window = (1.0 - apodisation) + apodisation * np.cos(np.pi / 2 * np.arange(n_low) / n_low) ** 2
+    matrix = np.sqrt(n_low / n_high) * (low * window) @ high.T
     return AxisOperator(matrix, f"mirrored k-space crop, apodisation {apodisation:g}")
 
 

@@ -6,6 +6,7 @@ image anew, and returns the coarse images. The geometry is `acquisition`'s: coar
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...acquisition import SECOND_ORDER, SecondOrder, bicubic, second_order
-from ...acquisition.operators import GAUSSIAN_SIGMA_PER_FWHM, SINC_LOBES
+from ...acquisition.operators import GAUSSIAN_SIGMA_PER_FWHM, SLR_REACH, slr_profile
 from ...errors import UsageError
 
 KINDS = ("kspace", "gaussian", "box", "sinc", "bicubic", SECOND_ORDER)
@@ -333,12 +334,15 @@ def profile_matrices(
 
 def _slr(distance: Tensor) -> Tensor:
     """`acquisition`'s SLR profile, from a table."""
-    grid = torch.linspace(0, 2, 257, device=distance.device)
-    duration = 2.0 * SINC_LOBES
-    time = torch.linspace(-0.5, 0.5, 513, device=distance.device) * duration
-    pulse = torch.sinc(time) * (0.54 + 0.46 * torch.cos(2 * math.pi * time / duration))
-    table = (torch.cos(2 * math.pi * grid[:, None] * time) * pulse).sum(dim=1)
-    place = (distance.abs() * 128).clamp(max=256)
-    lower = place.floor().long().clamp(max=255)
+    table = _slr_table(distance.device)
+    steps = len(table) - 1
+    place = (distance.abs() * (steps / SLR_REACH)).clamp(max=steps)
+    lower = place.floor().long().clamp(max=steps - 1)
     value = torch.lerp(table[lower], table[lower + 1], place - lower)
-    return torch.where(distance.abs() < 2, value, torch.zeros_like(value))
+    return torch.where(distance.abs() < SLR_REACH, value, torch.zeros_like(value))
+
+
+@functools.lru_cache(maxsize=4)
+def _slr_table(device: torch.device) -> Tensor:
+    """(257,): the profile from its centre to `SLR_REACH`."""
+    return torch.as_tensor(slr_profile(np.linspace(0, SLR_REACH, 257)), dtype=torch.float32, device=device)

@@ -20,6 +20,7 @@ from ...errors import UsageError
 from ..data.crops import SourceSpec
 from ..pack import Entry, Pack
 from .degradation import Draw, ScannerSpec, degrade
+from .physics import blurred
 
 FOREGROUND = 0.02  # mean on the networks' scale from which a slice is worth drawing
 LABELS = 256  # different labels of one map at most
@@ -284,10 +285,10 @@ def synthesised(labels: Tensor, draw: Draw) -> Tensor:
     spread = draw.uniform(0.0, 0.06, 1) * draw.uniform(0.3, 1.0, LABELS)
     spread[:, 0] = torch.where(dark, spread[:, 0] * 0.1, spread[:, 0])
     flat = index.reshape(count, -1)
-    texture = blurred(draw.normal(*labels.shape[1:]), draw.uniform(0.05, 1.0))
+    texture = blurred(draw.normal(1, *labels.shape[1:]), draw.uniform(0.05, 1.0))[:, 0]
     image = levels.gather(1, flat).view(index.shape) + spread.gather(1, flat).view(index.shape) * texture
     image = with_lesions(image, index, draw)
-    return blurred(image, draw.uniform(0.35, 0.8)).clamp(min=0)
+    return blurred(image[:, None], draw.uniform(0.35, 0.8))[:, 0].clamp(min=0)
 
 
 def with_lesions(image: Tensor, index: Tensor, draw: Draw, most: int = 6) -> Tensor:
@@ -310,16 +311,6 @@ def with_lesions(image: Tensor, index: Tensor, draw: Draw, most: int = 6) -> Ten
         cover = cover * present[:, None, None] * (index > 0)
         image = torch.lerp(image, draw.uniform(0.0, 1.1)[:, None, None].expand_as(image), cover)
     return image
-
-
-def blurred(images: Tensor, sigma: Tensor) -> Tensor:
-    """(B, H, W), each image convolved with a Gaussian of its own standard deviation `sigma` (B,), in pixels."""
-    offsets = torch.arange(-3, 4, device=images.device, dtype=torch.float32)
-    kernel = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
-    kernel = kernel / kernel.sum(dim=1, keepdim=True)
-    padded = functional.pad(images[None], (3, 3, 3, 3), mode="replicate")[0]
-    padded = sum(kernel[:, n, None, None] * padded[:, n : n + images.shape[1]] for n in range(7))  # type: ignore[assignment]
-    return sum(kernel[:, n, None, None] * padded[:, :, n : n + images.shape[2]] for n in range(7))  # type: ignore[return-value]
 
 
 def recoloured(images: Tensor, augmentation: StreamAugmentation, draw: Draw, which: Tensor) -> Tensor:
