@@ -16,7 +16,7 @@ from MRSuperResLib.errors import MRSuperResError
 from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference import Options, flags, translate
 from MRSuperResLib.inference import translation as translation_module
-from MRSuperResLib.inference.flags import FLAGGED, LEAST_MM3, detector_for, find_flags, flags_of, widened
+from MRSuperResLib.inference.flags import ASYMMETRY, FLAGGED, LEAST_MM3, detector_for, find_flags, flags_of, widened
 from MRSuperResLib.inference.symmetric_view import (
     COLUMNS,
     PIXEL_MM,
@@ -30,6 +30,7 @@ from MRSuperResLib.inference.symmetric_view import (
 )
 from MRSuperResLib.io.write import write_volume
 from MRSuperResLib.jobs import Job, run_job
+from MRSuperResLib.jobs import run as run_module
 from MRSuperResLib.models import ModelCard, Requirements, SpacingRange
 from MRSuperResLib.volume import Volume
 
@@ -185,11 +186,20 @@ def test_a_detector_runs_on_a_scan_and_answers_on_its_grid(folder: Path) -> None
     assert again.labels.grid.same_as(volume.grid)
 
 
-def test_without_a_detector_it_is_said_that_nothing_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_detector_what_is_unlike_the_other_side_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "list_models", lambda *given, **more: [])
     told: list[str] = []
-    assert detector_for("T1w", CPU, lambda code, message: told.append(code)) is None
-    assert told == ["not-flagged"]
+    detector = detector_for("T1w", CPU, lambda code, message: told.append(code))
+    assert detector is ASYMMETRY and not told
+    assert detector_for("PDw", CPU, lambda code, message: told.append(code)) is None and told == ["not-flagged"]
+    array = head(shift=3.0, angle=np.deg2rad(5))
+    clean = find_flags(scan(array), detector, "T1w", options=CPU)
+    assert clean.mask.mean() < 0.001
+    array[8:12, 45:55, 66:74] = 0.3  # a dark place of about 14 mm on one side
+    found = find_flags(scan(array), detector, "T1w", options=CPU)
+    assert found.places and found.mask[9:11, 47:53, 68:72].mean() > 0.8
+    assert found.mask[:, :, :40].mean() < 0.01
+    assert found.report()["model"] == "asymmetry"
 
 
 def test_uncertainty_is_wide_where_something_is_flagged_and_nowhere_else() -> None:
@@ -235,8 +245,7 @@ def test_flags_that_cannot_be_made_are_refused_before_the_work(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     write_volume(scan(head()), tmp_path / "head_T1w.nii.gz")
-    only = [entry for entry in models.list_models([folder]) if entry.card.task != "flag"]
-    monkeypatch.setattr(models, "list_models", lambda *given, **more: only)
+    monkeypatch.setattr(run_module, "detector_for", lambda *given: None)
     monkeypatch.setattr(translation_module, "translate", lambda *given, **more: pytest.fail("translated for nothing"))
     job = Job(
         str(tmp_path / "head_T1w.nii.gz"), str(tmp_path / "out.nii.gz"), str(folder / "tiny.safetensors"), task="translate",

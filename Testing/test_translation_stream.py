@@ -19,6 +19,7 @@ from MRSuperResLib.training.methods.flags import detection_losses
 from MRSuperResLib.training.methods.translation import weighted
 from MRSuperResLib.training.pack import Pack, pack
 from MRSuperResLib.training.recipes import FOLDER
+from MRSuperResLib.training.streams import flags as flag_stream
 from MRSuperResLib.training.streams.flags import FlagStream, FlagStreamSpec
 from MRSuperResLib.training.streams.lesions import LesionSpec
 from MRSuperResLib.training.streams.physics import LabelTissues, PhysicsSpec, blurred, painted
@@ -206,13 +207,10 @@ def test_errors_in_lesions_count_as_often_as_they_weigh() -> None:
 def test_a_lesion_detector_learns_what_it_is_shown(packed: Pack, tmp_path: Path) -> None:
     text = (FOLDER / "lesion-flags.toml").read_text()
     start, end = text.index("sources = ["), text.index("[validation]")
-    text = (
-        text[:start]
-        + 'sources = [{ match = "multicontrast/*", planes = "axial", weight = 1.0 }, { match = "labels/*" }]\n\n'
-        + text[end:]
-    )
+    sources = 'sources = [{ match = "multicontrast/*", planes = "axial" }, { match = "labels/*", weight = 0.5 }]\n\n'
+    text = text[:start] + sources + text[end:]
     (tmp_path / "tiny.toml").write_text(
-        text.replace("patch = 128", "patch = 64").replace("[16, 32, 64, 96, 128]", "[4, 8]")
+        text.replace("[16, 32, 64, 96, 128]", "[4, 8]").replace("batch = 12", "batch = 2")
     )
     for part in ("train", "val"):
         (tmp_path / f"{part}.pack").symlink_to(packed.path)
@@ -223,15 +221,24 @@ def test_a_lesion_detector_learns_what_it_is_shown(packed: Pack, tmp_path: Path)
     assert any("found" in line and "false" in line for line in said)
 
 
-def test_lesions_are_labelled_where_they_can_be_seen_and_only_there(packed: Pack) -> None:
-    spec = FlagStreamSpec(spacing=(1.0, 1.001), lesions=LesionSpec((0.0, 1.0), (10.0, 14.0)))
+def test_lesions_are_labelled_where_they_can_be_seen_and_views_are_made_once(
+    packed: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = FlagStreamSpec(lesions=LesionSpec((0.0, 1.0), (12.0, 16.0)), reuse=2)
     sources = (SourceSpec("multicontrast/*", "axial", 1.0),)
-    image, lesion, contrast, weight = FlagStream(packed, sources, 64, spec, STILL, CONTRASTS, 24).draw(0)
-    assert image.shape == lesion.shape == weight.shape == (24, 1, 64, 64) and set(contrast.tolist()) <= {0, 1, 2}
+    inputs, lesion, contrast, weight = FlagStream(packed, sources, spec, CONTRASTS, 12).draw(0)
+    assert inputs.shape == (12, 5, 160, 128) and lesion.shape == weight.shape == (12, 1, 160, 128)
+    assert set(contrast.tolist()) <= {0, 1, 2}
     assert set(lesion.unique().tolist()) == {0.0, 1.0} and set(weight.unique().tolist()) <= {0.0, 1.0}
     assert (lesion.sum((1, 2, 3)) > 30).float().mean() > 0.8
-    none = FlagStreamSpec(spacing=(1.0, 1.001), lesions=LesionSpec((1.0,)))
-    _, nothing, _, weight = FlagStream(packed, sources, 64, none, STILL, CONTRASTS, 8).draw(0)
+    monkeypatch.setattr(flag_stream, "_brought_to_view", lambda *given: pytest.fail("brought to view again"))
+    stream = FlagStream(packed, sources, spec, CONTRASTS, 12)
+    again = stream.draw(0)
+    assert torch.equal(again[0], inputs) and torch.equal(again[1], lesion)
+    mirrored = stream.draw(1)
+    assert torch.equal(mirrored[1], lesion) or torch.equal(mirrored[1], lesion.flip(3))
+    none = FlagStreamSpec(lesions=LesionSpec((1.0,)))
+    _, nothing, _, weight = FlagStream(packed, sources, none, CONTRASTS, 8).draw(0)
     assert not nothing.any()
 
 

@@ -1,8 +1,9 @@
 """Where a scan shows something that a translation may have lost: found in the scan itself, so that no answer can hide it.
 
-A lesion detector (a model whose task is "flag") looks at the scan, slice by slice. Comparing a scan with its translation, by
-translating back, by regression or by the samples' spread, was measured to miss half of the lesions that translations lose
-(`README.md`); what the scan shows does not depend on the translator.
+A lesion detector (a model whose task is "flag") looks at the scan, slice by slice; where none is installed, what is unlike the
+other side of the head is flagged (`asymmetry`). Comparing a scan with its translation, by translating back, by regression or by the
+samples' spread, was measured to miss half of the lesions that translations lose; what the scan shows does not depend on the
+translator.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import numpy as np
 from scipy import ndimage
 
 from .. import models
-from ..models import ModelEntry
+from ..models import ModelCard, ModelEntry
+from ..models.card import INTERPOLATION
+from .asymmetry import EXCESS, unlike_mirror
 from .options import Cancel, Options, Warn, log_warning, never
-from .symmetric_view import axial, in_view, inputs_of
+from .symmetric_view import View, axial, in_view, inputs_of
 from .view_checks import scale_above_air
 
 if TYPE_CHECKING:
@@ -99,16 +102,37 @@ class Flags:
 
 
 def detector_for(contrast: str, options: Options, warn: Warn = log_warning) -> ModelEntry | None:
-    """The installed lesion detector for scans of `contrast`, of several the last by id.
+    """What flags scans of `contrast`: the installed lesion detector, of several the last by id, else `ASYMMETRY`.
 
-    None without one, and `warn` hears of it.
+    None for a contrast that neither knows, and `warn` hears of it.
     """
-    entries = models.list_models(options.model_folders)
+    entries = [*models.list_models(options.model_folders)]
     able = [entry for entry in entries if entry.card.task == "flag" and contrast in entry.card.contrasts]
     if able:
         return able[-1]
-    warn("not-flagged", f"no lesion detector for {contrast} is installed: lost lesions are not flagged")
+    if contrast in ASYMMETRY.card.contrasts:
+        return ASYMMETRY
+    warn("not-flagged", f"nothing is known that finds lesions in {contrast}: what the translation loses is not flagged")
     return None
+
+
+ASYMMETRY = ModelEntry(
+    ModelCard(
+        id="asymmetry",
+        title="Unlike the other side of the head",
+        version="1",
+        architecture=INTERPOLATION,
+        task="flag",
+        plane="any",
+        factors=None,
+        contrasts=tuple(EXCESS),
+        spacing=None,
+        licence="Apache-2.0",
+        intended_use="Flags what one side of a head has and the other has not. It misses more than a lesion detector does.",
+    ),
+    None,
+    "",
+)
 
 
 def find_flags(
@@ -135,14 +159,26 @@ def probabilities(
     cancel: Cancel = never,
 ) -> np.ndarray:
     """Of each voxel to be lesion, (k, j, i); arguments as `find_flags`."""
+    axis, _ = axial(volume.grid)
+    unit = np.maximum(scale_above_air(volume, 2 - axis).to_unit(volume.array), 0, dtype=np.float32)
+    view = in_view(unit, volume.grid, contrast)
+    if detector.path is None:
+        answers = unlike_mirror(view, contrast)
+    else:
+        answers = _detected(view, detector, contrast, options or Options(), warn, cancel)
+    shape = np.moveaxis(unit, axis, 0).shape[1:]
+    return np.ascontiguousarray(np.moveaxis(view.back(answers, shape), 0, axis))
+
+
+def _detected(
+    view: View, detector: ModelEntry, contrast: str, options: Options, warn: Warn, cancel: Cancel
+) -> np.ndarray:
+    """What the network of `detector` says of each pixel of `view`."""
     import torch
     from torch import nn
 
     from .runner import SliceRunner
 
-    axis, _ = axial(volume.grid)
-    unit = np.maximum(scale_above_air(volume, 2 - axis).to_unit(volume.array), 0, dtype=np.float32)
-    view = in_view(unit, volume.grid, contrast)
     network = models.kept_network(detector)
     which = detector.card.contrasts.index(contrast)
 
@@ -155,13 +191,12 @@ def probabilities(
             logits: torch.Tensor = self.network(inputs_of(x, height[:, 0, 0, 0]), which)
             return torch.sigmoid(logits.float())
 
-    runner = SliceRunner(Bound(), detector.card, (1, 1), replace(options or Options(), batch=1), warn, cancel)
+    runner = SliceRunner(Bound(), detector.card, (1, 1), replace(options, batch=1), warn, cancel)
     heights = np.broadcast_to(view.heights[:, None, None], view.slices.shape)
     answers = np.empty_like(view.slices)
     for done, found in runner.run(view.slices, [heights]):
         answers[done] = found
-    shape = np.moveaxis(unit, axis, 0).shape[1:]
-    return np.ascontiguousarray(np.moveaxis(view.back(answers, shape), 0, axis))
+    return answers
 
 
 def flags_of(likely: np.ndarray, volume: Volume, detector: ModelEntry, threshold: float = LIKELY) -> Flags:

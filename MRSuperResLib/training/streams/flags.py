@@ -10,7 +10,9 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +41,7 @@ INVISIBLE = 0.03  # on the networks' scale, over a few pixels: a lesion that cha
 RECENT = 64  # batches at hand
 STEP = 1 / 127  # of stored brightness
 KEPT = "views.npz"  # beside the pack: bringing scans to view takes minutes
+FEW = 3  # processes: fewer are not worth starting
 VIEWS = 1  # counts up when the view changes
 Batch = tuple[
     Tensor, Tensor, Tensor, Tensor
@@ -218,52 +221,71 @@ def _brought_to_view(
 ) -> dict[str, np.ndarray]:
     """scans: (n, 3), contrast, first slice and count of each; weights: (n,); slices: (m, H, W) uint8 in steps of STEP.
 
-    bright: (m, H, W); heights: (m,).
+    bright: (m, H, W); heights: (m,). Visits and label maps are shared out among the processors.
     """
-    scans: list[tuple[int, int, int]] = []
+    work: list[tuple[Path, tuple[str, ...], tuple[str, ...], PhysicsSpec]] = []
     weights: list[float] = []
-    slices: list[np.ndarray] = []
-    bright: list[np.ndarray] = []
-    heights: list[np.ndarray] = []
-
-    def add(view: View, contrast: str, mask: np.ndarray | None) -> None:
-        full = np.flatnonzero((view.slices > 0.1).mean((1, 2)) > 0.05)
-        scans.append((list(contrasts).index(contrast), sum(map(len, slices)), len(full)))
-        slices.append(np.minimum(np.rint(view.slices[full] / STEP), 255).astype(np.uint8))
-        heights.append(view.heights[full])
-        bright.append(np.zeros(slices[-1].shape, bool) if mask is None else mask[full])
-
     for source in sources:
-        before = len(scans)
-        entries = pack.select(source.match)
-        rng = np.random.default_rng(0)
-        known: dict[str, View] = {}
-        for entry in sorted(entries, key=lambda entry: entry.contrast != "FLAIR"):
-            if entry.labels:
-                stack = pack.stored(entry)
-                tissues = LabelTissues([stack])
-                for contrast in contrasts:
-                    _, levels = tissues.acquired([contrast], physics, rng)
-                    painted = _painted(levels[:, 0], tissues.coded(stack), rng)
-                    add(_viewed(painted, entry.grid, contrast), contrast, None)
-            elif entry.contrast in contrasts:
-                view = _viewed(pack.unit(entry, pack.stored(entry)), entry.grid, entry.contrast)
-                subject = entry.subject or entry.name
-                if entry.contrast == "FLAIR":
-                    known[subject] = view
-                flair = known.get(subject)
-                same = flair is not None and len(flair.slices) == len(view.slices)
-                add(view, entry.contrast, _ms_bright(flair) if same and flair is not None else None)
-        if len(scans) == before:
+        groups: dict[str, list[str]] = {}
+        for entry in pack.select(source.match):
+            if entry.labels or entry.contrast in contrasts:
+                groups.setdefault(entry.name if entry.labels else entry.subject or entry.name, []).append(entry.name)
+        if not groups:
             raise UsageError(f"no volume matches '{source.match}' in {', '.join(contrasts)}")
-        weights += [source.weight / (len(scans) - before)] * (len(scans) - before)
+        work += [(pack.path, tuple(names), tuple(contrasts), physics) for names in groups.values()]
+        weights += [source.weight / len(groups)] * len(groups)
+    processes = min(len(work), (os.cpu_count() or 1) - 1)
+    if processes > FEW:
+        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:  # "fork" and CUDA do not go together
+            made = list(pool.map(_visit, work))
+    else:
+        made = [_visit(one) for one in work]
+    scans, odds, first = [], [], 0
+    for weight, visit in zip(weights, made, strict=True):
+        for contrast, slices, _, _ in visit:
+            scans.append((contrast, first, len(slices)))
+            odds.append(weight / len(visit))
+            first += len(slices)
+    parts = [scan for visit in made for scan in visit]
     return {
         "scans": np.array(scans),
-        "weights": np.array(weights),
-        "slices": np.concatenate(slices),
-        "bright": np.concatenate(bright),
-        "heights": np.concatenate(heights),
+        "weights": np.array(odds),
+        **{
+            name: np.concatenate([scan[n] for scan in parts])
+            for n, name in ((1, "slices"), (2, "bright"), (3, "heights"))
+        },
     }
+
+
+def _visit(
+    work: tuple[Path, tuple[str, ...], tuple[str, ...], PhysicsSpec],
+) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """One visit's scans, or a label map painted in each contrast: contrast, slices, bright, heights."""
+    path, names, contrasts, physics = work
+    pack = Pack(path)
+    entries = sorted((e for e in pack.entries if e.name in names), key=lambda entry: entry.contrast != "FLAIR")
+    views: list[tuple[str, View]] = []
+    for entry in entries:
+        if entry.labels:
+            rng = np.random.default_rng(int(hashlib.sha256(entry.name.encode()).hexdigest()[:8], 16))
+            stack = pack.stored(entry)
+            tissues = LabelTissues([stack])
+            for contrast in contrasts:
+                _, levels = tissues.acquired([contrast], physics, rng)
+                painted = _painted(levels[:, 0], tissues.coded(stack), rng)
+                views.append((contrast, _viewed(painted, entry.grid, contrast)))
+        else:
+            view = _viewed(pack.unit(entry, pack.stored(entry)), entry.grid, entry.contrast)
+            views.append((entry.contrast, view))
+    flair = next((view for name, view in views if name == "FLAIR" and not entries[0].labels), None)
+    found = []
+    for name, view in views:
+        full = np.flatnonzero((view.slices > 0.1).mean((1, 2)) > 0.05)
+        same = flair is not None and len(flair.slices) == len(view.slices)
+        bright = _ms_bright(flair) if same and flair is not None else np.zeros(view.slices.shape, bool)
+        slices = np.minimum(np.rint(view.slices[full] / STEP), 255).astype(np.uint8)
+        found.append((contrasts.index(name), slices, bright[full], view.heights[full]))
+    return found
 
 
 def _ms_bright(flair: View) -> np.ndarray:
