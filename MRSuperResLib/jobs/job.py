@@ -139,7 +139,7 @@ class Job:
         "slice profile assumed for --project and --consistency-map", "gaussian", tasks=SUPER_RESOLUTION
     )
     thickness: float | None = described(
-        "slice thickness in mm for those two, below the spacing if there are gaps; by default the spacing",
+        "slice thickness in mm for those two, below the spacing if there are gaps; by default the file's, else estimated",
         None,
         tasks=SUPER_RESOLUTION,
         above=0,
