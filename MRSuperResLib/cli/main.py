@@ -29,8 +29,6 @@ from .streams import flush_stdout, mend_streams, silence_stdout
 from .train import add_data, add_train
 from .worker import add_worker
 
-TRAINING = ("lightning_fabric", "monai", "sklearn", "matplotlib")  # packages of the extra "train"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Errors are one line on standard error, tracebacks only for bugs.
@@ -69,8 +67,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         if (error.name or "").startswith("MRSuperResLib"):
             raise
         package = (error.name or "?").split(".")[0]
-        extra = f"pip install {package}" if package not in TRAINING else "pip install 'mrsuperres[train]'"
-        text = f"the package '{package}' is not installed and this command needs it: {extra}"
+        text = f"the package '{package}' is not installed and this command needs it: pip install {package}"
         return complain(text, MissingRequirement.exit_code)
     except OSError as error:
         return complain(told(error), OutputError.exit_code)
