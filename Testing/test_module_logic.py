@@ -161,7 +161,9 @@ def test_many_translations_to_different_contrasts_lie_side_by_side(logic: Any, t
         assert made.error is None and not made.skipped, "a map that is missing is made"
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".json") == [
         "T1w_scan_as_FLAIR_(mtsr-mt-s).nrrd",
+        "T1w_scan_as_FLAIR_(mtsr-mt-s)_flags.nrrd",
         "T1w_scan_as_T2w_(mtsr-mt-s).nrrd",
+        "T1w_scan_as_T2w_(mtsr-mt-s)_flags.nrrd",
         "T1w_scan_as_T2w_(mtsr-mt-s)_uncertainty.nrrd",
     ]
     (again,) = logic.superResolveMany([volume("T2w scan")], "mtsr-mt-s", target="T2w", otherContrast="T1w")

@@ -95,7 +95,8 @@ def test_a_run_into_the_same_volume_leaves_no_samples_of_the_one_before(translat
     assert scalars() == names and len(panel.results.samples()) == 3
     put(panel.ui.samplesSpinBox, "value", 1)
     applied(panel)
-    assert scalars() == ["T2 thick", "T2 thick as FLAIR (mt-test)"], "neither samples nor their spread"
+    flags = "T2 thick as FLAIR (mt-test) flags"
+    assert scalars() == ["T2 thick", "T2 thick as FLAIR (mt-test)", flags], "neither samples nor their spread"
 
 
 def test_samples_are_only_kept_when_wanted(translating: Any) -> None:
@@ -213,6 +214,7 @@ def test_what_a_translation_may_have_lost_is_marked_in_the_scene(translating: An
     assert not slicer.util.getNodesByClass("vtkMRMLLabelMapVolumeNode"), "nothing is lost, nothing is marked"
 
 
-def test_without_a_detector_no_flags_are_asked_for(translating: Any) -> None:
+def test_without_a_detector_what_is_unlike_the_other_side_is_asked_for(translating: Any) -> None:
     applied(translating)
-    assert Translates.jobs[0]["flags"] is None
+    assert Translates.jobs[0]["flags"]
+    assert not translating.logic.canFlag("PDw"), "nothing is known that finds lesions in it"

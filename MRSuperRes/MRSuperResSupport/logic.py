@@ -18,6 +18,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from MRSuperResLib import models
 from MRSuperResLib.errors import OutputError
 from MRSuperResLib.inference import estimate as estimate_grid
+from MRSuperResLib.inference.flags import ASYMMETRY
 
 from . import cards, recommend, requirements, scene
 from .many import ManyRun, expanded
@@ -96,8 +97,9 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         return [f"takes a reference of {', '.join(taken)}, this one is {found}"]
 
     def canFlag(self, contrast):
-        """Whether a detector is installed that marks what a translation of such a scan may have lost."""
-        return any(entry.card.task == "flag" and contrast in entry.card.contrasts for entry in self.models())
+        """Whether something marks what a translation of such a scan may have lost: a detector, or the head's asymmetry."""
+        detectors = [*(entry for entry in self.models() if entry.card.task == "flag"), ASYMMETRY]
+        return any(contrast in entry.card.contrasts for entry in detectors)
 
     def marked(self, request):
         """`request` with flags, unless they were declined or there is no detector: disease is not hidden."""
