@@ -45,7 +45,7 @@ FINEST_RATIO = 1.2  # a truth whose slices are thicker than this many in-plane v
 COMPARED = "bspline"  # the interpolation shown beside the model
 BESIDE = ("linear", COMPARED, "lanczos")
 BOXES = "Left: in the box around the head, where the sharp edge of a stripped skull flatters. brain: 4 mm and more inside it."
-PREFERRED = ("rdst-e-through-x4",)
+PREFERRED = ("disvit-through-x4", "rdst-e-through-x4")
 
 
 @dataclass(frozen=True)
