@@ -153,10 +153,15 @@ def test_a_signal_while_results_are_put_into_place_ends_the_process_after_them(j
         server.process.communicate()
 
 
-def test_the_threads_of_one_job_are_not_those_of_the_next(job: Job) -> None:
+def test_the_threads_of_one_job_are_not_those_of_the_next(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     import SimpleITK as sitk
     import torch
 
+    from MRSuperResLib.inference import device
+    from MRSuperResLib.jobs import run as jobs_run
+
+    for module in (device, jobs_run):  # what jobs of other tests asked for
+        monkeypatch.setattr(module, "CHOSEN_THREADS", {})
     before = torch.get_num_threads(), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     torch.set_num_threads(3)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(3)
