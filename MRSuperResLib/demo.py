@@ -45,7 +45,7 @@ FINEST_RATIO = 1.2  # a truth whose slices are thicker than this many in-plane v
 COMPARED = "bspline"  # the interpolation shown beside the model
 BESIDE = ("linear", COMPARED, "lanczos")
 BOXES = "Left: in the box around the head, where the sharp edge of a stripped skull flatters. brain: 4 mm and more inside it."
-PREFERRED = ("disvit-through-x4", "rdst-e-through-x4")
+PREFERRED = "disvit-through-x4"
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def choose_model(name: str | None = None, folders: Sequence[str] = ()) -> ModelE
             f"no through-plane x{FACTOR} model is installed: see 'mrsuperres models', or name one with --model",
             code="no-demo-model",
         )
-    return min(fitting, key=lambda entry: (entry.card.id not in PREFERRED, entry.card.id))
+    return min(fitting, key=lambda entry: (entry.card.id != PREFERRED, entry.card.id))
 
 
 def head_block(volume: Volume, axis: int, factor: int, block_mm: float | None) -> Volume:

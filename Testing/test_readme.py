@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from model_table import cells, gains
+from model_table import cells, gains, kind_of
 
 from MRSuperResLib import cli, models
 
@@ -15,6 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 CODE = [line[4:].split("  #")[0].strip() for line in README.splitlines() if line.startswith("    ")]
 COMMANDS = [line for line in CODE if line.startswith("mrsuperres ")]
+BEHIND = {("rdst-e-inplane-x2", "openmslong-04-1_T1w", "kspace")}  # README says so
 
 
 def test_there_are_commands_to_check() -> None:
@@ -49,8 +50,13 @@ def test_the_scores_of_the_table_are_those_of_the_cards(path: Path) -> None:
     card = models.read_entry(path).card
     (row,) = (row for row in README.splitlines() if row.startswith(f"| `{card.id}` |"))
     assert f"| {cells(card)} |" in row
-    if card.task != "translate":
-        assert all(sum(values) / len(values) > 0 for values in gains(card).values())
+    if card.task == "translate":
+        return
+    assert all(sum(values) / len(values) > 0 for values in gains(card).values())
+    behind = {
+        (card.id, score.scan, kind_of(score)) for score in card.metrics if score.psnr <= score.baseline["bspline"][0]
+    }
+    assert behind <= BEHIND, "a scan on which a shipped model is behind B-spline, which README does not name"
 
 
 def test_every_linked_file_exists() -> None:

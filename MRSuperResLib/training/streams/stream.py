@@ -22,7 +22,7 @@ from ..pack import Entry, Pack
 from .degradation import Draw, ScannerSpec, degrade
 from .physics import blurred
 
-FOREGROUND = 0.02  # mean on the networks' scale from which a slice is worth drawing
+FOREGROUND = 0.02  # share of a slice above air from which it is worth drawing
 LABELS = 256  # different labels of one map at most
 CURVE_KNOTS = 6
 LEVELS = 1024  # of a recolouring's table
@@ -254,7 +254,7 @@ def _worthwhile(values: np.ndarray) -> tuple[np.ndarray, ...]:
     found, head = [], torch.from_numpy(values > 0.05)
     for axis in range(3):
         mean = head.sum(dim=[a for a in range(3) if a != axis]).numpy() * (head.shape[axis] / head.numel())
-        enough = np.flatnonzero(mean > max(0.25 * mean.max(), 0.02))
+        enough = np.flatnonzero(mean > max(0.25 * mean.max(), FOREGROUND))
         found.append(enough if len(enough) else np.arange(values.shape[axis]))
     return tuple(found)
 
