@@ -109,7 +109,7 @@ def draw_lesion(
     if kind is None:
         odds = np.array([COMMON.get(name, 1.0) for name in KINDS])
         kind = str(rng.choice(list(KINDS), p=odds / odds.sum()))
-    size = float(np.exp(rng.uniform(*np.log(diameter))))
+    size = float(np.clip(np.exp(rng.uniform(*np.log(diameter))), *diameter))  # rounding may leave the range
     ranges = KINDS[kind]
     if len(ranges) > 1 and ranges[0] is OEDEMA and rng.random() < WITHOUT_HALO:
         first = ranges[1]
