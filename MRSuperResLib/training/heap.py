@@ -12,8 +12,8 @@ TOP_PAD = 64 * 2**20  # bytes asked for beyond what is needed
 def keep_freed_memory() -> bool:
     """Let this process keep what it frees, for as long as it runs; False where the C library is not glibc.
 
-    By default glibc gives large blocks back at once and gets them anew, page by page, in every step: half of the time of a network
-    whose features are large and whose products are small.
+    By default glibc gives large blocks back at once and gets them anew, page by page, in every step. How much that costs depends on
+    the machine and on how far the heap has settled; the process stays as large as its largest step.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,4 +1,4 @@
-"""Self-attention inside windows for training on a CPU: a few windows at a time, so that logits stay in its cache.
+"""Self-attention inside windows for training on a CPU: a few windows at a time, so that a step needs less memory.
 
 The plain products write the logits of a whole layer to memory several times: at 256 x 256 pixels and 8 x 8 windows they are as
 large as 64 channels a head. Here they are made again for the gradient and never leave the cache, and only q, k and v are kept.
@@ -27,7 +27,7 @@ def window_attention(qkv: Tensor, bias: Tensor, mask: Tensor | None, window: int
 
 
 def trains_on_cpu(x: Tensor) -> bool:
-    """Whether `window_attention` is the fastest way to a gradient through `x`."""
+    """Whether `window_attention` is used for a gradient through `x`."""
     return x.device.type == "cpu" and x.dtype == torch.float32 and x.requires_grad and torch.is_grad_enabled()
 
 
