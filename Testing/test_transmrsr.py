@@ -14,7 +14,6 @@ from MRSuperResLib import networks
 from MRSuperResLib.errors import ModelError
 from MRSuperResLib.networks import stylswin
 from MRSuperResLib.networks.parts.swin import attend, shift_mask
-from MRSuperResLib.networks.parts.window_training import window_attention
 from MRSuperResLib.networks.stylswin import DoubleAttention, StyleSwin, WaveletDiscriminator
 from MRSuperResLib.networks.transmrsr import ScaleAndShift, TransMRSR
 
@@ -286,22 +285,3 @@ def test_built_from_a_card_it_is_the_same_network() -> None:
     network = networks.build("transmrsr", {**SMALL, "channels": list(SMALL["channels"]), "factors": [4, 1]})
     assert network.factors == (4, 1)
     assert network.size == 32
-
-
-@pytest.mark.parametrize("masked", [False, True])
-def test_attention_in_bands_learns_as_attention_all_at_once(masked, monkeypatch):
-    monkeypatch.setattr("MRSuperResLib.networks.parts.window_training.IN_CACHE", 4 * 2 * 2 * 4**4)  # 2 rows, then 1
-    generator = torch.Generator().manual_seed(1)
-    layer = DoubleAttention(16, 4, 4, 12)
-    qkv = torch.randn(2, 12, 12, 48, generator=generator, dtype=torch.float64).requires_grad_()
-    bias = torch.randn(4, 16, 16, generator=generator, dtype=torch.float64).requires_grad_()
-    layer.mask = layer.mask.double() if masked else torch.zeros_like(layer.mask).double()
-    weights = torch.randn(2, 12, 12, 16, generator=generator, dtype=torch.float64)
-
-    def learnt(answer):
-        return answer.detach(), *torch.autograd.grad((answer * weights).sum(), (qkv, bias))
-
-    at_once = learnt(layer.attended(qkv, bias, 4))
-    in_bands = learnt(window_attention(qkv, bias, layer.mask if masked else None, 4, 2, 0.5))
-    for one, other in zip(at_once, in_bands, strict=True):
-        torch.testing.assert_close(one, other)

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .parts.swin import attend, position_index, shift_mask
-from .parts.window_training import trains_on_cpu, window_attention
 
 LATENT = 512
 CHANNELS = (512, 512, 512, 512, 256, 128, 64)  # at 4, 8, ..., 256 pixels (TransMRSR, section 4.3: multiplier 1)
@@ -80,10 +79,9 @@ class StyleNorm(nn.Module):
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
         """(B, H, W, width) and (B, latent) -> (B, H, W, width)."""
-        scale, shift = self.affine(latent)[:, None, None].float().chunk(2, -1)
+        scale, shift = self.affine(latent)[:, None, None].chunk(2, -1)
         variance, mean = torch.var_mean(x.float(), dim=(1, 2), keepdim=True, correction=0)
-        scale = scale * torch.rsqrt(variance + 1e-5)
-        return torch.addcmul(shift - mean * scale, x.float(), scale).to(x.dtype)  # one pass over the image
+        return ((x - mean) * torch.rsqrt(variance + 1e-5) * scale + shift).to(x.dtype)
 
 
 class DoubleAttention(nn.Module):
@@ -109,31 +107,25 @@ class DoubleAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, width) -> the same."""
-        channels = x.shape[-1] // self.heads
+        height, channels = x.shape[1], x.shape[-1] // self.heads
         plain, shifted = self.qkv(x).chunk(2, -1)  # the heads of either half: (B, H, W, 3 * heads/2 * channels)
         both = torch.cat((plain, shifted.roll((-self.shift, -self.shift), (1, 2))), -1)
-        bias = self.position_bias[self.position_index].permute(2, 0, 1)  # (heads, n, n)
-        if trains_on_cpu(both):
-            answer = window_attention(both, bias, self.mask if self.shift else None, self.window, 2, channels**-0.5)
-        else:
-            answer = self.attended(both, bias, channels)
-        plain, shifted = answer.chunk(2, -1)
-        return self.out(torch.cat((plain, shifted.roll((self.shift, self.shift), (1, 2))), -1))  # type: ignore[no-any-return]
-
-    def attended(self, qkv: Tensor, bias: Tensor, channels: int) -> Tensor:
-        """(B, H, W, halves * 3 * heads/2 * channels) and (heads, n, n) -> (B, H, W, width), all windows at once."""
         q, k, v = rearrange(
-            qkv,
+            both,
             "b (r m) (c n) (half three h d) -> three b (r c half h) (m n) d",
             m=self.window, n=self.window, half=2, three=3, d=channels,
         )  # fmt: skip
-        logits = (self.mask[:, :, None] + bias.unflatten(0, (2, -1))).flatten(0, 2)[None]  # (1, windows * heads, n, n)
+        bias = self.position_bias[self.position_index]  # (n, n, heads)
+        bias = rearrange(bias, "a b (half h) -> half h a b", half=2)
+        logits = (self.mask[:, :, None] + bias).flatten(0, 2)[None]  # (1, windows * heads, n, n)
         answer = attend(q, k, v, logits, channels**-0.5)
-        return rearrange(
+        answer = rearrange(
             answer,
             "b (r c half h) (m n) d -> b (r m) (c n) (half h d)",
-            r=qkv.shape[1] // self.window, half=2, h=self.heads // 2, m=self.window,
+            r=height // self.window, half=2, h=self.heads // 2, m=self.window,
         )  # fmt: skip
+        plain, shifted = answer.chunk(2, -1)
+        return self.out(torch.cat((plain, shifted.roll((self.shift, self.shift), (1, 2))), -1))  # type: ignore[no-any-return]
 
 
 class StyleBlock(nn.Module):

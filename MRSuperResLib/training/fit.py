@@ -29,7 +29,6 @@ from .card import checked, checked_card, with_notes, write_package
 from .checkpoint import LAST, Progress, load_checkpoint, save_checkpoint
 from .data.crops import applicable
 from .data.samples import Samples
-from .heap import keep_freed_memory
 from .method import Context, Method, Report, Validator
 from .methods import find_method
 from .own import own_card, parsed_sources
@@ -321,7 +320,6 @@ def make_fabric(device: str) -> Fabric:
     """Fabric on `device`, in bf16 where the hardware has it."""
     chosen = choose_device(device)
     if chosen.type == "cpu":
-        keep_freed_memory()
         return Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if _cpu_has_bf16() else "32-true")
     devices = "auto" if chosen.index is None else [chosen.index]
     fabric = Fabric(accelerator=chosen.type, devices=devices, precision="bf16-mixed")

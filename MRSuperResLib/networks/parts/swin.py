@@ -10,8 +10,6 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .window_training import trains_on_cpu, window_attention
-
 LANES = 4  # a CPU's attention is a quarter faster at 12 or 16 channels per head than at RDST's 10 or 15
 BLOCKED = -1e4  # added to the logits of pairs that were not neighbours before the shift; exp() of it is 0 in fp16 too
 
@@ -71,11 +69,6 @@ class WindowAttention(nn.Module):
         inference = not self.training and not torch.is_grad_enabled()
         extra = -channels % LANES if inference and x.device.type == "cpu" else 0
         qkv = functional.linear(x, *self.padded_qkv(extra)) if extra else self.qkv(x)
-        if trains_on_cpu(qkv):  # a column of windows is an image too
-            column = qkv.view(batch, -1, self.window, 3 * width)
-            masks = None if mask is None else mask[:, None]
-            answer = window_attention(column, self.bias(), masks, self.window, 1, channels**-0.5)
-            return self.out(answer.view(x.shape))
         logits = self.bias()[None]  # (1, heads, n, n)
         if mask is not None:
             logits = logits + mask[:, None]  # (windows, heads, n, n)
