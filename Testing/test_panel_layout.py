@@ -54,18 +54,15 @@ def test_what_matters_is_on_the_first_screen_and_nothing_is_wider(
     for volume in (node, made(node, name=f"{long} SR"), scan(f"{long} truth")):
         volume.SetName(f"{long} {volume.GetName()}")
     panel.refresh()
-    panel.work.begin()
-    panel.work.run = types_run()
+    panel.work.launch([], types_run, lambda run: None)
     panel.work._onProgress("super-resolving", 1, 3)
-    panel.refresh()
     frame = laid_out(panel)
     assert not hidden(panel.ui.warningLabel)
     for widget in (panel.ui.applyButton, panel.ui.progressBar, panel.ui.statusLabel):
         assert bottom(widget, frame) <= HEIGHT, widget.property("objectName")
+    panel.work.finish(panel.work.run)
+    ended(panel)
     panel.work.say("Done in 41 s: " + long)
-    panel.work.stop()
-    panel.work.starting = False
-    panel.refresh()
     for name in SECTIONS:
         put(getattr(panel.ui, name), "collapsed", False)
     panel.ui.logText.appendPlainText(long * 3)

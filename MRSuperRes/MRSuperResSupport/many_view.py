@@ -89,7 +89,8 @@ class ManyView(Part):
     def onManyButton(self, checked=False):
         """Run the model over all volumes of the chosen item."""
         number = self.ui.manySelector.currentIndex
-        if self.panel.work.isRunning or self.panel.work.starting or not 0 <= number < len(self.collections):
+        work = self.panel.work
+        if work.isRunning or not 0 <= number < len(self.collections):
             return
         parameters, holder = self._parameterNode, self.collections[number][2]
         options = self.options()
@@ -99,34 +100,24 @@ class ManyView(Part):
                 holder, parameters.model, firstModel=options.get("superResolveWith") or "", **asked
             )
         except MRSuperResError as error:
-            self.panel.work.fail(error)
+            work.fail(error)
             return
-        if not self.panel.work.confirmed(_shortened(warnings)):
-            return
-        self.panel.work.begin()
         started = []  # the run; what an abandoned one still says is not for this panel any more
 
-        def mine():
-            return not started or started[0] is self.panel.work.run
-
-        try:
+        def begin():
             run = self.logic.superResolveMany(
                 holder,
                 parameters.model,
                 outputFolder=self.ui.manyFolderEdit.currentPath or None,
-                onProgress=lambda *progress: self._onProgress(*progress) if mine() else None,
-                onFinished=lambda results: self._onFinished(results) if mine() else None,
+                onProgress=lambda *progress: self._onProgress(*progress) if started in ([], [work.run]) else None,
+                onFinished=lambda _results: work.finish(started[0]) if started else None,
                 blocking=False,
                 **options,
             )
-        except MRSuperResError as error:
-            self.panel.work.fail(error)
-        else:
             started.append(run)
-            self.panel.work.run = run if run.isRunning else None
-        finally:
-            self.panel.work.starting = False
-        self.panel.refresh()
+            return run
+
+        work.launch(_shortened(warnings), begin, lambda run: self._onFinished(run.results))
 
     def _onProgress(self, done, total, what):
         self.ui.progressBar.setRange(0, total)
@@ -135,7 +126,6 @@ class ManyView(Part):
 
     def _onFinished(self, results):
         """All volumes are settled: say how many, which not and why; show the last that was made."""
-        self.panel.work.stop()
         failed = [result for result in results if result.error is not None and result.error.code != "cancelled"]
         good = sum(result.error is None for result in results)
         text = _("{good} of {total} volumes done").format(good=good, total=len(results))

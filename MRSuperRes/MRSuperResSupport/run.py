@@ -4,6 +4,7 @@ import base64
 import contextlib
 import itertools
 import json
+import logging
 import os
 import time
 from dataclasses import dataclass, field, make_dataclass
@@ -28,6 +29,7 @@ except ImportError:  # a script without Qt: runs are then pumped by whoever wait
 POLL_MILLISECONDS = 50
 PREFIX = "MRSuperRes-"  # of the folders, in Slicer's temporary folder, through which volumes go to the worker and back
 MAPS = {"errorMap": "error_map", "consistencyMap": "consistency_map", "uncertaintyMap": "uncertainty_map"}
+CANCELLED = "cancelled; nothing was changed"
 MAP_NAMES = {"errorMap": "error", "consistencyMap": "consistency", "uncertaintyMap": "uncertainty"}
 
 
@@ -92,7 +94,10 @@ class RunResult:
 
 
 class Run:
-    """One run: exported, computed in a child process, imported."""
+    """One run: exported, computed in a child process, imported.
+
+    Once it is cancelled nothing of it reaches the scene, whatever the process still says. A result that is in the scene stays.
+    """
 
     def __init__(
         self,
@@ -112,6 +117,7 @@ class Run:
         self._lastErrors, self._cancelled, self.isRunning = [], False, False
         self._inputName = request.input.GetName() if request.input is not None else ""
         self._gone = False  # the input left the scene
+        self._made = []  # new nodes of the result
 
     def begin(self):
         """Export and start; raises `MRSuperResError`, leaving nothing behind."""
@@ -126,13 +132,15 @@ class Run:
             path = self._folder / "job.json"
             path.write_text(job.to_json(), encoding="utf-8")
             self._process.start(path, self._line, self._end)
-        except OSError as error:
-            self._clean()
-            raise MRSuperResError(f"the worker could not be started: {error}", code="no-worker") from error
         except MRSuperResError:
             self._clean()
             raise
+        except (OSError, RuntimeError, ValueError) as error:  # ITK's are RuntimeErrors, of a full disk for one
+            self._clean()
+            raise MRSuperResError(f"the worker could not be started: {error}", code="no-worker") from error
         self.isRunning = True
+        if self._cancelled:
+            self._process.cancel()
         self._poll()
 
     def _poll(self):
@@ -143,6 +151,8 @@ class Run:
 
     def cancel(self):
         """End the run: within two seconds nothing of it computes, and nothing of it stays in the scene or on disk."""
+        if self.error is not None or self.result is not None:  # too late
+            return
         self._cancelled = True
         if self.isRunning:
             self._process.cancel()
@@ -164,6 +174,8 @@ class Run:
         self._process.pump()
 
     def _line(self, line, isError):
+        if not self.isRunning:
+            return
         if isError:
             self._lastErrors = [*self._lastErrors, line][-40:]
             self._tell(self._onLog, line)
@@ -194,13 +206,16 @@ class Run:
             callback(*values)
 
     def _end(self, code):
+        if not self.isRunning:
+            return
         try:
             self.error = self._errorOf(code)
             if self.error is None:
                 self.result = self._imported()
         except MRSuperResError as error:
             self.error = error
-        except (RuntimeError, OSError, ValueError) as error:  # what the worker wrote cannot be read back
+        except Exception as error:  # of a file, or of whoever watches the scene: nobody may wait for this run for ever
+            logging.exception("MRSuperRes: the result could not be brought into the scene")
             self.error = MRSuperResError(f"the result could not be brought into the scene: {error}", code="import")
         finally:
             self._clean()
@@ -211,7 +226,7 @@ class Run:
         if self._gone:
             return Cancelled(_("{name} was removed from the scene: stopped.").format(name=self._inputName), code="gone")
         if self._cancelled or (self._failure or {}).get("code") == "cancelled":
-            return Cancelled("cancelled; nothing was changed")
+            return Cancelled(CANCELLED)
         if self._failure is not None:
             return MRSuperResError(self._failure["message"], code=self._failure["code"])
         if self._answer is None or code != 0:
@@ -222,42 +237,53 @@ class Run:
         return None
 
     def _imported(self):
-        request, answer = self.request, self._answer
-        provenance, outputs = answer["provenance"], answer["outputs"]
-        result = RunResult(
-            None, metrics=answer["metrics"], provenance=provenance, warnings=self.warnings, seconds=answer["seconds"]
-        )
+        answer = self._answer
+        known = {"metrics": answer["metrics"], "provenance": answer["provenance"], "seconds": answer["seconds"]}
+        result = RunResult(None, **known, warnings=self.warnings)
         if self._outputFile is not None:
             result.output = str(self._outputFile)
             return result
-        source = request.input
-        loaded = scene.load(outputs["output"])
-        before = scene.gridOf(source).spacing
-        factor = max(old / new for old, new in zip(before, loaded[1].spacing, strict=True))
-        name = scene.resultName(source.GetName(), request.model, factor, request.target, request.superResolveWith)
-        with _batch():
-            former = self._former()
-            result.output = self._node(request.output, name, loaded, "result", like=not request.target)
-            for attribute, key in MAPS.items():
-                if outputs.get(key):
-                    mapName = f"{name} {MAP_NAMES[attribute]}"
-                    place = self._place(getattr(request, attribute), former[attribute])
-                    made = self._node(place, mapName, scene.load(outputs[key]), attribute)
-                    scene.colourMap(made, signed=attribute == "consistencyMap")
-                    setattr(result, attribute, made)
-                scene.attach(result.output, attribute, filter(None, [getattr(result, attribute)]))
-            for number, path in enumerate(outputs.get("samples") or [], start=1):
-                place = self._place(True, former["sample"])
-                made = self._node(place, f"{name} sample {number}", scene.load(path), "sample")
-                scene.show(made, result.output)  # one window for all: they differ by what they show
-                result.samples.append(made)
-            scene.attach(result.output, "sample", result.samples)
-            result.flags = self._flags(f"{name} flags", outputs.get("flags"), former["flags"])
-            scene.attach(result.output, "flags", filter(None, [result.flags]))
-            scene.attach(result.output, "segmentation", scene.segmentationsOf(source))
-            for node in itertools.chain(*former.values()):
+        outputs = answer["outputs"]
+        loaded = {key: scene.load(outputs[key]) for key in ("output", "flags", *MAPS.values()) if outputs.get(key)}
+        samples = [scene.load(path) for path in outputs.get("samples") or []]
+        if self._cancelled:  # all that takes time is over: what follows happens at once, or not at all
+            raise Cancelled(CANCELLED)
+        self._made = []
+        try:
+            with _batch():
+                self._bring(result, loaded, samples)
+        except BaseException:
+            for node in self._made:
                 slicer.mrmlScene.RemoveNode(node)
+            raise
         return result
+
+    def _bring(self, result, loaded, samples):
+        """Fill `result` with nodes. loaded: (array, grid) by the job's name of the file; samples: (array, grid) each."""
+        request = self.request
+        source = request.input
+        before, after = scene.gridOf(source).spacing, loaded["output"][1].spacing
+        factor = max(old / new for old, new in zip(before, after, strict=True))
+        name = scene.resultName(source.GetName(), request.model, factor, request.target, request.superResolveWith)
+        former = self._former()
+        result.output = self._node(request.output, name, loaded["output"], "result", like=not request.target)
+        for attribute, key in MAPS.items():
+            if key in loaded:
+                place = self._place(getattr(request, attribute), former[attribute])
+                made = self._node(place, f"{name} {MAP_NAMES[attribute]}", loaded[key], attribute)
+                scene.colourMap(made, signed=attribute == "consistencyMap")
+                setattr(result, attribute, made)
+            scene.attach(result.output, attribute, filter(None, [getattr(result, attribute)]))
+        for number, sample in enumerate(samples, start=1):
+            made = self._node(self._place(True, former["sample"]), f"{name} sample {number}", sample, "sample")
+            scene.show(made, result.output)  # one window for all: they differ by what they show
+            result.samples.append(made)
+        scene.attach(result.output, "sample", result.samples)
+        result.flags = self._flags(f"{name} flags", loaded.get("flags"), former["flags"])
+        scene.attach(result.output, "flags", filter(None, [result.flags]))
+        scene.attach(result.output, "segmentation", scene.segmentationsOf(source))
+        for node in itertools.chain(*former.values()):
+            slicer.mrmlScene.RemoveNode(node)
 
     def _former(self):
         """By role, the samples and maps that came with what the output holds until now, but for those this run is given."""
@@ -271,12 +297,12 @@ class Run:
         """The node asked for, else one of the `former`, which it takes out of there, else True for a new one."""
         return wanted if _isLive(wanted) or not former else former.pop(0)
 
-    def _flags(self, name, path, former):
+    def _flags(self, name, loaded, former):
         """A label map of the places that the translation may have lost, None if there are none."""
-        array, grid = scene.load(path) if path else (None, None)
+        array, grid = loaded or (None, None)
         if array is None or not array.any():
             return None
-        node = former.pop(0) if former else scene.createLabels(name)
+        node = former.pop(0) if former else self._kept(scene.createLabels(name))
         scene.fill(node, array.astype("uint16"), grid)
         scene.placeBeside(node, self.request.input)
         scene.record(node, "flags", self.request.input)
@@ -285,7 +311,7 @@ class Run:
     def _node(self, wanted, name, loaded, role, like=False):
         """A node with the voxels `loaded`, beside the input; like: with its window, colours and units."""
         source, provenance = self.request.input, self._answer["provenance"]
-        node = wanted if _isLive(wanted) else scene.create(name)
+        node = wanted if _isLive(wanted) else self._kept(scene.create(name))
         scene.fill(node, *loaded)
         scene.show(node, source if like else None)
         scene.placeBeside(node, source)
@@ -293,6 +319,11 @@ class Run:
         kept = ("model", "parameters", "versions", "created", "statement")
         known = {key: provenance[key] for key in kept if key in provenance}
         scene.record(node, role, source, known, self._answer["metrics"] if role == "result" else None)
+        return node
+
+    def _kept(self, node):
+        """`node`, which is new: it goes again if the others that belong to it cannot be made."""
+        self._made.append(node)
         return node
 
     def _clean(self):

@@ -1,5 +1,6 @@
 """Apply and Cancel, progress, status and log: what starts a run and tells how it goes."""
 
+import enum
 import time
 
 import qt
@@ -19,6 +20,21 @@ PARTS = 1000  # of the progress bar
 SECONDS_BEFORE_TELLING = 5.0  # how long the rest will take
 PREVIEW_WIDTH, PREVIEW_HEIGHT = 240, 110  # pixels, at most
 QUIET = ("gone", "declined")  # codes of what the user did: removed the input, declined an installation
+SETTLING_MILLISECONDS = 250  # for so long a press may have been meant for the Cancel that was there before
+
+
+class State(enum.Enum):
+    """What the one button is for: Apply when idle, Cancel while a run runs, and nothing in between.
+
+    A press that was meant for Cancel must not start another run because the run has just ended: while results come into the
+    scene the application takes no events, and delivers them afterwards.
+    """
+
+    IDLE = enum.auto()
+    STARTING = enum.auto()  # asking, installing, exporting: events may be processed meanwhile
+    RUNNING = enum.auto()
+    CANCELLING = enum.auto()
+    SETTLING = enum.auto()  # it has ended
 
 
 class WorkView(Part):
@@ -26,17 +42,17 @@ class WorkView(Part):
 
     def __init__(self, panel):
         Part.__init__(self, panel)
-        self.run = None
+        self.state, self.run = State.IDLE, None
+        self._show = None  # what to do with a run that has ended, a function of it
         self._stage, self._stageBegan = "", 0.0  # of the run, for its progress
         self._named = ""  # the button's text
         self._subject = ""  # settings of the run, see `OutputsView.subject`
-        self.starting = False  # installing may let the user press Apply once more
         self.ui.applyButton.clicked.connect(self.onApplyButton)
 
     @property
     def isRunning(self):
-        """Whether a run is in progress."""
-        return self.run is not None
+        """Whether a run is in progress, or about to be, or just ending: no other can be begun."""
+        return self.state is not State.IDLE
 
     def showApply(self, problem):
         button = self.ui.applyButton
@@ -45,7 +61,7 @@ class WorkView(Part):
             section.enabled = not self.isRunning
         if self.isRunning:
             self._name(_("Cancel"), "")
-            button.enabled = True
+            button.enabled = self.state is State.RUNNING
             button.toolTip = _("Stop. Nothing is changed; of many volumes, those that are done stay.")
             self.ui.manyButton.enabled = False
             return
@@ -64,32 +80,52 @@ class WorkView(Part):
 
     def onApplyButton(self, checked=False):
         """Start; or, while running, cancel."""
-        if self.isRunning:
+        if self.state is State.RUNNING:
+            self.state = State.CANCELLING
             self.ui.applyButton.enabled = False
             self.say(_("Cancelling…"))
             self.run.cancel()
-            return
-        if self.starting or not self.confirmed(self.panel.inputs.warnings()):
-            return
-        self.begin()
+        elif self.state is State.IDLE:
+            self.launch(self.panel.inputs.warnings(), self._start, self._showResult)
+
+    def _start(self):
+        """The run that the panel asks for, begun. Raises `MRSuperResError`."""
         self.panel.inputs.accept()
         self._subject = self.panel.outputs.subject()
+        return self.logic.start(
+            self.request(),
+            onProgress=self._onProgress,
+            onWarning=self._onWarning,
+            onPreview=self._onPreview,
+            onLog=self.log,
+            onFinished=self.finish,
+        )
+
+    def launch(self, warnings, start, show):
+        """Follow the run that `start()` begins and returns, unless the user declines for `warnings`; `show(run)` at its end."""
+        self.state = State.STARTING
         try:
-            run = self.logic.start(
-                self.request(),
-                onProgress=self._onProgress,
-                onWarning=self._onWarning,
-                onPreview=self._onPreview,
-                onLog=self.log,
-                onFinished=self._onFinished,
-            )
+            if not self.confirmed(warnings):
+                return
+            self._begin()
+            run = start()
+            if self.state is not State.STARTING:  # the scene was closed meanwhile
+                run.cancel()
+                return
+            self.run, self._show, self.state = run, show, State.RUNNING
+            if not run.isRunning:  # it has ended already
+                self.finish(run)
         except MRSuperResError as error:
+            self._stop()
             self.fail(error)
-        else:
-            self._follow(run)
+        except BaseException:
+            self.say("")
+            raise
         finally:
-            self.starting = False
-        self.panel.refresh()
+            if self.state is State.STARTING:
+                self._stop()
+                self.state = State.IDLE
+            self.panel.refresh()
 
     @staticmethod
     def confirmed(warnings):
@@ -99,12 +135,6 @@ class WorkView(Part):
             windowTitle=_("Outside of what the model was trained on"),
         )
 
-    def _follow(self, run):
-        """Make `run` the one in progress; it may have ended before it could be."""
-        self.run = run
-        if not run.isRunning:
-            self._onFinished(run)
-
     def say(self, text, style=""):
         """The line under the progress bar."""
         self.ui.statusLabel.text = text
@@ -113,13 +143,12 @@ class WorkView(Part):
 
     def forget(self):
         """Say nothing any more about a run that has ended: it was on another input, whose name it may tell."""
-        if not self.isRunning:
+        if self.state in (State.IDLE, State.SETTLING):
             self.say("")
             self.ui.logText.clear()
 
-    def begin(self):
+    def _begin(self):
         """Empty what tells of the last run."""
-        self.starting = True
         self.ui.logText.clear()
         self.say(_("Starting…"))
         self.ui.progressBar.setRange(0, 0)
@@ -180,9 +209,8 @@ class WorkView(Part):
         self.ui.previewLabel.pixmap = picture
         self.ui.previewLabel.visible = True
 
-    def stop(self):
+    def _stop(self):
         """Nothing runs any more: no progress, no preview."""
-        self.run = None
         self.ui.progressBar.visible = False
         self.ui.previewLabel.visible = False
         self.ui.previewLabel.clear()
@@ -193,20 +221,27 @@ class WorkView(Part):
     def log(self, line):
         self.ui.logText.appendPlainText(str(line).rstrip())
 
-    def _onFinished(self, run):
-        """The run ended, one way or another."""
-        if run is not self.run or self._parameterNode is None:  # abandoned: the scene was closed meanwhile
+    def finish(self, run):
+        """`run` has ended, one way or another; of one that nobody follows any more nothing is shown."""
+        if run is not self.run or self.state is State.SETTLING:
             return
-        self.stop()
-        if run.error is not None:
-            self.fail(run.error)
-        else:
-            self._show(run)
-        self.panel.refresh()
+        self.state = State.SETTLING
+        self._stop()
+        try:
+            if self._parameterNode is not None:
+                self._show(run)
+        finally:
+            qt.QTimer.singleShot(SETTLING_MILLISECONDS, lambda: self._settle(run))
+            self.panel.refresh()
+
+    def _settle(self, run):
+        """Another run may be begun."""
+        if run is self.run and self.state is State.SETTLING:
+            self.state, self.run = State.IDLE, None
+            self.panel.refresh()
 
     def fail(self, error):
-        """Say why a run ended without a result: in a box, unless the user wanted it so."""
-        self.stop()
+        """Say why there is no result: in a box, unless the user wanted it so."""
         if error.code == "cancelled":
             self.say(_("Cancelled. Nothing was changed."))
         elif error.code in QUIET:
@@ -218,14 +253,17 @@ class WorkView(Part):
 
     def abandon(self):
         """Cancel a run nobody waits for any more."""
-        run = self.run
-        self.stop()
+        run, self.run, self.state = self.run, None, State.IDLE
+        self._stop()
         if run is not None:
             run.cancel()
         self.forget()
 
-    def _show(self, run):
+    def _showResult(self, run):
         """Put the results into the panel, and on the screen."""
+        if run.error is not None:
+            self.fail(run.error)
+            return
         parameters, result = self._parameterNode, run.result
         done = _("Done in {seconds:.0f} s: {name}").format(seconds=result.seconds, name=result.output.GetName())
         if run.request.input is not self._live(parameters.inputVolume):  # a program chose another meanwhile

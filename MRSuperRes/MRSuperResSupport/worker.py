@@ -23,6 +23,7 @@ LIBRARY = Path(__import__("MRSuperResLib").__file__).resolve().parent.parent
 WINDOWS = os.name == "nt"
 SAFE_PATH = ("-P",) if sys.version_info >= (3, 11) else ()  # the current folder is none to import from
 ENDING = (1, 6, 130)  # exit codes after which a worker that stays ends: a bug, the device or memory, cancelled
+READY = json.dumps({"event": "ready"})  # a worker that stays has loaded its libraries
 SECONDS_TO_STOP = 1.4  # a worker asked to stop is ended by force after this; it gives itself 1 s
 
 
@@ -95,8 +96,12 @@ class Worker:
             if kind == "end":
                 if not self._fresh and self._deadline is None and not self._child.answered:
                     self._fresh = True  # it had just grown tired of waiting
-                    self._begin()
-                    continue
+                    try:
+                        self._begin()
+                    except OSError as error:
+                        self._onLine(f"the worker could not be started again: {error}", True)
+                    else:
+                        continue
                 self._finish(value)
             elif code is not None:
                 if code not in ENDING and self._deadline is None:
@@ -104,8 +109,8 @@ class Worker:
                 else:
                     self._child.end()  # all is written or discarded: interpreters with torch take seconds to end
                 self._finish(code)
-            else:
-                self._child.answered = True
+            elif value != READY:  # which may come late, and is no answer
+                self._child.answered = self._child.answered or kind == "line"
                 self._onLine(value, kind == "error")
 
     def _finish(self, code):
@@ -142,9 +147,13 @@ class Child:
             threading.Thread(target=self._read, args=(stream, isError), daemon=True)
             for stream, isError in ((self.process.stdout, False), (self.process.stderr, True))
         ]
-        for reader in readers:
-            reader.start()
-        threading.Thread(target=self._await, args=(readers,), daemon=True).start()
+        try:
+            for reader in readers:
+                reader.start()
+            threading.Thread(target=self._await, args=(readers,), daemon=True).start()
+        except RuntimeError as error:  # a machine that has no thread left
+            self.end()
+            raise OSError(str(error)) from error
 
     @property
     def isAlive(self):
@@ -155,7 +164,9 @@ class Child:
         """Name the next job's file to it; whether that was possible. What it still says of the job before is dropped."""
         with contextlib.suppress(queue.Empty):
             while True:
-                if self.events.get_nowait()[0] == "end":
+                event = self.events.get_nowait()
+                if event[0] == "end":
+                    self.events.put(event)  # whoever waits for it is still to hear of it
                     return False
         try:
             self.process.stdin.write(f"{job}\n")

@@ -186,23 +186,28 @@ class Journey:
                 assert not composite.GetBackgroundVolumeID() and not composite.GetForegroundVolumeID()
 
     def step_11_cancel_leaves_nothing_however_often(self):
-        """Pressed at once, and after a moment; also with a worker that is warm."""
+        """Pressed at once, after a moment, and when the worker has answered already; also with a worker that is warm."""
         panel = self.chosen(self.scan("T2 thick"))
-        for pause in (0.0, 0.0, 0.2, 0.0):
+        for pause, lives in ((0.0, True), (0.0, True), (0.2, True), (3.0, False), (0.0, True)):
             before = {node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")}
             panel.ui.applyButton.click()
             run = panel.work.run
-            assert run is not None, "the first press starts"
+            assert run is not None, f"the first press started nothing: {self.get(panel.ui.statusLabel, 'text')}"
             end = time.monotonic() + pause
             while time.monotonic() < end:
-                slicer.app.processEvents()
-            if not panel.work.isRunning:  # it was quicker than the pause
+                if lives:
+                    slicer.app.processEvents()
+                time.sleep(0.01)
+            if not run.isRunning:  # it was quicker than the pause
+                self.until(lambda: not panel.work.isRunning, 10, "the end of a run")
                 panel._parameterNode.outputVolume = None
                 continue
+            panel.ui.applyButton.click()
             panel.ui.applyButton.click()
             self.until(lambda: not panel.work.isRunning, 10, "the end of a cancelled run")
             assert run.error is not None and run.error.code == "cancelled"
             assert {node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")} == before
+            assert self.get(panel.ui.applyButton, "enabled"), self.get(panel.ui.applyButton, "toolTip")
 
     def step_12_maps_are_no_inputs_and_begin_at_zero(self):
         """What is offered as an input is a scan or a result."""
