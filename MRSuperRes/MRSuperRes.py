@@ -52,7 +52,7 @@ class MRSuperRes(ScriptedLoadableModule):
         language.install()
         self.parent.title = _("MRSuperRes")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Filtering")]
-        self.parent.dependencies = []
+        self.parent.dependencies = ["SubjectHierarchy"]
         self.parent.contributors = ["MRSuperRes contributors"]
         self.parent.helpText = _(
             "<p>Makes coarse MR volumes finer, in plane or through plane, alone or guided by a sharp scan of the same "
@@ -70,17 +70,22 @@ class MRSuperRes(ScriptedLoadableModule):
         )
         slicer.app.connect("startupCompleted()", _register)
 
+    def setup(self):
+        """Add to the context menu of the Data module's tree: it asks once, when it is made, which may be before start-up ends."""
+        from MRSuperResSupport import MRSuperResSubjectHierarchyPlugin
+
+        MRSuperResSubjectHierarchyPlugin.register()
+
 
 def _register():
-    """Tell the application of the samples, the tree's context menu, and the comparing layouts that a scene may need.
+    """Tell the application of the samples, and of the comparing layouts that a scene may need.
 
     What runs of a Slicer that crashed have left is removed.
     """
-    from MRSuperResSupport import MRSuperResSubjectHierarchyPlugin, run, samples
+    from MRSuperResSupport import run, samples
 
     run.removeDead()
     samples.register()
-    MRSuperResSubjectHierarchyPlugin.register()
     compare.registerLayouts()
 
 
@@ -143,7 +148,9 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
         node = hierarchy.GetItemDataNode(item)
         volumes = [node] if node is not None and node.IsA("vtkMRMLScalarVolumeNode") else scene.itemsOf(item)
-        if volumes and not self.work.isRunning:
+        if self.work.isRunning:
+            slicer.util.showStatusMessage(_("MRSuperRes is at work: choose another volume when it has ended."), 5000)
+        elif volumes:
             self._parameterNode.inputVolume = volumes[0]
             self.inputs.accept()
             if len(volumes) > 1:
@@ -253,10 +260,12 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.statusLabel.visible = False
         self.ui.previewLabel.visible = False
         self.ui.researchLabel.styleSheet = "QLabel { font-weight: bold; }"
-        self.ui.warningLabel.styleSheet = (
-            "QLabel { background: #fff3cd; color: #664d03; border: 1px solid #e0c36a; border-radius: 3px;"
-            " padding: 3px; }"
-        )
+        for label in (self.ui.warningLabel, self.ui.placesLabel):
+            label.styleSheet = (
+                "QLabel { background: #fff3cd; color: #664d03; border: 1px solid #e0c36a; border-radius: 3px;"
+                " padding: 3px; }"
+            )
+        self.ui.placesRow.visible = False
 
     def refresh(self, caller=None, event=None):
         """Bring the whole panel in line with the parameter node and the scene.
@@ -279,6 +288,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             inputs.showEstimate(estimate)
             inputs.showWarnings()
             self.results.leaveOthers()
+            self.results.showPlaces()
             self.results.showMetrics()
             self.results.showCompare()
             self.work.showApply(problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ pytest.importorskip("PySide6.QtUiTools", reason="the panel needs PySide6-Essenti
 
 import vtk  # noqa: E402
 from panel import hierarchy  # noqa: E402
-from panel.kit import applied, chosen, folder, got, made, scan, support  # noqa: E402
+from panel.kit import applied, chosen, ended, folder, got, made, scan, support  # noqa: E402
 from vtkmodules.util.numpy_support import vtk_to_numpy  # noqa: E402
 
 
@@ -25,13 +26,12 @@ def menu(panel: Any, module: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The plugin, registered as at Slicer's start, and the panel as `selectModule` would have opened it."""
     monkeypatch.setattr(slicer.modules, "MRSuperResWidget", panel, raising=False)
     monkeypatch.setattr(slicer.util, "selectModule", lambda name: None)
-    module._register()
+    module.MRSuperRes(types.SimpleNamespace()).setup()
     return hierarchy.PLUGINS["MRSuperRes"].plugin
 
 
 def right_click(menu: Any, item: int) -> Any:
     """The action as the context menu of that item has it; the menu hides all before it asks."""
-    hierarchy.qSlicerSubjectHierarchyPluginHandler.item = item
     (action,) = menu.itemContextMenuActions()
     action.setProperty("visible", False)
     menu.showContextMenuActionsForItem(item)
@@ -58,6 +58,33 @@ def test_a_study_with_several_volumes_opens_the_section_for_many(menu: Any, pane
     action.trigger()
     assert not got(panel.ui.manyCollapsibleButton, "collapsed")
     assert got(panel.ui.manySelector, "currentText") == "Study (2)"
+
+
+def test_a_patient_with_several_studies_is_run_whole(menu: Any, panel: Any) -> None:
+    shown = tree()
+    patient = shown.CreateSubjectItem(shown.GetSceneItemID(), "A")
+    for number in range(2):
+        study = shown.CreateStudyItem(patient, f"visit {number}")
+        for name in ("T1", "T2"):
+            shown.CreateItem(study, scan(f"{name} {number}"))
+    panel._parameterNode.task = support("parameters").Task.THROUGH_PLANE
+    right_click(menu, patient).trigger()
+    assert got(panel.ui.manySelector, "currentText") == "A (4)"
+    panel._parameterNode.model, panel._parameterNode.factor = "bspline", 2.0
+    panel.ui.manyButton.click()
+    ended(panel)
+    assert got(panel.ui.statusLabel, "text") == "4 of 4 volumes done"
+
+
+def test_nothing_is_taken_while_a_run_is_in_progress(menu: Any, panel: Any, module: Any, monkeypatch: Any) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(slicer.util, "showStatusMessage", lambda text, duration=0: said.append(text))
+    node = chosen(panel, module)
+    panel.ui.applyButton.click()
+    right_click(menu, tree().CreateItem(tree().GetSceneItemID(), scan("T2 other"))).trigger()
+    assert panel._parameterNode.inputVolume is node and "at work" in said[0]
+    panel.ui.applyButton.click()
+    ended(panel, 10)
 
 
 def test_what_cannot_be_super_resolved_has_no_such_entry(menu: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 slicer = pytest.importorskip("slicer", reason="the panel needs slicer-core")
@@ -95,8 +94,7 @@ def test_a_run_into_the_same_volume_leaves_no_samples_of_the_one_before(translat
     assert scalars() == names and len(panel.results.samples()) == 3
     put(panel.ui.samplesSpinBox, "value", 1)
     applied(panel)
-    flags = "T2 thick as FLAIR (mt-test) flags"
-    assert scalars() == ["T2 thick", "T2 thick as FLAIR (mt-test)", flags], "neither samples nor their spread"
+    assert scalars() == ["T2 thick", "T2 thick as FLAIR (mt-test)"], "neither samples nor their spread"
 
 
 def test_samples_are_only_kept_when_wanted(translating: Any) -> None:
@@ -185,33 +183,6 @@ def detecting(panel: Any, monkeypatch: Any) -> None:
     values = {"id": "flag-test", "title": "Detector", "task": "flag", "contrasts": ("T2w",), "target_contrasts": ()}
     detector = translator(**values, requirements=Requirements())
     monkeypatch.setattr(panel.logic, "models", lambda: [*there, detector])
-
-
-def test_what_a_translation_may_have_lost_is_marked_in_the_scene(translating: Any, monkeypatch: Any) -> None:
-    panel = translating
-    detecting(panel, monkeypatch)
-    result = applied(panel)
-    assert Translates.jobs[0]["flags"]
-    (flags,) = support("scene").attached(result, "flags")
-    assert flags.GetClassName() == "vtkMRMLLabelMapVolumeNode" and flags.GetName().endswith("flags")
-    voxels = slicer.util.arrayFromVolume(flags)
-    assert voxels.dtype == np.uint16 and 0 < (voxels > 0).mean() < 0.5
-    red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
-    assert red.GetLabelVolumeID() == flags.GetID()
-    panel.ui.compareButton.click()
-    compare = support("compare")
-    for name in compare.VIEWS[:2]:
-        assert compare.compositeNode(name).GetLabelVolumeID() == flags.GetID()
-        assert compare.sliceNode(name).GetUseLabelOutline(), "outlines hide nothing"
-    panel.ui.restoreLayoutButton.click()
-    names = scalars()
-    applied(panel)
-    assert scalars() == names and len(slicer.util.getNodesByClass("vtkMRMLLabelMapVolumeNode")) == 1, (
-        "the same node again"
-    )
-    monkeypatch.setattr(Translates, "loses", False)
-    applied(panel)
-    assert not slicer.util.getNodesByClass("vtkMRMLLabelMapVolumeNode"), "nothing is lost, nothing is marked"
 
 
 def test_without_a_detector_what_is_unlike_the_other_side_is_asked_for(translating: Any) -> None:

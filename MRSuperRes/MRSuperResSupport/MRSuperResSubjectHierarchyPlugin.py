@@ -21,6 +21,7 @@ class MRSuperResSubjectHierarchyPlugin(AbstractScriptedSubjectHierarchyPlugin):
     def __init__(self, scriptedPlugin):
         scriptedPlugin.name = MODULE
         AbstractScriptedSubjectHierarchyPlugin.__init__(self, scriptedPlugin)
+        self._item = 0  # that the menu was opened on; of several that are selected it is one
         self.action = qt.QAction(_("Super-resolve..."), scriptedPlugin)
         self.action.toolTip = _(
             "Opens MRSuperRes with this volume, or with all volumes of this folder, study or patient."
@@ -45,21 +46,21 @@ class MRSuperResSubjectHierarchyPlugin(AbstractScriptedSubjectHierarchyPlugin):
 
     def showContextMenuActionsForItem(self, itemID):
         """Show the action where there is something to super-resolve."""
+        self._item = itemID
         self.action.visible = bool(itemID) and scene.isWork(itemID)
 
     def onTriggered(self, checked=False):
         """Open the module on the item that was right-clicked."""
-        item = slicer.qSlicerSubjectHierarchyPluginHandler.instance().currentItem()
-        if not item:
+        if not self._item:
             return
         slicer.util.selectModule(MODULE)
         panel = getattr(slicer.modules, f"{MODULE}Widget", None)
         if panel is not None:
-            panel.take(item)
+            panel.take(self._item)
 
 
 def register():
-    """Tell Slicer of the plugin, once, where the application has a tree."""
+    """Tell Slicer of the plugin, where the application has a tree; of one that it knows already it takes no notice."""
     if not hasattr(slicer, "qSlicerSubjectHierarchyScriptedPlugin"):
         return
     plugin = slicer.qSlicerSubjectHierarchyScriptedPlugin(None)

@@ -9,7 +9,7 @@ import qt
 import slicer
 import vtk
 
-from . import scene
+from . import places, scene
 from .words import _
 
 __all__ = [
@@ -166,10 +166,6 @@ class Comparison:
             _setLayers(VIEWS[0], low)
             _setLayers(VIEWS[1], low, result)
             compositeNode(VIEWS[1]).SetForegroundOpacity(opacity)
-            for name in VIEWS[
-                :2
-            ]:  # what the translation may have lost, over the scan that shows it, and over the result
-                _setLabels(name, next(iter(scene.attached(result, "flags")), None))
             if shownMap is not None:
                 self._putMap(*shownMap)
             _align(views, low, _orientation(low, through))
@@ -177,6 +173,7 @@ class Comparison:
         self._label()
         self._linkWindows(low, result)
         self._showSegmentations(low, views)
+        places.showOnly(result)  # over the scan, which shows what is there, and over the result
         if crosshair:
             crosshair.SetCrosshairRAS(_centre(low))
             crosshair.SetCrosshairMode(crosshair.ShowBasic)
@@ -383,14 +380,6 @@ def _setLayers(name, background, foreground=None):
     composite.SetBackgroundVolumeID(background.GetID())
     composite.SetForegroundVolumeID(foreground.GetID() if foreground else None)
     composite.SetLabelVolumeID(None)
-
-
-def _setLabels(name, labels):
-    """Outlines of a label map over the volumes of a view."""
-    composite, node = compositeNode(name), sliceNode(name)
-    composite.SetLabelVolumeID(labels.GetID() if labels is not None else None)
-    composite.SetLabelOpacity(1.0)
-    node.SetUseLabelOutline(labels is not None)
 
 
 def _align(names, volume, orientation):

@@ -114,6 +114,12 @@ class InputsView(Part):
         """Only the rows that the task needs."""
         ui, parameters, task = self.ui, self._parameterNode, self._parameterNode.task
         guided, translate_ = task is Task.GUIDED, task is Task.TRANSLATE
+        research = _("Research use only. Not for diagnosis or treatment.")
+        ui.researchLabel.text = (
+            _("A translation is not a scan: it may lose or invent disease.") + " " + research
+            if translate_
+            else research
+        )
         enlarges = not translate_ or bool(parameters.firstModel)
         byFactor = parameters.sizeMode is SizeMode.FACTOR
         rows = (

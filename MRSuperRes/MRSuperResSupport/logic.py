@@ -20,7 +20,7 @@ from MRSuperResLib.errors import OutputError
 from MRSuperResLib.inference import estimate as estimate_grid
 from MRSuperResLib.inference.flags import ASYMMETRY
 
-from . import cards, recommend, requirements, scene
+from . import cards, places, recommend, requirements, scene
 from .many import ManyRun, expanded
 from .run import Run, RunRequest, wait
 from .worker import WORKERS
@@ -245,6 +245,14 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         if run.error is not None:
             raise run.error
         return run.result
+
+    def places(self, result):
+        """What a translation `result` may have lost or changed: a `places.Place` each, the largest first."""
+        return places.placesOf(result)
+
+    def goTo(self, place):
+        """Show one of `places` in the middle of all slice views."""
+        places.goTo(place)
 
     # Many volumes
 

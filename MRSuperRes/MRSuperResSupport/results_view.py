@@ -4,7 +4,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from . import compare, scene
+from . import compare, places, scene
 from .parameters import RESULT_ROLE
 from .part import Part, fill
 from .run import MAPS
@@ -16,7 +16,8 @@ class ResultsView(Part):
     def __init__(self, panel):
         Part.__init__(self, panel)
         self._resultMaps = []  # that the comparison can show
-        self._marked = False  # flags lie over the slice views
+        self._marked = None  # the result whose places are shown
+        self._next = 0  # of those places, the one that the button goes to
         self.overlaid = False  # the reference lies over the slice views, to show the overlap
         self.comparison = compare.Comparison(onLeft=self._onLeft)
         self.flicker = qt.QTimer()
@@ -29,6 +30,7 @@ class ResultsView(Part):
         ui.flickerButton.toggled.connect(self._onFlickerButton)
         ui.mapSelector.currentIndexChanged.connect(self._onMap)
         ui.sampleSlider.valueChanged.connect(self.onSample)
+        ui.placesButton.clicked.connect(self._onPlacesButton)
 
     def result(self):
         """What was made last from the input that is chosen now, None if nothing was: never another patient's."""
@@ -52,14 +54,35 @@ class ResultsView(Part):
     def present(self, node):
         """Show `node` in the slice views, without the reference that may lie over them."""
         layers = {"foreground": None} if self.overlaid else {}
-        flags = next(iter(scene.attached(node, "flags")), None)
-        if flags is not None:  # what the translation may have lost lies over it
-            layers |= {"label": flags, "labelOpacity": 0.5}
-        elif self._marked:  # and never over another volume
-            layers["label"] = None
-        self._marked = flags is not None
         slicer.util.setSliceViewerLayers(background=node, **layers)
         self.overlaid = False
+        places.showOnly(node if scene.roleOf(node) == "result" else self.result())
+
+    def showPlaces(self):
+        """What the translation may have lost: the warning, and the button that goes there, the largest first."""
+        ui, result = self.ui, self.result()
+        found = places.placesOf(result)
+        if result is not self._marked:  # what the user shows or hides afterwards is left alone
+            self._marked, self._next = result, 0
+            places.showOnly(result)
+        ui.placesRow.visible = bool(found)
+        if not found:
+            return
+        self._next %= len(found)
+        ui.placesLabel.text = places.warning(found)
+        ui.placesButton.text = (
+            _("Go there")
+            if len(found) == 1
+            else _("Go to {number} of {count}").format(number=self._next + 1, count=len(found))
+        )
+
+    def _onPlacesButton(self, checked=False):
+        """To the next place, in all slice views."""
+        found = places.placesOf(self.result())
+        if found:
+            places.goTo(found[self._next % len(found)])
+            self._next += 1
+            self.showPlaces()
 
     def showMetrics(self):
         """The scores of the result that Compare would show."""

@@ -18,7 +18,7 @@ from MRSuperResLib.jobs.job import fields
 from MRSuperResLib.private import PrivateFolder, remove_dead
 from MRSuperResLib.staging import clean
 
-from . import scene
+from . import places, scene
 from .words import _
 
 try:
@@ -279,15 +279,17 @@ class Run:
             scene.show(made, result.output)  # one window for all: they differ by what they show
             result.samples.append(made)
         scene.attach(result.output, "sample", result.samples)
-        result.flags = self._flags(f"{name} flags", loaded.get("flags"), former["flags"])
-        scene.attach(result.output, "flags", filter(None, [result.flags]))
+        result.flags = self._flags(f"{name} flags", loaded.get("flags"), former[places.ROLE])
+        if result.flags is not None:
+            result.flags.SetReferenceImageGeometryParameterFromVolumeNode(result.output)
+        scene.attach(result.output, places.ROLE, filter(None, [result.flags]))
         scene.attach(result.output, "segmentation", scene.segmentationsOf(source))
         for node in itertools.chain(*former.values()):
             slicer.mrmlScene.RemoveNode(node)
 
     def _former(self):
         """By role, the samples and maps that came with what the output holds until now, but for those this run is given."""
-        request, roles = self.request, ("sample", "flags", *MAPS)
+        request, roles = self.request, ("sample", places.ROLE, *MAPS)
         given = [getattr(request, role) for role in ("input", "reference", "truth", *MAPS)]
         known = {role: scene.attached(request.output, role) if _isLive(request.output) else [] for role in roles}
         return {role: [node for node in nodes if node not in given] for role, nodes in known.items()}
@@ -298,14 +300,15 @@ class Run:
         return wanted if _isLive(wanted) or not former else former.pop(0)
 
     def _flags(self, name, loaded, former):
-        """A label map of the places that the translation may have lost, None if there are none."""
+        """A segmentation of the places that the translation may have lost, None if there are none."""
         array, grid = loaded or (None, None)
         if array is None or not array.any():
             return None
-        node = former.pop(0) if former else self._kept(scene.createLabels(name))
-        scene.fill(node, array.astype("uint16"), grid)
+        node = former.pop(0) if former else self._kept(scene.create(name, "vtkMRMLSegmentationNode"))
+        node.CreateDefaultDisplayNodes()
+        places.fill(node, array, grid, self._answer["provenance"]["translation"]["flags"]["places"])
         scene.placeBeside(node, self.request.input)
-        scene.record(node, "flags", self.request.input)
+        scene.record(node, places.ROLE, self.request.input)
         return node
 
     def _node(self, wanted, name, loaded, role, like=False):

@@ -27,7 +27,6 @@ ATTRIBUTE = "MRSuperRes."
 GREY = "vtkMRMLColorTableNodeGrey"
 SEQUENTIAL = "vtkMRMLColorTableNodeFileInferno.txt"  # black over violet and orange to pale yellow, even in lightness
 DIVERGING = "vtkMRMLColorTableNodeFileDivergingBlueRed.txt"  # blue over white to red
-LABELS = "vtkMRMLColorTableNodeFileGenericColors.txt"
 MAP_PERCENTILE = 99.5  # a few wild voxels must not wash the map out
 TOLD = {"Modality": "0008,0060", "BodyPartExamined": "0018,0015", "PatientAge": "0010,1010"}
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -157,19 +156,10 @@ def fill(node, array, grid):
         node.EndModify(wasModifying)
 
 
-def create(name):
-    """A new volume node; names are made unique as Slicer does."""
+def create(name, kind=VOLUME_CLASS):
+    """A new node, by default a volume; names are made unique as Slicer does."""
     scene = slicer.mrmlScene
-    return scene.AddNewNodeByClass(VOLUME_CLASS, scene.GenerateUniqueName(name))
-
-
-def createLabels(name):
-    """A new label map node, in Slicer's generic colours where the application has them."""
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", slicer.mrmlScene.GenerateUniqueName(name))
-    node.CreateDefaultDisplayNodes()
-    if slicer.mrmlScene.GetNodeByID(LABELS) is not None:
-        node.GetDisplayNode().SetAndObserveColorNodeID(LABELS)
-    return node
+    return scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(name))
 
 
 def resultName(source, modelId, factor=None, target="", firstModel=""):

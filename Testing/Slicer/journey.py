@@ -258,6 +258,43 @@ class Journey:
         panel.take(item)
         assert panel._parameterNode.inputVolume is node
 
+    def step_16_what_a_translation_may_have_lost_is_warned_of_and_gone_to(self):
+        """Outlined over scan and result; the button goes to one place after the other, in all slice views."""
+        import numpy as np
+        from MRSuperResSupport import places
+
+        node, result = self.scan("T2 thick"), self.scan("T2 thick as FLAIR")
+        self.scene.record(result, "result", node)
+        segmentation = self.scene.create("flags", "vtkMRMLSegmentationNode")
+        segmentation.CreateDefaultDisplayNodes()
+        labels = np.zeros((12, 48, 40), np.float32)
+        labels[2:6, 10:20, 10:20], labels[8:10, 30:34, 30:34] = 1, 2
+        found = []
+        for number, index in ((1, (15, 15, 4)), (2, (32, 32, 9))):
+            volume = float(np.sum(labels == number)) * 4.0
+            centre = [float(mm) for mm in self.scene.gridOf(result).index_to_world(np.array([index]))[0]]
+            about = {"volume_mm3": volume, "diameter_mm": round((6 * volume / np.pi) ** (1 / 3), 1)}
+            found.append({"label": number, "centre_lps_mm": centre, **about})
+        places.fill(segmentation, labels, self.scene.gridOf(result), found)
+        self.scene.placeBeside(segmentation, node)
+        self.scene.record(segmentation, places.ROLE, node)
+        self.scene.attach(result, places.ROLE, [segmentation])
+        panel = self.chosen(node)
+        panel.refresh()
+        panel.results.present(result)
+        assert self.get(panel.ui.placesRow, "visible") or not self.get(panel.parent, "visible")
+        assert self.get(panel.ui.placesLabel, "text").startswith("2 ")
+        for place in panel.logic.places(result):
+            panel.ui.placesButton.click()
+            slicer.app.processEvents()
+            for name in ("Red", "Yellow", "Green"):
+                matrix = slicer.app.layoutManager().sliceWidget(name).mrmlSliceNode().GetSliceToRAS()
+                middle = [matrix.GetElement(row, 3) for row in range(3)]
+                assert all(abs(one - other) < 1e-3 for one, other in zip(middle, place.centre, strict=True))
+        self.picture("places")
+        panel._parameterNode.inputVolume = self.scan("T2 of B")
+        assert not segmentation.GetDisplayNode().GetVisibility()
+
 
 def picture(name):
     """The application's window as it is now."""

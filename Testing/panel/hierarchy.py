@@ -15,9 +15,7 @@ PLUGINS: dict[str, Any] = {}
 
 
 class qSlicerSubjectHierarchyPluginHandler:
-    """The one handler: knows the plugins by name, and the item that was right-clicked."""
-
-    item = 0
+    """The one handler: knows the plugins by name. No item is current where several are selected."""
 
     @classmethod
     def instance(cls) -> type[qSlicerSubjectHierarchyPluginHandler]:
@@ -30,7 +28,7 @@ class qSlicerSubjectHierarchyPluginHandler:
 
     @classmethod
     def currentItem(cls) -> int:
-        return cls.item
+        return 0
 
 
 class qSlicerSubjectHierarchyScriptedPlugin(widgets.QtCore.QObject):

@@ -149,12 +149,12 @@ class Translates:
                 drawn.append(str(Path(job["samples_folder"]) / f"output_sample-{number:02d}.nrrd"))
                 sitk.WriteImage(image + number, drawn[-1])
         maps = {name: job[name] for name in ("error_map", "uncertainty_map")}
-        if job.get("flags"):
-            sitk.WriteImage(sitk.Cast(image > 50 if self.loses else image > 1e9, sitk.sitkUInt16), job["flags"])
+        lost = _lost(image, job["flags"], 50 if self.loses else 1e9) if job.get("flags") else None
         for path in filter(None, maps.values()):
             sitk.WriteImage(image * 0 + 1, path)
         outputs = {"output": job["output"], **maps, "flags": job.get("flags"), "samples": drawn}
-        answer = {"event": "result", "outputs": outputs, "metrics": {}, "provenance": {}, "seconds": 1.0}
+        provenance = {"translation": {"flags": lost}}
+        answer = {"event": "result", "outputs": outputs, "metrics": {}, "provenance": provenance, "seconds": 1.0}
         self.onLine(
             json.dumps({"event": "progress", "stage": "translating", "done": 1, "total": 2, "seconds_left": 3}), False
         )
@@ -162,6 +162,26 @@ class Translates:
             self.onLine(json.dumps({"event": "warning", "code": "any", "message": text}), False)
         self.onLine(json.dumps(answer), False)
         self.onEnd(0)
+
+
+def _lost(image: sitk.Image, path: str, level: float) -> dict[str, Any]:
+    """Write what is above `level` to `path`, as two places: six lower slices and the rest; and the record of them."""
+    array = (sitk.GetArrayFromImage(image) > level).astype(np.uint16)
+    array[6:] *= 2
+    labels = sitk.GetImageFromArray(array)
+    labels.CopyInformation(image)
+    sitk.WriteImage(labels, path)
+    places = []
+    for number in sorted(set(array.ravel()) - {0}):
+        inside = np.argwhere(array == number)
+        volume = len(inside) * float(np.prod(image.GetSpacing()))
+        index = [int(place) for place in inside[len(inside) // 2][::-1]]
+        centre = [round(mm, 1) for mm in image.TransformIndexToPhysicalPoint(index)]
+        diameter = round(float(np.cbrt(6 * volume / np.pi)), 1)
+        places.append(
+            {"label": int(number), "volume_mm3": round(volume, 1), "diameter_mm": diameter, "centre_lps_mm": centre}
+        )
+    return {"count": len(places), "volume_mm3": sum(place["volume_mm3"] for place in places), "places": places}
 
 
 def pick(box: Any, text: str) -> None:

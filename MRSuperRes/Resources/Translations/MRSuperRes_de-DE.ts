@@ -20,6 +20,10 @@
    <translation>Abbrechen</translation>
   </message>
   <message>
+   <source>MRSuperRes is at work: choose another volume when it has ended.</source>
+   <translation>MRSuperRes rechnet gerade: Wählen Sie ein anderes Volumen, sobald der Lauf beendet ist.</translation>
+  </message>
+  <message>
    <source>Against ground truth</source>
    <translation>Gegen die Wahrheit</translation>
   </message>
@@ -250,6 +254,14 @@
   <message>
    <source>What is being done, or how it ended.</source>
    <translation>Was gerade geschieht oder wie es endete.</translation>
+  </message>
+  <message>
+   <source>Places that the scan shows unlike healthy brain. They are outlined in the slice views, in a segmentation beside the result. Where none is found there may still be one.</source>
+   <translation>Stellen, an denen die Aufnahme anders als gesundes Gehirn aussieht. Sie sind in den Schichtansichten umrandet, in einer Segmentierung neben dem Ergebnis. Auch wo keine gefunden wird, kann eine sein.</translation>
+  </message>
+  <message>
+   <source>Shows the place in the middle of all slice views, the largest first, the next at each press.</source>
+   <translation>Zeigt die Stelle in der Mitte aller Schichtansichten, die größte zuerst, mit jedem Druck die nächste.</translation>
   </message>
   <message>
    <source>The middle slice of the result, while the others are computed.</source>
@@ -688,6 +700,10 @@
  <context>
   <name>MRSuperResSupport.inputs_view</name>
   <message>
+   <source>Research use only. Not for diagnosis or treatment.</source>
+   <translation>Nur für die Forschung. Nicht für Diagnose oder Behandlung.</translation>
+  </message>
+  <message>
    <source>A model that enlarges the scan before it is translated.</source>
    <translation>Ein Modell, das die Aufnahme verfeinert, bevor sie übersetzt wird.</translation>
   </message>
@@ -750,6 +766,10 @@
   <message>
    <source>The reference must be another scan than the input.</source>
    <translation>Die Referenz muss eine andere Aufnahme sein.</translation>
+  </message>
+  <message>
+   <source>A translation is not a scan: it may lose or invent disease.</source>
+   <translation>Eine Übersetzung ist keine Aufnahme: Sie kann Krankhaftes verlieren oder erfinden.</translation>
   </message>
   <message>
    <source>{count} models to super-resolve it first: the tooltip of their list says why.</source>
@@ -887,6 +907,21 @@
   </message>
  </context>
  <context>
+  <name>MRSuperResSupport.places</name>
+  <message>
+   <source>{number}: {diameter:.0f} mm across, {volume:.1f} ml</source>
+   <translation>{number}: {diameter:.0f} mm Durchmesser, {volume:.1f} ml</translation>
+  </message>
+  <message>
+   <source>A place unlike healthy brain, {volume:.1f} ml: the translation may have lost it. Look at the scan.</source>
+   <translation>Eine Stelle anders als gesundes Gehirn, {volume:.1f} ml: Die Übersetzung kann sie verloren haben. Sehen Sie in der Aufnahme nach.</translation>
+  </message>
+  <message>
+   <source>{count} places unlike healthy brain, {volume:.1f} ml in all: the translation may have lost them. Look at the scan.</source>
+   <translation>{count} Stellen anders als gesundes Gehirn, zusammen {volume:.1f} ml: Die Übersetzung kann sie verloren haben. Sehen Sie in der Aufnahme nach.</translation>
+  </message>
+ </context>
+ <context>
   <name>MRSuperResSupport.requirements</name>
   <message>
    <source>PyTorch was not installed; press Apply again, or install it in the module PyTorch Utils</source>
@@ -936,6 +971,10 @@
    <translation>Unsicherheit</translation>
   </message>
   <message>
+   <source>Go there</source>
+   <translation>Dorthin</translation>
+  </message>
+  <message>
    <source>Input, result and map in linked views with the same window, zoom and cross-hair.</source>
    <translation>Aufnahme, Ergebnis und Karte in verbundenen Ansichten mit gleicher Fensterung, Vergrößerung und Fadenkreuz.</translation>
   </message>
@@ -954,6 +993,10 @@
   <message>
    <source>NMSE (lower is better)</source>
    <translation>NMSE (kleiner ist besser)</translation>
+  </message>
+  <message>
+   <source>Go to {number} of {count}</source>
+   <translation>Zu {number} von {count}</translation>
   </message>
   <message>
    <source>Sample {number}</source>
