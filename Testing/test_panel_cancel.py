@@ -218,6 +218,22 @@ def test_a_start_that_fails_leaves_no_process_and_no_busy_panel(
     assert hidden(held.ui.progressBar) and held.work.run is None
 
 
+def test_a_mistake_in_a_callback_ends_no_run(held: Any) -> None:
+    """Else the worker goes on computing for nobody."""
+    from MRSuperResSupport.run import RunRequest, wait
+
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("in a script")
+
+    node = held._parameterNode.inputVolume
+    run = held.logic.start(RunRequest(node, "bspline", factor=2.0, plane="through-plane"), onProgress=broken)
+    process = Held.made[-1]
+    process.says(PROGRESS)
+    process.answers()
+    wait(run)
+    assert run.error is None and run.result.output is not None
+
+
 def test_a_bug_in_the_start_leaves_the_panel_usable(held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(held.logic, "start", lambda *_, **__: {}["nothing"])

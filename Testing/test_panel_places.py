@@ -87,6 +87,13 @@ def test_the_panel_warns_and_goes_to_one_place_after_the_other(translating: Any)
     assert list(crosshair.GetCrosshairRAS()) == pytest.approx(places[0].centre)
 
 
+def test_the_warning_is_told_once(translating: Any) -> None:
+    """The status line leaves to the row below it what that says better."""
+    applied(translating)
+    assert got(translating.ui.statusLabel, "text") == "Done in 1 s: T2 thick as FLAIR (mt-test)"
+    assert "Warning: the scan shows places" in translating.ui.logText.toPlainText()
+
+
 def test_the_button_goes_there_in_the_comparison_too(translating: Any) -> None:
     panel = translating
     place = panel.logic.places(applied(panel))[0]

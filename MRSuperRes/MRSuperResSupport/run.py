@@ -145,9 +145,11 @@ class Run:
 
     def _poll(self):
         """Keep pumping as long as it runs. Single shots, because a timer must not be deleted in its own call."""
-        self.pump()
-        if self.isRunning and qt is not None:
-            qt.QTimer.singleShot(POLL_MILLISECONDS, self._poll)
+        try:
+            self.pump()
+        finally:
+            if self.isRunning and qt is not None:
+                qt.QTimer.singleShot(POLL_MILLISECONDS, self._poll)
 
     def cancel(self):
         """End the run: within two seconds nothing of it computes, and nothing of it stays in the scene or on disk."""
@@ -202,8 +204,12 @@ class Run:
             self._tell(self._onLog, f"{event['model']} on {event['device']} ({event['precision']})")
 
     def _tell(self, callback, *values):
-        if callback is not None and not self._cancelled:
+        if callback is None or self._cancelled:
+            return
+        try:
             callback(*values)
+        except Exception:  # of a script's callback: it must not leave a run that nobody follows
+            logging.exception("MRSuperRes: what was told could not be shown")
 
     def _end(self, code):
         if not self.isRunning:

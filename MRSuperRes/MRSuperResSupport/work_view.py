@@ -44,6 +44,7 @@ class WorkView(Part):
         Part.__init__(self, panel)
         self.state, self.run = State.IDLE, None
         self._show = None  # what to do with a run that has ended, a function of it
+        self._warnings = []  # of the run, for the status line
         self._stage, self._stageBegan = "", 0.0  # of the run, for its progress
         self._named = ""  # the button's text
         self._subject = ""  # settings of the run, see `OutputsView.subject`
@@ -153,7 +154,7 @@ class WorkView(Part):
         self.say(_("Starting…"))
         self.ui.progressBar.setRange(0, 0)
         self.ui.progressBar.visible = True
-        self._stage, self._stageBegan = "", 0.0
+        self._stage, self._stageBegan, self._warnings = "", 0.0, []
 
     def request(self):
         """The run the panel asks for."""
@@ -216,6 +217,8 @@ class WorkView(Part):
         self.ui.previewLabel.clear()
 
     def _onWarning(self, code, message):
+        if code != "flagged":  # of which the panel warns by itself, with a way there
+            self._warnings.append(message)
         self.ui.logText.appendPlainText(_("Warning: {message}").format(message=message))
 
     def log(self, line):
@@ -286,11 +289,11 @@ class WorkView(Part):
         else:
             self.panel.results.present(result.output)
         text = done
-        if result.warnings:
-            text += "\n" + _("Warning: {message}").format(message=result.warnings[0])
+        if self._warnings:
+            text += "\n" + _("Warning: {message}").format(message=self._warnings[0])
             self.ui.logCollapsibleButton.collapsed = False
-        if len(result.warnings) > 1:
-            text += " " + _("({count} more in the log)").format(count=len(result.warnings) - 1)
+        if len(self._warnings) > 1:
+            text += " " + _("({count} more in the log)").format(count=len(self._warnings) - 1)
         self.say(text)
 
 

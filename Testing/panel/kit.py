@@ -158,6 +158,8 @@ class Translates:
         self.onLine(
             json.dumps({"event": "progress", "stage": "translating", "done": 1, "total": 2, "seconds_left": 3}), False
         )
+        if lost and lost["places"]:
+            self.onLine(json.dumps({"event": "warning", "code": "flagged", "message": "the scan shows places"}), False)
         for text in self.warnings:
             self.onLine(json.dumps({"event": "warning", "code": "any", "message": text}), False)
         self.onLine(json.dumps(answer), False)
