@@ -33,7 +33,7 @@ ZOOM = 0.97  # of the field that shows all of the slab
 PLACE = (0.42, 0.3, 0.53)
 INFERNO = "000004 1f0c48 550f6d 88226a ba3655 e35933 f98e09 f9c932 fcffa4"  # matplotlib's, at equal steps
 MANAGERS = ("vtkMRMLCrosshairDisplayableManager", "vtkMRMLColorLegendDisplayableManager")
-MODEL = "rdst-e-through-x4"
+MODEL = "disvit-through-x4"
 
 
 class Finished:
