@@ -19,7 +19,7 @@ from types import TracebackType
 
 LOCK = "lock"
 CONTENT = (LOCK, "job.json", "input.nrrd")  # at least one of them is in every run's folder
-SECONDS_TO_LOCK = 0.05  # between making a folder and locking it no process takes longer
+SECONDS_TO_LOCK = 1.0  # between making a folder and locking it a process may take so long on a busy machine
 WINDOWS = os.name == "nt"
 
 
@@ -122,7 +122,7 @@ def _locked_file(folder: Path) -> int:
 def _try_lock(folder: Path) -> tuple[int | None, bool]:
     """The lock of `folder` if nobody else holds it, and whether its process is dead."""
     if not (folder / LOCK).exists():
-        time.sleep(SECONDS_TO_LOCK)
+        time.sleep(min(max(SECONDS_TO_LOCK - _age(folder), 0.0), SECONDS_TO_LOCK))
     if WINDOWS:
         try:
             (folder / LOCK).unlink(missing_ok=True)

@@ -9,12 +9,15 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from small import REPOSITORY, left_in, run
 
+from MRSuperResLib import private
 from MRSuperResLib.errors import Cancelled, OutputError
 from MRSuperResLib.io.write import write_volume
 from MRSuperResLib.jobs import Job
@@ -321,3 +324,25 @@ def test_a_dead_process_private_folder_is_found_and_a_living_ones_is_not(tmp_pat
         assert [path.name for path in dead_folders(tmp_path, "MRSuperRes-")] == [done.stdout.strip()], done.stderr
         assert living.path.is_dir()
     assert left_in(tmp_path) == [done.stdout.strip()]
+
+
+def test_a_folder_whose_process_is_slow_to_lock_it_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine two runs that begin together must not take each other's folder for a dead one's."""
+    lock = private._locked_file
+
+    def slow(folder: Path) -> int:
+        time.sleep(0.3)
+        return lock(folder)
+
+    monkeypatch.setattr(private, "_locked_file", slow)
+    made: list[PrivateFolder] = []
+    other = threading.Thread(target=lambda: made.append(PrivateFolder(tmp_path, PREFIX)))
+    other.start()
+    while not list(tmp_path.iterdir()):
+        time.sleep(0.01)
+    private.remove_dead(tmp_path, PREFIX)
+    other.join()
+    assert made and made[0].path.is_dir()
+    made[0].remove()
