@@ -33,6 +33,7 @@ def test_a_step_of_the_journey_passes_here_too(
     monkeypatch.setattr(slicer.modules, "MRSuperResWidget", panel, raising=False)
     monkeypatch.setattr(slicer.util, "selectModule", lambda name: None)
     monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: pytest.fail(text))
+    module.MRSuperRes(types.SimpleNamespace()).setup()
     journey = loaded().Journey()
     slicer.mrmlScene.Clear()
     getattr(journey, step)()

@@ -24,7 +24,7 @@ SETTLING_MILLISECONDS = 250  # for so long a press may have been meant for the C
 
 
 class State(enum.Enum):
-    """What the one button is for: Apply when idle, Cancel while a run runs, and nothing in between.
+    """What a press of the one button is: Apply when idle, Cancel while a run runs, and nothing in between.
 
     A press that was meant for Cancel must not start another run because the run has just ended: while results come into the
     scene the application takes no events, and delivers them afterwards.
@@ -62,7 +62,7 @@ class WorkView(Part):
             section.enabled = not self.isRunning
         if self.isRunning:
             self._name(_("Cancel"), "")
-            button.enabled = self.state is State.RUNNING
+            button.enabled = self.state is not State.CANCELLING  # who works with keys would lose the button they are on
             button.toolTip = _("Stop. Nothing is changed; of many volumes, those that are done stay.")
             self.ui.manyButton.enabled = False
             return
@@ -106,7 +106,7 @@ class WorkView(Part):
         """Follow the run that `start()` begins and returns, unless the user declines for `warnings`; `show(run)` at its end."""
         self.state = State.STARTING
         try:
-            if not self.confirmed(warnings):
+            if not self.confirmed(warnings) or self.state is not State.STARTING:  # or the scene was closed meanwhile
                 return
             self._begin()
             run = start()

@@ -255,7 +255,12 @@ class Journey:
             item = tree.CreateItem(tree.GetSceneItemID(), node)
         assert self.scene.isWork(item)
         panel = self.panel
-        panel.take(item)
+        plugin = slicer.qSlicerSubjectHierarchyPluginHandler.instance().pluginByName("MRSuperRes")
+        assert plugin is not None, "the tree does not know the module"
+        ours = slicer.MRSuperResSubjectHierarchyPlugin  # where Slicer puts the plugin's Python part
+        ours.showContextMenuActionsForItem(item)
+        assert self.get(ours.action, "visible")
+        ours.action.trigger()
         assert panel._parameterNode.inputVolume is node
 
     def step_16_what_a_translation_may_have_lost_is_warned_of_and_gone_to(self):

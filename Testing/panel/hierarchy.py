@@ -27,6 +27,10 @@ class qSlicerSubjectHierarchyPluginHandler:
         return True
 
     @classmethod
+    def pluginByName(cls, name: str) -> Any:
+        return PLUGINS.get(name)
+
+    @classmethod
     def currentItem(cls) -> int:
         return 0
 
@@ -47,6 +51,7 @@ class qSlicerSubjectHierarchyScriptedPlugin(widgets.QtCore.QObject):
         module = importlib.util.module_from_spec(specification)
         specification.loader.exec_module(module)
         self.plugin = getattr(module, name)(self)
+        setattr(slicer, name, self.plugin)
         return True
 
 
