@@ -229,7 +229,7 @@ def test_lesions_are_labelled_where_they_can_be_seen_and_views_are_made_once(
     inputs, lesion, contrast, weight = FlagStream(packed, sources, spec, CONTRASTS, 12).draw(0)
     assert inputs.shape == (12, 5, 160, 128) and lesion.shape == weight.shape == (12, 1, 160, 128)
     assert set(contrast.tolist()) <= {0, 1, 2}
-    assert set(lesion.unique().tolist()) == {0.0, 1.0} and set(weight.unique().tolist()) <= {0.0, 1.0}
+    assert set(lesion.unique().tolist()) == {0.0, 1.0} and set(weight[lesion == 0].unique().tolist()) <= {0.0, 1.0}
     assert (lesion.sum((1, 2, 3)) > 30).float().mean() > 0.8
     monkeypatch.setattr(flag_stream, "_brought_to_view", lambda *given: pytest.fail("brought to view again"))
     stream = FlagStream(packed, sources, spec, CONTRASTS, 12)
@@ -240,6 +240,16 @@ def test_lesions_are_labelled_where_they_can_be_seen_and_views_are_made_once(
     none = FlagStreamSpec(lesions=LesionSpec((1.0,)))
     _, nothing, _, weight = FlagStream(packed, sources, none, CONTRASTS, 8).draw(0)
     assert not nothing.any()
+
+
+def test_a_small_lesion_weighs_as_much_as_a_larger_one() -> None:
+    lesions = np.zeros((2, 1, 40, 40), np.float32)
+    lesions[0, 0, 2:7, 2:7] = 1  # 25 pixels
+    lesions[0, 0, 20:30, 20:30] = 1  # 100
+    lesions[1, 0, 5:25, 5:25] = 1  # 400
+    weights = flag_stream.size_weights(lesions)
+    assert weights[0, 0, 2:7, 2:7].sum() == weights[0, 0, 20:30, 20:30].sum() == 100
+    assert np.all(weights[1] == 1) and np.all(weights[lesions == 0] == 1)
 
 
 def test_a_small_lesion_missed_costs_as_a_large_one_does_in_blocks() -> None:
@@ -253,5 +263,9 @@ def test_a_small_lesion_missed_costs_as_a_large_one_does_in_blocks() -> None:
     assert float(small_loss["pixel"]) < 0.2 * float(large_loss["pixel"])
     right = detection_losses(16 * large - 8, large, weight)
     assert float(right["dice"]) < 0.02 and float(right["pixel"]) < 0.001
+    heavy = detection_losses(dark, lesion, torch.where(lesion > 0, 16.0, 1.0))
+    assert float(heavy["pixel"]) > 0.9 * float(large_loss["pixel"]) and float(heavy["block"]) > 5 * float(
+        small_loss["block"]
+    )
     ignored = detection_losses(dark, large, torch.where(large > 0, 0.0, 1.0))
     assert float(ignored["pixel"]) < 0.03 and float(ignored["block"]) < 0.03

@@ -81,15 +81,21 @@ class Flags(Method):
 
 
 def detection_losses(logits: Tensor, lesion: Tensor, weight: Tensor) -> dict[str, Tensor]:
-    """Cross-entropy of pixels, that of the largest logit in blocks, and 1 - Dice over the batch; all (B, 1, H, W)."""
+    """Cross-entropy of pixels, that of the largest logit in blocks, and 1 - Dice of images that show lesions; all (B, 1, H, W).
+
+    weight: of pixels, 0 where nothing is asked; more than 1 in small lesions, whose blocks count as much more.
+    """
+    asked = (weight > 0).float()
     pixel = functional.binary_cross_entropy_with_logits(logits, lesion, weight)
-    counted = logits.masked_fill(weight == 0, -20.0)
     block = functional.binary_cross_entropy_with_logits(
-        functional.max_pool2d(counted, COARSE), functional.max_pool2d(lesion * weight, COARSE)
+        functional.max_pool2d(logits.masked_fill(weight == 0, -20.0), COARSE),
+        functional.max_pool2d(lesion * asked, COARSE),
+        functional.max_pool2d(lesion * weight, COARSE).clamp_min(1.0),
     )
-    likely = logits.sigmoid() * weight
-    overlap = 2 * (likely * lesion).sum() / ((likely + lesion * weight).sum() + 1.0)
-    return {"pixel": pixel, "block": block, "dice": 1 - overlap}
+    likely, true = logits.sigmoid() * asked, lesion * asked
+    overlap = 2 * (likely * true).sum((1, 2, 3)) / (likely + true).sum((1, 2, 3)).add(1.0)
+    shows = (true.sum((1, 2, 3)) > 0).float()
+    return {"pixel": pixel, "block": block, "dice": ((1 - overlap) * shows).sum() / shows.sum().clamp_min(1.0)}
 
 
 METHOD = Flags

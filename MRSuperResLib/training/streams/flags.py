@@ -42,6 +42,8 @@ RECENT = 64  # batches at hand
 STEP = 1 / 127  # of stored brightness
 KEPT = "views.npz"  # beside the pack: bringing scans to view takes minutes
 FEW = 3  # processes: fewer are not worth starting
+LARGE = 100  # pixels: lesions of fewer count as much as one of that many, up to
+MOST = 20.0  # times their own size
 VIEWS = 1  # counts up when the view changes
 Batch = tuple[
     Tensor, Tensor, Tensor, Tensor
@@ -136,7 +138,9 @@ class FlagStream:
         weight = (1 - (ignored > 0.3).float() * (covered < 0.5)) * ~unseen
         heights = self.shelf.heights[chosen]
         inputs = inputs_of(self._varied(made, generator), heights)
-        return inputs, (covered > 0.5).float(), torch.tensor(kinds, device=self.device), weight
+        lesion = (covered > 0.5).float()
+        weight = weight * torch.from_numpy(size_weights(lesion.cpu().numpy())).to(self.device)
+        return inputs, lesion, torch.tensor(kinds, device=self.device), weight
 
     def _moved(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Turned, shifted, scaled and mirrored a little, as the view of another scan might be."""
@@ -164,6 +168,18 @@ class FlagStream:
         noise = uniform(0, plan.noise)
         real = images + noise * torch.randn(images.shape, device=self.device, generator=generator)
         return torch.sqrt(real**2 + (noise * torch.randn(images.shape, device=self.device, generator=generator)) ** 2)
+
+
+def size_weights(lesion: np.ndarray) -> np.ndarray:
+    """Of pixels of (B, 1, H, W): 1, in a lesion of fewer than `LARGE` pixels so much more that it counts as one of that size."""
+    weights = np.ones(lesion.shape, np.float32)
+    for image, weight in zip(lesion[:, 0], weights[:, 0], strict=True):
+        pieces, count = ndimage.label(image)
+        area = np.bincount(pieces.ravel(), minlength=count + 1)
+        factor = np.clip(LARGE / np.maximum(area, 1), 1, MOST).astype(np.float32)
+        factor[0] = 1
+        weight[:] = factor[pieces]
+    return weights
 
 
 class ViewShelf:
