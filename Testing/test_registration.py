@@ -238,6 +238,20 @@ def test_real_contrasts_of_one_visit_agree_and_of_two_people_do_not(data_folder:
     assert other.similarity < 0.2 and "reference-unlike" in told.codes
 
 
+def test_a_thick_scan_knows_the_same_persons_scan_of_another_position(data_folder: Path) -> None:
+    """5 mm T2w and a whole-head T1w, heads 18 degrees apart: scalp and neck, which are alike in all people, must not decide."""
+    scan = read_volume(data_folder / "val" / "thick" / "ucla-11_T2w.nii.gz")
+    own = read_volume(data_folder / "val" / "nearisotropic" / "ucla-11_T1w.nii.gz")
+    found = align(own, scan, scan.grid, warn=Told())
+    assert found.report["used"] and found.report["moved"] and found.report["rotation_degrees"] > 10
+    told = Told()
+    stranger = read_volume(data_folder / "val" / "isotropic" / "nsk-51_T1w.nii.gz")
+    there = np.eye(4)
+    there[:3, 3] = np.subtract(stranger.grid.corners().mean(0), scan.grid.corners().mean(0))
+    found = align(moved(stranger, there), scan, scan.grid, warn=told)
+    assert not found.report["used"] and "reference-unlike" in told.codes
+
+
 def test_a_small_part_of_a_real_scan_is_known_again(data_folder: Path) -> None:
     """64 x 72 x 3 mm of a head, x4: 864 voxels."""
     folder, box = data_folder / "val" / "multicontrast", ((36, 48, 38), (64, 72, 3))

@@ -32,15 +32,19 @@ BINS = 32
 FOREGROUND = 0.1  # of the robust range: darker voxels are air
 LEAST_OVERLAP = 0.02  # of the input's head that the reference must cover, or there is nothing to register
 FULL_OVERLAP = 0.9  # below it the user is told
-# See `Agreement`. Chosen on training scans, whole ones, slabs of 2 to 6 slices and pieces of 64 mm, in and through plane: it takes
-# all of 353 pairs of one person (0.21 to 0.71), 1 of 391 of noise, and of pairs of two people 2 of 323 as they lie, 14 of 103 once
-# registered (1 of 21 whole scans). A registered stranger costs little: guided models fade what does not correlate.
-LEAST_SIMILARITY = 0.2
+# See `Agreement`. Chosen on scans of training and one held-out pair. One person's: 0.18 to 0.44 in 9 pairs of a 5 mm T2w and a T1w
+# of another position, once registered; 0.36 and more in 49 pairs on one grid: whole, made coarse, slabs and pieces of 64 mm. Two
+# people's, registered: at most 0.11 in 20 pairs of whole scans; up to 0.21 in 12 pairs of small parts, where chance fits more.
+LEAST_SIMILARITY, LEAST_OF_PART = 0.15, 0.25
 # The information must rise by this factor to believe in a motion of more, or less, than a voxel.
 BETTER, CLEARLY_BETTER = 1.06, 1.1
 CHECKED_SHIFT = 3.0  # mm, for `Agreement`
 LEAST_INFORMATION = 0.05  # what a shift takes from less is chance: noise has 0.01, pairs of one person 0.04 to 0.39
 SAMPLES_IN_CELL, FEWEST_BINS = 20, 6  # of joint histograms: in cells with fewer samples chance looks like information
+SHELL = (
+    20.0  # mm under the skin that `Agreement` leaves out; with 0 and 10 one person's whole scans begin at 0.06 and 0.11
+)
+FEWEST_INSIDE = 2000  # voxels that must be left for that: a joint histogram of 10 bins
 FEWEST_VOXELS = 100  # with fewer nothing can be said about the agreement
 LEAST_STAYING = 0.5  # of the voxels in sight that a shift must leave in sight, or its axis is left out
 FEWEST_AXES = 2  # left for shifts; with fewer the similarity is not known
@@ -66,6 +70,11 @@ class Agreement:
         """
         lost = (self.information - self.shifted) / max(self.information, LEAST_INFORMATION)
         return lost if math.isnan(lost) else max(0.0, lost)
+
+    @property
+    def least(self) -> float:
+        """The similarity of scans of the same anatomy: more where few voxels make fewer bins."""
+        return LEAST_SIMILARITY if self.bins >= BINS else LEAST_OF_PART
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,7 @@ def align(
     overlap = overlap_of(placed, volume)
     shift, degrees = float(np.linalg.norm(_shift_at_head(transform, volume))), rotation_of(transform)
     was_moved = bool(np.any(transform != np.eye(4)))
-    used = _resembles(after.similarity, name, bool(register), warn)
+    used = _resembles(after, name, bool(register), warn)
     if not used:
         valid = np.zeros_like(valid)
     elif overlap < FULL_OVERLAP:
@@ -151,22 +160,22 @@ def align(
 
 
 def agreement(reference: Volume, volume: Volume, bins: int | None = None) -> Agreement:
-    """How `reference`, where it lies, agrees with `volume` inside the head.
+    """How `reference`, where it lies, agrees with `volume` deep inside the head, see `_inside`.
 
     Normalised mutual information (Studholme 1999, less 1), (H(a) + H(b)) / H(a, b) - 1, at the finest of `LEVELS` or the scan's own
     spacing. bins: of the histograms; by default as many as the voxels in sight fill. Numbers compare at equal bins only.
     """
     fixed = at_level(volume, LEVELS[-1])
-    head = _head(fixed)
+    inside = _inside(fixed)
     moving = at_level(reference, min(LEVELS[-1], max(fixed.grid.spacing)))
 
     def in_sight(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Intensities of both inside the head, the reference moved by -`step` mm."""
+        """Intensities of both inside, the reference moved by -`step` mm."""
         shift = np.eye(4)
         shift[:3, 3] = fixed.grid.axes @ step
         there = moved(moving, shift)
         everywhere = Volume(np.ones(there.array.shape, np.float32), there.grid)
-        seen = head & (resample(everywhere, fixed.grid, "nearest", fill=0.0).array > 0.5)
+        seen = inside & (resample(everywhere, fixed.grid, "nearest", fill=0.0).array > 0.5)
         return fixed.array[seen], resample(there, fixed.grid, "linear").array[seen]
 
     here = in_sight(np.zeros(3))
@@ -201,20 +210,21 @@ def mutual_information(a: np.ndarray, b: np.ndarray, bins: int = BINS) -> float:
     return max(0.0, (_entropy(joint.sum(0)) + _entropy(joint.sum(1))) / of_both - 1.0) if of_both else 0.0
 
 
-def _resembles(similarity: float, name: str, searched: bool, warn: Warn) -> bool:
-    """Whether a reference of that similarity (nan: not known) is used; the user is told when it is not, or may be wrong."""
+def _resembles(found: Agreement, name: str, searched: bool, warn: Warn) -> bool:
+    """Whether a reference that agrees so is used; the user is told when it is not, or may be wrong."""
+    similarity = found.similarity
     if math.isnan(similarity):
         text = f"{name} shares too little with the scan to judge whether it is of the same anatomy: look at the result with care"
         warn("reference-unjudged", text)
         return True
-    if similarity < LEAST_SIMILARITY:
+    if similarity < found.least:
         unsearched = "" if searched else " It may have moved, and registration was left out."
         warn(
             "reference-unlike",
-            f"{name} does not resemble the scan (similarity {similarity:.3f}, expected at least {LEAST_SIMILARITY:g}): is it of "
+            f"{name} does not resemble the scan (similarity {similarity:.3f}, expected at least {found.least:g}): is it of "
             f"the same patient and body part?{unsearched} It is not used",
         )
-    return similarity >= LEAST_SIMILARITY
+    return similarity >= found.least
 
 
 def _rounded(similarity: float) -> float | None:
@@ -322,6 +332,21 @@ def _head(volume: Volume) -> np.ndarray:
     """Where `volume` is brighter than air."""
     scale = IntensityScale.of(volume.array)
     return np.asarray(volume.array > scale.low + FOREGROUND * (scale.high - scale.low))
+
+
+def _inside(volume: Volume) -> np.ndarray:
+    """The head's voxels `SHELL` mm and more under the skin, or the whole head where those are few.
+
+    Scalp, neck and face look alike in all people and move against the brain, and most of a thick scan's information is theirs.
+    """
+    from scipy import ndimage
+
+    head = _head(volume)
+    axis = 2 - volume.grid.slice_axis
+    filled = np.stack([ndimage.binary_fill_holes(part) for part in np.moveaxis(head, axis, 0)])
+    depth = ndimage.distance_transform_edt(np.moveaxis(filled, 0, axis), sampling=volume.grid.spacing[::-1])
+    inside = head & (depth > SHELL)
+    return inside if np.count_nonzero(inside) >= FEWEST_INSIDE else head
 
 
 def _near_head(volume: Volume) -> np.ndarray:
