@@ -16,7 +16,8 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.13 python3.11 python3.10 p
 	if $$p -c '$(SUITABLE)' >/dev/null 2>&1; then echo $$p; break; fi; done)
 # On a terminal pip shows what it downloads; elsewhere, as in continuous integration, it is silent unless it fails.
 PIP_SHOWS := $(shell if [ -t 2 ]; then echo --progress-bar on; else echo --quiet --quiet; fi)
-PIP := $(BIN)/python -m pip install $(PIP_SHOWS) --disable-pip-version-check --no-input --constraint constraints.txt
+# What is installed without its dependencies, on purpose (below), is nothing to warn of.
+PIP := $(BIN)/python -m pip install $(PIP_SHOWS) --no-warn-conflicts --disable-pip-version-check --no-input --constraint constraints.txt
 
 .PHONY: help demo test slicer-test lint format bench wheel clean
 

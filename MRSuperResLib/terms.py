@@ -1,4 +1,4 @@
-"""The words of a request, each list written once: tasks, planes, slice profiles, precisions."""
+"""The words of a request, each list written once: tasks, planes, slice profiles, precisions; and what scores mean."""
 
 from __future__ import annotations
 
@@ -21,3 +21,12 @@ PLANES: dict[str, Plane] = {  # how a plane may be written
     "through-plane": "through-plane",
     "through": "through-plane",
 }
+
+TRANSLATION_SCORES = """\
+answer: "mean of N" is the result; "input" is the scan as it is, "matched input" with its histogram made the truth's.
+PSNR, SSIM, NMSE: in the head's box. PSNR/slice: the mean over slices. fit dB, fit SSIM: after the linear change of brightness
+and contrast that fits the truth best inside the head. coherence: how much neighbouring slices differ, over the truth's: 1 is as
+in the truth, more is flicker from slice to slice; smoothed: the same without noise, after a blur within the slices.
+uncertainty: does the samples' deviation tell the error? Spearman: their rank correlation (1 at best); scale: error over
+deviation; gap: what is left between both after scaling; 90 % intervals should hold 90 %. Dice: of tissues found in the result
+and in the truth (1 at best). realism: distance of samples to the truth (small is good); diversity: between samples."""

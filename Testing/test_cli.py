@@ -195,7 +195,10 @@ def test_evaluate_scores_models_beside_the_baselines_and_draws(
     arguments = ["evaluate", *scans, "--model", "tiny-through-x2,linear", "--plane", "through", "--factor", "2"]
     arguments += ["--models", str(tmp_path), "--device", "cpu", "--profile", "box"]
     assert cli.main([*arguments, "--json", "--figure", str(out / "gain.png")]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    output, told = capsys.readouterr()
+    rows = json.loads(output)
+    drawn = [line.removeprefix("drawn: ") for line in told.splitlines() if line.startswith("drawn: ")]
+    assert drawn == [str(out / "gain-one.png"), str(out / "gain-two.png")]
     assert {(row["scan"], row["model"]) for row in rows} == {
         (scan, model) for scan in ("one", "two") for model in (*models.BASELINES, "tiny-through-x2")
     }

@@ -12,8 +12,11 @@ from made_files import image_file, mgh_file, noise
 
 from MRSuperResLib.cli.main import main
 from MRSuperResLib.errors import BadVolume
+from MRSuperResLib.grid import Grid
 from MRSuperResLib.io.inspect import inspect
 from MRSuperResLib.io.read import read_volume
+from MRSuperResLib.io.write import write_volume
+from MRSuperResLib.volume import Volume
 
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value")  # pydicom's, of the control character in a description
 
@@ -55,6 +58,27 @@ def test_every_volume_of_a_folder_is_listed_with_what_chooses_it(study: Path) ->
 def test_every_key_that_is_listed_chooses_that_volume(study: Path) -> None:
     for key, expected in {"2": voxels(4), "7.1": voxels(8)[::2], "7.2": voxels(8)[1::2]}.items():
         np.testing.assert_array_equal(read_volume(study, series=key).array, expected)
+
+
+def test_thick_slices_of_unknown_thickness_are_told(tmp_path: Path) -> None:
+    thick = tmp_path / "scan_T2w.nii.gz"
+    write_volume(Volume(noise(4, 12, 12), Grid((12, 12, 4), (1.0, 1.0, 4.0))), thick)
+    (found,) = inspect(thick)
+    assert found.usable and found.thickness is None and "thickness of the slices is not known" in found.odd[-1]
+    (tmp_path / "scan_T2w.json").write_text('{"SliceThickness": 3.5}')
+    assert inspect(thick)[0].odd == () and inspect(thick)[0].gap == 0.5
+    even = tmp_path / "even_T1w.nii.gz"
+    write_volume(Volume(noise(12, 12, 12), Grid((12, 12, 12), (1.0, 1.0, 1.2))), even)
+    assert inspect(even)[0].odd == ()
+
+
+def test_an_nrrd_tells_how_thick_its_slices_are(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nrrd"
+    write_volume(Volume(noise(4, 12, 12), Grid((12, 12, 4), (1.0, 1.0, 4.0))), path)
+    header, _, voxels_ = path.read_bytes().partition(b"\n\n")
+    path.write_bytes(header + b"\nthicknesses: nan nan 3\n\n" + voxels_)
+    (found,) = inspect(path)
+    assert found.thickness == 3.0 == read_volume(path).thickness and not any("thickness" in line for line in found.odd)
 
 
 def test_what_is_odd_is_listed(tmp_path: Path) -> None:

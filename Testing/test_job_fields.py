@@ -130,3 +130,9 @@ def test_a_slice_thinner_than_its_spacing_is_compared_as_one_with_gaps() -> None
     assert whole[1, 0, 0] == pytest.approx(1 / 4) and thin[1, 0, 0] == pytest.approx(1 / 2)
     with pytest.raises(UsageError, match=r"slice thickness is 40 mm, expected 0\.4 to 16 mm"):
         fidelity.acquisition_between(acquired, fine, 2, "box", 40.0)
+
+
+def test_what_a_flag_turns_off_is_said_in_its_help() -> None:
+    """`--no-register` must not read as its opposite: the text of the field and that of the flag are two."""
+    for field in FIELDS.values():
+        assert bool(field.off) == (field.kind is bool and field.default is True and bool(field.flags)), field.name

@@ -36,6 +36,13 @@ def test_a_scan_that_no_network_was_made_for_gets_interpolation(panel: Any) -> N
     assert panel._parameterNode.factor == 8.0
 
 
+def test_a_scan_that_is_fine_gets_a_remark_and_the_next_one_does_not(panel: Any) -> None:
+    panel._parameterNode.inputVolume = scan("T1 mprage", (20, 24, 24), (1.0, 1.0, 1.0))
+    assert "fine as it is" in got(panel.ui.warningLabel, "text") and panel.inputs.why == ""
+    panel._parameterNode.inputVolume = scan("T2 tse", (20, 64, 64), (0.9, 0.9, 4.0))
+    assert "fine as it is" not in got(panel.ui.warningLabel, "text") and panel.inputs.why
+
+
 def test_the_next_scan_gets_its_own_model_until_the_user_picks_one(panel: Any, module: Any) -> None:
     thick, fine = scan("T2 tse", (20, 64, 64), (0.9, 0.9, 4.0)), scan("T1 gre", (20, 64, 64), (2.0, 2.0, 2.0))
     panel._parameterNode.inputVolume = thick

@@ -53,6 +53,29 @@ def test_plane_model_and_factor_follow_the_scan(
     assert f"{spacing[2]:g} mm apart" in found.why and ("no network covers" in found.why) == (found.model == "bspline")
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 0.5, 0.6), (0.9, 0.9, 1.3)])
+def test_a_scan_that_is_fine_is_left_as_it_is(spacing: tuple[float, float, float]) -> None:
+    found = recommend(scan(spacing, name="T1w"))
+    assert found.factor == 1 and "fine as it is" in found.why
+    with pytest.raises(UnsuitableVolume, match="fine as it is"):
+        found.check()
+    assert recommend(scan(spacing, name="T1w"), finer=True).factor >= 2
+    for coarse in ((1.0, 1.0, 1.6), (1.25, 1.0, 1.3)):
+        recommend(scan(coarse, name="T1w")).check()
+
+
+def test_the_shell_makes_nothing_of_a_fine_scan_unless_a_size_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sub-01_PDw.nii.gz"
+    write_volume(scan((1.0, 1.0, 1.0), (10, 11, 12), name="sub-01_PDw"), path)
+    assert cli.main(["run", str(path), "--device", "cpu"]) == 3
+    assert "choose a model and a factor yourself" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == [path]
+    assert cli.main(["run", str(path), "--device", "cpu", "--factor", "2"]) == 0
+    assert read_volume(tmp_path / "sub-01_desc-sr_PDw.nii.gz").grid.spacing == pytest.approx((0.5, 0.5, 1.0))
+
+
 def test_slices_with_gaps_get_a_model_that_knows_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two models alike, the better one is passed over where its card excludes slices so thin for their distance."""
     entry = models.find_model("rdst-e-through-x4")

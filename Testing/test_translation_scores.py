@@ -22,7 +22,7 @@ from MRSuperResLib import cli, models, networks
 from MRSuperResLib.errors import UnsuitableVolume, UsageError
 from MRSuperResLib.evaluation import metrics, translation
 from MRSuperResLib.evaluation.calibration import Voxels, calibrate
-from MRSuperResLib.evaluation.tables import translation_json, translation_table
+from MRSuperResLib.evaluation.tables import COLUMNS, translation_json, translation_table
 from MRSuperResLib.evaluation.translation import (
     COHERENCE_SMOOTHING,
     Evaluation,
@@ -279,7 +279,7 @@ def test_diversity_is_the_mean_of_four_consecutive_pairs_of_five_samples(known: 
 
 def test_the_table_and_the_json_tell_every_answer_and_the_pooled_calibration(known: None, scored: Evaluation) -> None:
     second = evaluate(*pair("b", 1), entry(), regressor=entry("plain", 0), samples=12, options=CPU)
-    text = translation_table([scored, second])
+    text, _, explained = translation_table([scored, second]).partition("\nanswer: ")
     assert "mean over 2 scans" in text and text.count("matched input") == 4 and "T1w to T2w" in text
     gains = [found.rows[0].metrics["psnr"] - found.rows[3].metrics["psnr"] for found in (scored, second)]
     assert f"{np.mean(gains):+.2f} dB over the input (least {min(gains):+.2f})" in text
@@ -297,6 +297,10 @@ def test_the_table_and_the_json_tell_every_answer_and_the_pooled_calibration(kno
     assert lines[0].split()[-2:] == ["coherence", "smoothed"]
     row = scored.rows[0]
     assert lines[1].split()[-2:] == [f"{row.coherence:.3f}", f"{row.coherence_smooth:.3f}"]
+    named = [column.split()[-1] for column in COLUMNS if column not in ("scan", "model", "direction", "answer")]
+    assert [name for name in named if name not in explained] == [], (
+        "every column of scores is explained below the table"
+    )
     assert translation_table([]) == "nothing was scored"
 
 

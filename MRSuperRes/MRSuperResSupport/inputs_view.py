@@ -26,6 +26,7 @@ class InputsView(Part):
         self._suggested = None  # the input that nobody chose
         self._modelPicked = False  # by the user: a scan that follows keeps it
         self.why = ""  # the model was recommended
+        self.remark = ""  # on the scan, where none was
         ui = self.ui
         ui.inputSelector.nodeActivated.connect(self.accept)
         ui.modelSelector.currentIndexChanged.connect(self._onModel)
@@ -72,6 +73,7 @@ class InputsView(Part):
         parameters.settledFor = volume
         parameters.referenceVolume = parameters.truthVolume = None  # perhaps another patient's
         self.ui.overlapLabel.text = ""
+        self.remark = ""
         self.panel.work.forget()
         if volume is None:
             return
@@ -82,9 +84,10 @@ class InputsView(Part):
 
     def _recommend(self, volume):
         """Take task, model and factor that suit, and remember why."""
-        self.why = ""
+        self.why = self.remark = ""
         found = None if self.refusal() else self.logic.recommend(volume, self._parameterNode.contrast.value)
         if found is None or found.factor < FINEST:
+            self.remark = found.why if found else ""
             return
         parameters = self._parameterNode
         parameters.task = next(task for task in Task if task.value == found.plane)
@@ -300,7 +303,7 @@ class InputsView(Part):
             return []
 
     def showWarnings(self):
-        warnings = self.warnings()
+        warnings = [line for line in (self.remark, *self.warnings()) if line]
         self.ui.warningLabel.text = "\n".join(warnings)
         self.ui.warningLabel.visible = bool(warnings)
 

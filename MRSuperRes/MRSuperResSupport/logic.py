@@ -115,9 +115,12 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         """Why the node cannot be worked on, "" if it can."""
         return scene.refusal(node)
 
-    def recommend(self, node, contrast=""):
-        """Task, plane, model and factor for a volume node, and why, in a sentence: as `mrsuperres run` would choose them."""
-        return recommend.recommend(node, contrast)
+    def recommend(self, node, contrast="", finer=False):
+        """Task, plane, model and factor for a volume node, and why, in a sentence: as `mrsuperres run` would choose them.
+
+        finer: a factor or spacing is asked for. Without, the factor is 1 for a node that is fine as it is.
+        """
+        return recommend.recommend(node, contrast, finer)
 
     def describe(self, entry):
         """The card in plain words."""
@@ -210,11 +213,14 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         """Super-resolve `node` and return the new volume node; options as the fields of `RunRequest`.
 
         Without a model, the one that `recommend` finds, with its plane and factor unless they are given; the log says why.
-        Blocks, while the application goes on living. Raises `MRSuperResError`.
+        Blocks, while the application goes on living. Raises `MRSuperResError`: `UnsuitableVolume` too, where nothing else is given
+        and the node is fine as it is.
         """
         if model is None:
             options.setdefault("contrast", scene.guessContrast(node))
-            found = self.recommend(node, options["contrast"])
+            finer = any(options.get(name) is not None for name in ("factor", "spacing", "plane"))
+            found = self.recommend(node, options["contrast"], finer)
+            found.check()
             model = found.model
             options.setdefault("plane", found.plane)
             if options.get("spacing") is None:

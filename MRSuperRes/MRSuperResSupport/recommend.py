@@ -6,12 +6,13 @@ from MRSuperResLib.models import scores
 from . import scene
 
 
-def recommend(node, contrast=""):
+def recommend(node, contrast="", finer=False):
     """Task, plane, model, factor and why, in a sentence, for a volume node: the library's `Recommendation`.
 
-    contrast: "" if not known. The shell recommends the same for the same scan.
+    contrast: "" if not known. finer: a factor or spacing is asked for. The shell recommends the same for the same scan.
     """
-    return library.recommend(scene.glanceOf(node), contrast=contrast or None, thickness=scene.thicknessOf(node))
+    glance = scene.glanceOf(node)
+    return library.recommend(glance, contrast=contrast or None, thickness=scene.thicknessOf(node), finer=finer)
 
 
 def ranked(entries):

@@ -37,14 +37,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str, notes: str = ""
 ) -> argparse.ArgumentParser:
-    """A parser of the command `name`, which `run` carries out; the exit codes end its help."""
+    """A parser of the command `name`, which `run` carries out; `notes` and the exit codes end its help."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
-        epilog=EXIT_CODES,
+        epilog=f"{notes}\n\n{EXIT_CODES}" if notes else EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(command=run, patient=False)
@@ -78,9 +78,7 @@ def _told(field: Field) -> dict[str, Any]:
         return told
     told |= {"dest": field.name, "required": field.required, "default": field.default}
     if field.kind is bool:
-        return told | (
-            {"action": "store_false", "help": f"do not {field.help}"} if field.default else {"action": "store_true"}
-        )
+        return told | ({"action": "store_false", "help": field.off} if field.default else {"action": "store_true"})
     if field.count == 0:
         return told | {"action": "append", "default": []}
     if field.count:

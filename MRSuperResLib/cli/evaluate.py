@@ -13,6 +13,7 @@ from .. import models, provenance
 from ..errors import MissingRequirement, ModelError, OutputError, UsageError
 from ..inference.translation import check_task
 from ..jobs.progress import LinesOfProgress
+from ..terms import TRANSLATION_SCORES
 from .arguments import add_command, add_fields, checked_folder, plane
 from .output import say, tell
 from .streams import show
@@ -47,8 +48,9 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument("--slices", type=int, metavar="N", help="only that many in the middle of the head, to be quick")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the noise (0)")
     parser.add_argument(
-        "--figure", default="evaluation.png", metavar="PNG", help="to draw (evaluation.png); '' for none"
-    )
+        "--figure", default="evaluation.png", metavar="PNG",
+        help="to draw (evaluation.png); of several scans or degradations one each, with their names in it; '' for none",
+    )  # fmt: skip
     parser.add_argument(
         "--publish", metavar="DIR", help="write the models there with these scores printed in their cards"
     )
@@ -104,6 +106,7 @@ def _evaluate(options: argparse.Namespace) -> int:
                 if figures:
                     shown = {name: answer for name, answer in answers.items() if name not in ("linear", "lanczos")}
                     evaluation.figure(figures[scan, way], pair, shown)
+                    say(f"drawn: {figures[scan, way]}")
     finally:  # what was scored is told even if the next scan, or a picture, fails
         if rows:
             show(evaluation.to_json(rows) if options.json else evaluation.table(rows))
@@ -181,6 +184,7 @@ def add_scores(commands: Any) -> None:
         "evaluate-translation",
         _evaluate_translation,
         "translate scans and score against the real other contrast",
+        f"the table:\n{TRANSLATION_SCORES}",
     )
     parser.add_argument(
         "volumes", nargs="+", metavar="SOURCE TRUTH", help="a scan and the same head in the target contrast; more pairs"

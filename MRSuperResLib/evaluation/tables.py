@@ -10,6 +10,7 @@ import numpy as np
 
 from ..models import BASELINES
 from ..models.scores import compared_with
+from ..terms import TRANSLATION_SCORES
 from .calibration import Voxels, calibrate
 from .lesions import LesionScore
 from .super_resolution import Row
@@ -114,7 +115,7 @@ def translation_table(evaluations: Sequence[Evaluation]) -> str:
             rows = [row for row in (found.row(answer) for found in group) if row is not None]
             lines.append(_line(_cells(f"mean over {len(group)} scans", first, answer, rows)))
         lines += _conclusions(group)
-    return "\n".join(lines)
+    return "\n".join([*lines, "", TRANSLATION_SCORES])
 
 
 def translation_json(evaluations: Sequence[Evaluation], lesions: Sequence[LesionScore] = ()) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .. import models
 from ..contrasts import guess_contrast, telling_name
+from ..errors import UnsuitableVolume
 from ..models import ModelEntry
 from ..models.scores import gains, mean_gain
 from .planning import STRETCH
@@ -18,15 +19,17 @@ if TYPE_CHECKING:
 
 THICK = 1.5  # slices that many times as far apart as pixels are worth making thinner
 FALLBACK = "bspline"
+FINE = 1.2  # mm: pixels smaller than that, of slices that are not thick, are what networks make of coarser ones
 MOST = 8.0  # the largest factor that interpolation is recommended for
 FINER = 1.1  # a spacing this much above the one wanted is refined; less is only resampled
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What is recommended for a scan. plane: "in-plane" or "through-plane". factor: along the model's axes. why: one sentence.
+    """What is recommended for a scan. plane: "in-plane" or "through-plane". why: one sentence.
 
-    first: a model for the plane to go before, where both are needed; "" for none.
+    factor: along the model's axes; 1 for a scan that is fine as it is. first: a model for the plane to go before, where both are
+    needed; "" for none.
     """
 
     task: str
@@ -36,6 +39,11 @@ class Recommendation:
     why: str
     first: str = ""
 
+    def check(self) -> None:
+        """Raise `UnsuitableVolume` for a scan that is fine as it is."""
+        if self.factor <= 1:
+            raise UnsuitableVolume(self.why, code="fine-already")
+
 
 def recommend(
     volume: Volume,
@@ -44,13 +52,15 @@ def recommend(
     thickness: float | None = None,
     to_iso: float | None = None,
     guided: bool = False,
+    finer: bool = False,
     model_folders: Sequence[str] = (),
 ) -> Recommendation:
     """Task, model and factor for `volume`, from its spacing, thickness, contrast, orientation and the models' cards.
 
     contrast: by default what its name tells. thickness: of the slices, mm; by default what its file tells. to_iso: the spacing (mm)
     wanted along every axis, for which in-plane and through-plane models may be needed in turn. guided: a reference is at hand.
-    Where no network covers the scan, interpolation is recommended.
+    finer: a factor, spacing or plane is asked for, so that a scan that is fine as it is gets a model too. Where no network covers
+    the scan, interpolation is recommended.
     """
     contrast = contrast or guess_contrast(telling_name(volume.name, volume.metadata))
     thickness = thickness or volume.thickness
@@ -59,6 +69,14 @@ def recommend(
     scan = _Scan(volume, contrast, thickness, [entry for entry in entries if entry.card.task == task])
     if to_iso is not None:
         return _isotropic(scan, to_iso, task)
+    if scan.is_fine and not guided and not finer:
+        return Recommendation(
+            task,
+            FALLBACK,
+            "in-plane",
+            1.0,
+            f"{scan.described()}: the scan is fine as it is. For still smaller voxels choose a model and a factor yourself",
+        )
     for plane in scan.planes():
         wanted = scan.wanted(plane)
         fitting = scan.fitting(plane, wanted)
@@ -106,6 +124,11 @@ class _Scan:
     def pixel(self) -> float:
         """Spacing (mm) in the plane, the larger of both."""
         return max(spacing for other, spacing in enumerate(self.grid.spacing) if other != self.grid.slice_axis)
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether neither slices nor pixels are coarse."""
+        return self.ratio < THICK and self.pixel < FINE
 
     def planes(self) -> tuple[str, str]:
         """Where the scan is coarse, first."""

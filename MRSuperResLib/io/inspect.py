@@ -23,6 +23,7 @@ from .formats import READABLE, check_content, check_place, damaged, stem_of, suf
 from .sidecar import fields_beside, thickness_of
 
 MOST_FILES = 20000
+THICK = 1.5  # slices that many times as far apart as pixels are thick ones, whose thickness matters
 
 
 @dataclass(frozen=True)
@@ -105,22 +106,32 @@ def _dicom(found: Folder, path: Path) -> Iterator[Found]:
 def _file(path: Path) -> Found:
     odd: list[str] = []
     kind, grid, thickness, usable = suffix_of(path).lstrip("."), None, None, False
+    told = fields_beside(path)
     try:
         check_place(path)
         check_content(path)
-        kind, grid, notes = _header_reader(suffix_of(path))(path)
+        kind, grid, notes, thickness = _header_reader(suffix_of(path))(path)
         odd += [text for _, text in notes]
+        thickness = thickness_of(told) or thickness
+        if thickness is None and _has_thick_slices(grid):
+            odd.append(
+                "the thickness of the slices is not known: it is estimated from the scan, unless --thickness or a JSON file "
+                "beside the volume (BIDS: SliceThickness) tells it"
+            )
         usable = True
     except (BadVolume, metaimage.LeftToITK) as error:
         odd.append(error.message if isinstance(error, BadVolume) else "read by ITK: not looked into")
-    told = fields_beside(path)
-    thickness = thickness_of(told)
     name = stem_of(path)
     contrast = guess_contrast(name) or guess_contrast(str(told.get("SeriesDescription", "")))
     return _described(str(path), "", kind, name, grid, thickness, contrast, odd, usable)
 
 
-Header = tuple[str, Grid, list[tuple[str, str]]]
+Header = tuple[str, Grid, list[tuple[str, str]], float | None]  # format, grid, notes, thickness of slices in mm
+
+
+def _has_thick_slices(grid: Grid) -> bool:
+    axis = grid.slice_axis
+    return grid.spacing[axis] >= THICK * max(mm for other, mm in enumerate(grid.spacing) if other != axis)
 
 
 def _header_reader(suffix: str) -> Callable[[Path], Header]:
@@ -135,27 +146,27 @@ def _nifti(path: Path) -> Header:
     header = nifti.read_header(path)
     nifti.block_of(header, path)
     grid, notes = nifti.grid_of(header, path)
-    return header.kind, grid, notes
+    return header.kind, grid, notes, None
 
 
 def _metaimage(path: Path) -> Header:
     fields, after = metaimage.read_header(path)
     grid = metaimage.grid_of(fields, path)
     metaimage.block_of(fields, after, path)
-    return "MetaImage", grid, metaimage.untold(fields, path)
+    return "MetaImage", grid, metaimage.untold(fields, path), None
 
 
 def _nrrd(path: Path) -> Header:
     header = nrrd.read_header(path)
     grid, notes = nrrd.grid_of(header, path)
     nrrd.block_of(header, path)
-    return "NRRD", grid, notes
+    return "NRRD", grid, notes, nrrd.thickness_of(header, grid, path)
 
 
 def _mgh(path: Path) -> Header:
     notes: list[tuple[str, str]] = []
     volume = mgh.read_mgh(path, lambda code, text: notes.append((code, text)))
-    return "MGH", volume.grid, notes
+    return "MGH", volume.grid, notes, None
 
 
 def _described(

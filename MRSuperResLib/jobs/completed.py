@@ -20,18 +20,20 @@ def completed(given: Mapping[str, Any], volume: Volume) -> tuple[Job, str]:
     """The job that `given`, fields of one, asks for with `volume`, and why the model was chosen; "" if it was given.
 
     Without a model: the one that `recommend` finds, with its plane and factor unless they are given. Without
-    an output: `beside` the input.
+    an output: `beside` the input. Raises `UnsuitableVolume` where nothing is given and the scan is fine as it is.
     """
     fields, why = dict(given), ""
-    chosen = recommend(
-        volume,
-        contrast=fields.get("contrast"),
-        thickness=fields.get("thickness"),
-        to_iso=fields.get("to_iso"),
-        guided=bool(fields.get("reference")),
-        model_folders=fields.get("model_folders", ()),
-    )
     if not fields.get("model"):
+        chosen = recommend(
+            volume,
+            contrast=fields.get("contrast"),
+            thickness=fields.get("thickness"),
+            to_iso=fields.get("to_iso"),
+            guided=bool(fields.get("reference")),
+            finer=any(fields.get(name) is not None for name in ("factor", "spacing", "plane")),
+            model_folders=fields.get("model_folders", ()),
+        )
+        chosen.check()
         why, fields["model"], fields["task"] = f"{chosen.why} (chosen: {chosen.model})", chosen.model, chosen.task
         if fields.get("to_iso") is None:
             fields["plane"] = fields.get("plane") or chosen.plane

@@ -26,7 +26,8 @@ class Field:
     that nothing is made. choices: the values allowed, () for any. at_least, at_most, above: the range of numbers.
     tasks: the tasks it is for, () for all. role: "input" or "output" for the path of a file or folder, "model" for a
     model's id or path, "how" for what shapes no result (device, memory, files), else "". flags: of the shell, the
-    first is its usual one; () for none. metavar: its value in the shell's help. aliases: other spellings of choices.
+    first is its usual one; () for none. off: the shell's help of a flag that turns off what is on by default. metavar: its
+    value in the shell's help. aliases: other spellings of choices.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Field:
     tasks: tuple[str, ...] = ()
     role: str = ""
     flags: tuple[str, ...] = ()
+    off: str = ""
     metavar: str | tuple[str, ...] | None = None
     aliases: dict[str, str] = dataclasses.field(default_factory=dict)
 

@@ -84,7 +84,11 @@ class Job:
         "of the reference; by default what its file name tells", None, tasks=GUIDED, metavar="NAME"
     )
     register: bool = described(
-        "align the reference with the scan instead of trusting its header", True, tasks=GUIDED, flags=("--no-register",)
+        "move the reference to where it fits the scan, if their headers disagree",
+        True,
+        tasks=GUIDED,
+        flags=("--no-register",),
+        off="trust the reference's header: do not move it to where it fits the scan",
     )
     truth: str | None = described("a ground truth: the result is scored against it", None, role="input", metavar="HR")
     error_map: str | None = described("write |result - truth|", None, role="output", metavar="PATH")
