@@ -72,6 +72,15 @@ def test_what_matters_is_on_the_first_screen_and_nothing_is_wider(
     frame.hide()
 
 
+def test_places_that_a_translation_may_have_lost_are_warned_of_on_the_first_screen(translating: Any) -> None:
+    translating.ui.applyButton.click()
+    ended(translating)
+    frame = laid_out(translating)
+    assert not hidden(translating.ui.placesRow) and bottom(translating.ui.placesRow, frame) <= HEIGHT
+    assert frame.minimumSizeHint().width() <= WIDTH
+    frame.hide()
+
+
 def types_run() -> Any:
     """Something that runs."""
 

@@ -172,6 +172,22 @@ def test_a_result_without_places_says_nothing(panel: Any, module: Any) -> None:
     panel.results._onPlacesButton()
 
 
+def test_what_is_made_of_a_translation_keeps_its_places(translating: Any) -> None:
+    panel, scenes = translating, support("scene")
+    translation = applied(panel)
+    panel._parameterNode.inputVolume = translation
+    assert not hidden(panel.ui.placesRow), "the input is a translation"
+    finer = scan("finer", (20, 24, 20), (1, 1, 2))
+    scenes.record(finer, "result", translation)
+    panel.refresh()
+    assert len(panel.logic.places(finer)) == 2 and not hidden(panel.ui.placesRow)
+    scenes.record(translation, "result", finer)
+    assert panel.logic.places(scan("other")) == [] and len(panel.logic.places(finer)) == 2, "not for ever in a circle"
+    segmentation = segmentations()[0]
+    slicer.mrmlScene.RemoveNode(segmentation)
+    assert panel.logic.places(finer) == [] and hidden(panel.ui.placesRow)
+
+
 def test_one_place_is_told_as_one(translating: Any) -> None:
     panel, places = translating, support("places")
     result = applied(panel)

@@ -59,14 +59,20 @@ def fill(node, array, grid, found):
     display.SetVisibility3D(False)
 
 
-def segmentationOf(result):
-    """The segmentation of what a translation `result` may have lost, None if there is none any more."""
-    return next(iter(scene.attached(result, ROLE)), None) if result is not None else None
+def segmentationOf(volume):
+    """The segmentation of what a translation may have lost: `volume`, or one that it was made from. None if there is none."""
+    seen = []
+    while volume is not None and volume not in seen:
+        for node in scene.attached(volume, ROLE):
+            return node
+        seen.append(volume)
+        volume = scene.sourceOf(volume)
+    return None
 
 
-def placesOf(result):
-    """What a translation `result` may have lost: a `Place` each, the largest first."""
-    node = segmentationOf(result)
+def placesOf(volume):
+    """What a translation may have lost, `volume` or one that it was made from: a `Place` each, the largest first."""
+    node = segmentationOf(volume)
     if node is None:
         return []
     toWorld = vtk.vtkGeneralTransform()
@@ -95,9 +101,9 @@ def goTo(place):
         crosshair.SetCrosshairRAS(*place.centre)
 
 
-def showOnly(result):
-    """Show the places of `result` (None: of nothing), and those of no other result: another patient's are not this one's."""
-    wanted = segmentationOf(result)
+def showOnly(volume):
+    """Show the places of `volume` (None: of nothing), and those of no other: another patient's are not this one's."""
+    wanted = segmentationOf(volume)
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         if scene.roleOf(node) == ROLE and node.GetDisplayNode() is not None:
             node.GetDisplayNode().SetVisibility(node is wanted)

@@ -16,7 +16,7 @@ class ResultsView(Part):
     def __init__(self, panel):
         Part.__init__(self, panel)
         self._resultMaps = []  # that the comparison can show
-        self._marked = None  # the result whose places are shown
+        self._marked = None  # the volume whose places are shown
         self._next = 0  # of those places, the one that the button goes to
         self.overlaid = False  # the reference lies over the slice views, to show the overlap
         self.comparison = compare.Comparison(onLeft=self._onLeft)
@@ -60,11 +60,11 @@ class ResultsView(Part):
 
     def showPlaces(self):
         """What the translation may have lost: the warning, and the button that goes there, the largest first."""
-        ui, result = self.ui, self.result()
-        found = places.placesOf(result)
-        if result is not self._marked:  # what the user shows or hides afterwards is left alone
-            self._marked, self._next = result, 0
-            places.showOnly(result)
+        ui, volume = self.ui, self._translated()
+        found = places.placesOf(volume)
+        if volume is not self._marked:  # what the user shows or hides afterwards is left alone
+            self._marked, self._next = volume, 0
+            places.showOnly(volume)
         ui.placesRow.visible = bool(found)
         if not found:
             return
@@ -76,9 +76,13 @@ class ResultsView(Part):
             else _("Go to {number} of {count}").format(number=self._next + 1, count=len(found))
         )
 
+    def _translated(self):
+        """What may be a translation, or made from one: the result, else the input."""
+        return self.result() or self._live(self._parameterNode.inputVolume)
+
     def _onPlacesButton(self, checked=False):
         """To the next place, in all slice views."""
-        found = places.placesOf(self.result())
+        found = places.placesOf(self._translated())
         if found:
             places.goTo(found[self._next % len(found)])
             self._next += 1
