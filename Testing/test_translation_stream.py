@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from MRSuperResLib.errors import UsageError
 from MRSuperResLib.grid import Grid
 from MRSuperResLib.io.write import write_volume
 from MRSuperResLib.models.package import read_entry
@@ -210,7 +211,7 @@ def test_a_lesion_detector_learns_what_it_is_shown(packed: Pack, tmp_path: Path)
     sources = 'sources = [{ match = "multicontrast/*", planes = "axial" }, { match = "labels/*", weight = 0.5 }]\n\n'
     text = text[:start] + sources + text[end:]
     (tmp_path / "tiny.toml").write_text(
-        text.replace("[16, 32, 64, 96, 128]", "[4, 8]").replace("batch = 12", "batch = 2")
+        text.replace("[16, 32, 64, 96, 128]", "[4, 8]").replace("batch = 24", "batch = 2")
     )
     for part in ("train", "val"):
         (tmp_path / f"{part}.pack").symlink_to(packed.path)
@@ -240,6 +241,22 @@ def test_lesions_are_labelled_where_they_can_be_seen_and_views_are_made_once(
     none = FlagStreamSpec(lesions=LesionSpec((1.0,)))
     _, nothing, _, weight = FlagStream(packed, sources, none, CONTRASTS, 8).draw(0)
     assert not nothing.any()
+
+
+def test_parts_of_slices_show_their_lesions_and_fit_together(packed: Pack) -> None:
+    spec = FlagStreamSpec(lesions=LesionSpec((0.0, 1.0), (6.0, 10.0)), crop=64, crops=2)
+    stream = FlagStream(packed, (SourceSpec("multicontrast/*", "axial", 1.0),), spec, CONTRASTS, 24)
+    inputs, lesion, contrast, weight = stream.draw(0)
+    assert (
+        inputs.shape == (24, 5, 64, 64) and lesion.shape == weight.shape == (24, 1, 64, 64) and contrast.shape == (24,)
+    )
+    assert torch.equal(contrast[::2], contrast[1::2])  # two parts of each slice
+    assert 0.5 < float((lesion.sum((1, 2, 3)) > 0).float().mean()) < 1
+    rows = inputs[:, 2].diff(dim=1)  # the row of a pixel rises by one step everywhere
+    assert torch.allclose(rows, torch.full_like(rows, 2 / 159), atol=1e-5)
+    assert torch.equal(stream.draw(0)[0], inputs)
+    with pytest.raises(UsageError, match="do not fill a batch of 25"):
+        FlagStream(packed, (), spec, CONTRASTS, 25)
 
 
 def test_a_small_lesion_weighs_as_much_as_a_larger_one() -> None:

@@ -42,6 +42,7 @@ RECENT = 64  # batches at hand
 STEP = 1 / 127  # of stored brightness
 KEPT = "views.npz"  # beside the pack: bringing scans to view takes minutes
 FEW = 3  # processes: fewer are not worth starting
+LESIONED = 2 / 3  # of the parts of slices with lesions show one
 LARGE = 100  # pixels: lesions of fewer count as much as one of that many, up to
 MOST = 20.0  # times their own size
 VIEWS = 1  # counts up when the view changes
@@ -55,6 +56,7 @@ class FlagStreamSpec:
     """Lesions, synthetic heads, and what varies: up to `turn` degrees, `shift` pixels, `zoom`, `gain`, `gamma`, shading of `bias`,
     Rician `noise`, and blur of up to 1 pixel in a share `soft`.
 
+    crop: side of the parts that are trained on, pixels, 0 for whole slices; `crops` of each slice, two thirds around a lesion.
     reuse: batches trained on for each that is made, all but one of them recent ones, mirrored: making one takes a CPU long.
     """
 
@@ -69,6 +71,8 @@ class FlagStreamSpec:
     noise: float = 0.03
     soft: float = 0.3
     reuse: int = 1
+    crop: int = 0
+    crops: int = 1
 
 
 class FlagStream:
@@ -90,6 +94,8 @@ class FlagStream:
         seed: int = 0,
         start: int = 0,
     ) -> None:
+        if batch % spec.crops:
+            raise UsageError(f"recipe: {spec.crops} parts of each slice (stream.crops) do not fill a batch of {batch}")
         self.spec, self.contrasts = spec, tuple(contrasts)
         self.batch, self.seed, self.number = batch, seed, start // batch
         self.device = torch.device(device)
@@ -125,13 +131,14 @@ class FlagStream:
         return self.recent[number]
 
     def _made(self, host: np.random.Generator, generator: torch.Generator) -> Batch:
-        which, kinds = self.shelf.pick(self.batch, host)
+        count = self.batch // self.spec.crops
+        which, kinds = self.shelf.pick(count, host)
         chosen = torch.tensor(which, device=self.device)
         images, ignored = self._moved(self.shelf.images(chosen), generator).split(1, 1)
-        ways = [self.ways[n] for n in host.integers(len(self.ways), size=self.batch)]
+        ways = [self.ways[n] for n in host.integers(len(self.ways), size=count)]
         names = [(self.contrasts[kind],) for kind in kinds]
         drawn = draw_lesions(ways, names, self.spec.lesions, host).to(self.device)
-        mm = torch.full((self.batch,), PIXEL_MM, device=self.device)
+        mm = torch.full((count,), PIXEL_MM, device=self.device)
         made, covered = insert_lesions(images, drawn, mm, generator=generator)
         change = functional.avg_pool2d((made - images).abs(), 3, 1, 1)
         unseen = (covered > 0.1) & (change < INVISIBLE)
@@ -140,7 +147,36 @@ class FlagStream:
         inputs = inputs_of(self._varied(made, generator), heights)
         lesion = (covered > 0.5).float()
         weight = weight * torch.from_numpy(size_weights(lesion.cpu().numpy())).to(self.device)
-        return inputs, lesion, torch.tensor(kinds, device=self.device), weight
+        made_of = torch.tensor(kinds, device=self.device)
+        if not self.spec.crop:
+            return inputs, lesion, made_of, weight
+        parts = [
+            (image, *corner)
+            for image, shown in enumerate(lesion[:, 0].cpu().numpy() > 0)
+            for corner in self._corners(shown, host)
+        ]
+        side = self.spec.crop
+        inputs, lesion, weight = (
+            torch.stack([stack[n, :, row : row + side, column : column + side] for n, row, column in parts])
+            for stack in (inputs, lesion, weight)
+        )
+        return inputs, lesion, made_of[[n for n, _, _ in parts]], weight
+
+    def _corners(self, lesion: np.ndarray, host: np.random.Generator) -> list[tuple[int, int]]:
+        """Of `crops` parts of a slice (H, W): about a random lesion, each as likely as any other, or anywhere."""
+        pieces, count = ndimage.label(lesion)
+        side, corners = self.spec.crop, []
+        for _ in range(self.spec.crops):
+            limits = [size - side for size in lesion.shape]
+            corner = [int(host.integers(limit + 1)) for limit in limits]
+            if count and host.random() < LESIONED:
+                places = np.argwhere(pieces == host.integers(1, count + 1))
+                middle = places[host.integers(len(places))]
+                corner = [
+                    int(np.clip(at - host.integers(side), 0, limit)) for at, limit in zip(middle, limits, strict=True)
+                ]
+            corners.append((corner[0], corner[1]))
+        return corners
 
     def _moved(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Turned, shifted, scaled and mirrored a little, as the view of another scan might be."""
