@@ -77,7 +77,7 @@ def test_the_panel_warns_and_goes_to_one_place_after_the_other(translating: Any)
     total = sum(place.volume for place in places) / 1000
     assert [place.number for place in places] == [1, 2] and places[0].volume > places[1].volume
     assert not hidden(panel.ui.placesRow)
-    assert got(panel.ui.placesLabel, "text").startswith(f"2 places unlike healthy brain, {total:.1f} ml in all: ")
+    assert got(panel.ui.placesLabel, "text").startswith(f"2 places unlike healthy brain, {total:.2g} ml in all: ")
     for text, place in (("Go to 1 of 2", places[0]), ("Go to 2 of 2", places[1]), ("Go to 1 of 2", places[0])):
         assert got(panel.ui.placesButton, "text") == text
         panel.ui.placesButton.click()
@@ -186,6 +186,13 @@ def test_what_is_made_of_a_translation_keeps_its_places(translating: Any) -> Non
     segmentation = segmentations()[0]
     slicer.mrmlScene.RemoveNode(segmentation)
     assert panel.logic.places(finer) == [] and hidden(panel.ui.placesRow)
+
+
+@pytest.mark.parametrize(
+    ("volume", "text"), [(14.0, "0.014"), (149.0, "0.15"), (999.0, "1"), (3930.0, "3.9"), (124300.0, "124.3")]
+)
+def test_no_place_is_told_as_nothing(slicerApp: Any, volume: float, text: str) -> None:
+    assert support("places")._millilitres(volume) == text
 
 
 def test_one_place_is_told_as_one(translating: Any) -> None:

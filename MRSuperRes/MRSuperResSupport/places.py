@@ -47,9 +47,9 @@ def fill(node, array, grid, found):
     for number in range(segments.GetNumberOfSegments()):
         segment = segments.GetNthSegment(number)
         place = known[segment.GetLabelValue()]
-        name = _("{number}: {diameter:.0f} mm across, {volume:.1f} ml")
-        values = {"number": place["label"], "diameter": place["diameter_mm"], "volume": place["volume_mm3"] / 1000}
-        segment.SetName(name.format(**values))
+        name = _("{number}: {diameter:.0f} mm across, {volume} ml")
+        values = {"number": place["label"], "diameter": place["diameter_mm"]}
+        segment.SetName(name.format(**values, volume=_millilitres(place["volume_mm3"])))
         segment.SetColor(*COLOUR)
         segment.SetTag(segment.GetTerminologyEntryTagName(), TERMINOLOGY)
     node.SetAttribute(KEPT, json.dumps(found))
@@ -111,11 +111,17 @@ def showOnly(volume):
 
 def warning(places):
     """How many places there are and how large they are together, in words."""
-    volume = sum(place.volume for place in places) / 1000
+    volume = _millilitres(sum(place.volume for place in places))
     if len(places) == 1:
-        text = _("A place unlike healthy brain, {volume:.1f} ml: the translation may have lost it. Look at the scan.")
+        text = _("A place unlike healthy brain, {volume} ml: the translation may have lost it. Look at the scan.")
     else:
         text = _(
-            "{count} places unlike healthy brain, {volume:.1f} ml in all: the translation may have lost them. Look at the scan."
+            "{count} places unlike healthy brain, {volume} ml in all: the translation may have lost them. Look at the scan."
         )
     return text.format(count=len(places), volume=volume)
+
+
+def _millilitres(volume):
+    """mm^3 in ml, as text; no place is so small that it is told as nothing."""
+    ml = volume / 1000
+    return f"{ml:.1f}" if ml >= 1 else f"{ml:.2g}"

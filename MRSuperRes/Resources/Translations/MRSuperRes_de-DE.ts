@@ -909,16 +909,16 @@
  <context>
   <name>MRSuperResSupport.places</name>
   <message>
-   <source>{number}: {diameter:.0f} mm across, {volume:.1f} ml</source>
-   <translation>{number}: {diameter:.0f} mm Durchmesser, {volume:.1f} ml</translation>
+   <source>{number}: {diameter:.0f} mm across, {volume} ml</source>
+   <translation>{number}: {diameter:.0f} mm Durchmesser, {volume} ml</translation>
   </message>
   <message>
-   <source>A place unlike healthy brain, {volume:.1f} ml: the translation may have lost it. Look at the scan.</source>
-   <translation>Eine Stelle anders als gesundes Gehirn, {volume:.1f} ml: Die Übersetzung kann sie verloren haben. Sehen Sie in der Aufnahme nach.</translation>
+   <source>A place unlike healthy brain, {volume} ml: the translation may have lost it. Look at the scan.</source>
+   <translation>Eine Stelle anders als gesundes Gehirn, {volume} ml: Die Übersetzung kann sie verloren haben. Sehen Sie in der Aufnahme nach.</translation>
   </message>
   <message>
-   <source>{count} places unlike healthy brain, {volume:.1f} ml in all: the translation may have lost them. Look at the scan.</source>
-   <translation>{count} Stellen anders als gesundes Gehirn, zusammen {volume:.1f} ml: Die Übersetzung kann sie verloren haben. Sehen Sie in der Aufnahme nach.</translation>
+   <source>{count} places unlike healthy brain, {volume} ml in all: the translation may have lost them. Look at the scan.</source>
+   <translation>{count} Stellen anders als gesundes Gehirn, zusammen {volume} ml: Die Übersetzung kann sie verloren haben. Sehen Sie in der Aufnahme nach.</translation>
   </message>
  </context>
  <context>
