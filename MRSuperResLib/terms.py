@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Task = Literal["super-resolve", "reference-guided", "translate"]
-# a prior is another model's first stage; what flags goes with translations
-ModelTask = Literal["super-resolve", "reference-guided", "translate", "prior", "flag"]
+# a prior is another model's first stage; what flags, and what knows of errors, goes with translations
+ModelTask = Literal["super-resolve", "reference-guided", "translate", "prior", "flag", "error"]
 Plane = Literal["in-plane", "through-plane"]
 ModelPlane = Literal["in-plane", "through-plane", "any"]
 Profile = Literal["gaussian", "box", "sinc", "kspace", "bicubic"]
@@ -27,6 +27,7 @@ answer: "mean of N" is the result; "input" is the scan as it is, "matched input"
 PSNR, SSIM, NMSE: in the head's box. PSNR/slice: the mean over slices. fit dB, fit SSIM: after the linear change of brightness
 and contrast that fits the truth best inside the head. coherence: how much neighbouring slices differ, over the truth's: 1 is as
 in the truth, more is flicker from slice to slice; smoothed: the same without noise, after a blur within the slices.
-uncertainty: does the samples' deviation tell the error? Spearman: their rank correlation (1 at best); scale: error over
-deviation; gap: what is left between both after scaling; 90 % intervals should hold 90 %. Dice: of tissues found in the result
+uncertainty: does the map tell the error? It is an error network's where one is installed for the model, else the samples'
+deviation. Spearman: rank correlation of map and error (1 at best); scale: error over map, or over the deviation; gap: what is
+left between both after scaling; 90 % intervals should hold 90 %, the narrower the better. Dice: of tissues found in the result
 and in the truth (1 at best). realism: distance of samples to the truth (small is good); diversity: between samples."""

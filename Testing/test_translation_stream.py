@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from made_translators import tiny_translator
+from torch import Tensor, nn
 
+from MRSuperResLib import networks
 from MRSuperResLib.errors import UsageError
 from MRSuperResLib.grid import Grid
 from MRSuperResLib.io.write import write_volume
-from MRSuperResLib.models.package import read_entry
+from MRSuperResLib.models import ModelCard, read_entry, save_model
+from MRSuperResLib.networks.error_scale import FEATURES
 from MRSuperResLib.relaxation import material
 from MRSuperResLib.training.data.crops import SourceSpec
 from MRSuperResLib.training.data.translation import DisturbanceSpec
@@ -20,7 +25,9 @@ from MRSuperResLib.training.methods.flags import detection_losses
 from MRSuperResLib.training.methods.translation import weighted
 from MRSuperResLib.training.pack import Pack, pack
 from MRSuperResLib.training.recipes import FOLDER
+from MRSuperResLib.training.streams import errors as error_stream
 from MRSuperResLib.training.streams import flags as flag_stream
+from MRSuperResLib.training.streams.errors import AnswerShelf, ErrorStream, ErrorStreamSpec, weights
 from MRSuperResLib.training.streams.flags import FlagStream, FlagStreamSpec
 from MRSuperResLib.training.streams.lesions import LesionSpec
 from MRSuperResLib.training.streams.physics import LabelTissues, PhysicsSpec, blurred, painted
@@ -286,3 +293,136 @@ def test_a_small_lesion_missed_costs_as_a_large_one_does_in_blocks() -> None:
     )
     ignored = detection_losses(dark, large, torch.where(large > 0, 0.0, 1.0))
     assert float(ignored["pixel"]) < 0.03 and float(ignored["block"]) < 0.03
+
+
+# what a translator gets wrong
+
+
+class Shifting(nn.Module):
+    """A translator whose answer is the source, brighter by the first number of z."""
+
+    contrasts = CONTRASTS
+    latent = 2
+
+    def forward(self, x: Tensor, z: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        return x + 0.1 * z[:, :1, None, None]
+
+
+def shelf(packed: Pack, kept: Path | None = None, digest: str = "a", **more: object) -> AnswerShelf:
+    sources = (SourceSpec("multicontrast/*", "axial", 1.0), SourceSpec("labels/*", "all", 1.0))
+    spec = ErrorStreamSpec(**{"crops": 32, "samples": (4,), "plain": 1.0, **more})  # type: ignore[arg-type]
+    return AnswerShelf(packed, sources, 64, spec, STILL, Shifting(), digest, kept=kept)
+
+
+def test_errors_are_those_of_the_mean_and_deviations_those_of_the_samples(packed: Pack) -> None:
+    made = shelf(packed)
+    assert len(made) == 32 and set(made.origins) == {0, 1}
+    found, error, weight, a, b = ErrorStream(made, 500).draw(0)
+    assert found.shape == (500, FEATURES) and error.shape == weight.shape == (500,)
+    assert (a != b).all() and set(a.tolist()) | set(b.tolist()) <= {0, 1, 2}
+    source, mean, deviation, target = made.images.float().split(1, 1)
+    pixels = {round(value, 4) for value in (mean - target).abs().flatten().tolist()}
+    assert {round(value, 4) for value in error.tolist()} <= pixels
+    assert (mean - source).abs().max() < 2e-3, "z and -z: the mean of a pair is the source"
+    apart = deviation.amax((1, 2, 3)) - deviation.amin((1, 2, 3))
+    assert (deviation.amin((1, 2, 3)) > 1e-3).all() and (apart < 1e-2).all()
+    two = shelf(packed, samples=(2,)).images[:, 2].float().mean((1, 2))
+    four = made.images[:, 2].float().mean((1, 2))
+    assert not torch.equal(two, four)
+
+
+def test_errors_are_small_where_the_answer_is_right_and_large_where_it_is_not(packed: Pack) -> None:
+    """A copied source is right in air alone, and wrong by what the contrasts differ in the rings of the head."""
+    _, error, weight, *_ = ErrorStream(shelf(packed, lesions=LesionSpec((1.0,))), 20_000).draw(0)
+    inside, outside = error[weight == 1], error[(weight < 1) & (weight > 0)]
+    assert inside.mean() > 0.05 and outside.numel() and outside.mean() < 0.3 * inside.mean()
+
+
+def test_the_head_counts_air_little_and_a_crops_border_not_at_all() -> None:
+    source, target = torch.zeros(1, 1, 64, 64), torch.zeros(1, 1, 64, 64)
+    source[..., 20:40, 20:40], target[..., 44, 44] = 0.5, 0.5
+    weight = weights(source, target)[0, 0]
+    assert weight[30, 30] == weight[44, 44] == weight[40, 30] == 1 and 0 < weight[12, 12] < 1
+    assert (weight[:8] == 0).all() and (weight[:, -8:] == 0).all() and weight[8, 8] > 0
+
+
+def test_answers_are_made_once_and_made_again_for_another_translator(
+    packed: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "answers.npz"
+    first = shelf(packed, kept)
+    with monkeypatch.context() as patch:
+        patch.setattr(error_stream, "_answered", lambda *given: pytest.fail("answered again"))
+        again = shelf(packed, kept)
+    assert torch.equal(first.images, again.images)
+    stream, other = ErrorStream(first, 64, seed=3), ErrorStream(again, 64, seed=3, start=128)
+    batches = [batch for batch, _ in zip(stream, range(3), strict=False)]
+    assert all(torch.equal(one, two) for one, two in zip(batches[2], next(iter(other)), strict=True))
+    made: list[bool] = []
+    answered = error_stream.answered
+    monkeypatch.setattr(error_stream, "answered", lambda *given: made.append(True) or answered(*given))
+    shelf(packed, kept, digest="b")
+    assert made, "a translator of other weights answers otherwise"
+
+
+def errors_recipe(folder: Path, translator: Path, **changes: str) -> Path:
+    """The recipe that ships, small."""
+    text = (FOLDER / "mtsr-mt-s-errors.toml").read_text()
+    start, end = text.index("sources = ["), text.index("[validation]")
+    sources = 'sources = [{ match = "multicontrast/*", planes = "axial" }, { match = "labels/*", weight = 0.5 }]\n\n'
+    text = text[:start] + sources + text[end:]
+    small = {
+        "[48, 48]": "[6]",
+        "batch = 4096": "batch = 512",
+        "crops = 778": "crops = 24",
+        "patch = 128": "patch = 64",
+        'translator = "mtsr-mt-s"': f'translator = "{translator.as_posix()}"',
+    }
+    for old, new in (small | changes).items():
+        assert old in text, old
+        text = text.replace(old, new)
+    path = folder / "tiny.toml"
+    path.write_text(text)
+    for part in ("train", "val"):
+        if not (folder / f"{part}.pack").exists():
+            (folder / f"{part}.pack").symlink_to(PACKED[0])
+    return path
+
+
+PACKED: list[Path] = []
+
+
+def test_an_error_network_learns_how_far_a_translator_is_from_the_truth(packed: Pack, tmp_path: Path) -> None:
+    PACKED[:] = [packed.path]
+    translator = tiny_translator(tmp_path)
+    assert translator.path is not None
+    recipe = errors_recipe(tmp_path, translator.path)
+    said: list[str] = []
+    made = fit(recipe, tmp_path, tmp_path / "out", minutes=0.05, device="cpu", report=said.append)
+    card = read_entry(made).card
+    assert (card.task, card.id, card.judges) == ("error", "mtsr-mt-s-errors", "tiny-mt 1.0")
+    losses = [float(line.split("laplace")[1].split()[0]) for line in said if "laplace" in line]
+    assert len(losses) > 2 and losses[-1] < losses[0] - 0.1, losses
+    assert any("likelihood" in line and "coverage" in line for line in said)
+
+
+def test_what_is_no_translator_or_of_other_contrasts_is_refused(packed: Pack, tmp_path: Path) -> None:
+    PACKED[:] = [packed.path]
+    translator = tiny_translator(tmp_path)
+    assert translator.path is not None
+    other = errors_recipe(
+        tmp_path, translator.path, **{'["T1w", "T2w", "FLAIR"]\n\n[optim': '["T1w", "T2w"]\n\n[optim'}
+    )
+    with pytest.raises(UsageError, match="contrasts are T1w, T2w, the translator's are T1w, T2w, FLAIR"):
+        fit(other, tmp_path, tmp_path / "a", minutes=0.1, device="cpu")
+    network = networks.build("error_scale", {"widths": [4]})
+    judge = save_model(tmp_path / "judge.safetensors", _judge(translator.card), network.state_dict())
+    assert judge.path is not None
+    with pytest.raises(UsageError, match="does not translate"):
+        fit(errors_recipe(tmp_path, judge.path), tmp_path, tmp_path / "b", minutes=0.1, device="cpu")
+
+
+def _judge(card: ModelCard) -> ModelCard:
+    return replace(
+        card, id="judge", task="error", architecture="error_scale", hyperparameters={"widths": [4]}, judges="x 1"
+    )

@@ -70,7 +70,7 @@ def _entry_json(entry: models.ModelEntry) -> dict[str, Any]:
 
 def _row(entry: models.ModelEntry) -> tuple[str, ...]:
     card = entry.card
-    factor = "-" if card.task in ("prior", "flag") else "any" if card.factor is None else f"x{card.factor:g}"
+    factor = "-" if card.task in ("prior", "flag", "error") else "any" if card.factor is None else f"x{card.factor:g}"
     return (card.id, card.task, card.plane, factor, ",".join(card.contrasts), card.title)
 
 
@@ -91,6 +91,8 @@ def _card_text(entry: models.ModelEntry) -> str:
         lines.append("  draws slices; the first stage of another model, which starts its training from it (--init)")
     elif card.task == "flag":
         lines.append("  finds lesions in scans that are translated, so that what the answer loses is flagged")
+    elif card.task == "error":
+        lines.append(f"  says how far translations by {card.judges} may be from the truth: its uncertainty map")
     elif not card.is_baseline:
         guided = card.task == "reference-guided"
         lines.append(f"  takes a scan {'and a reference, of one channel each' if guided else 'of one channel'}")

@@ -11,10 +11,10 @@ import numpy as np
 from ..models import BASELINES
 from ..models.scores import compared_with
 from ..terms import TRANSLATION_SCORES
-from .calibration import Voxels, calibrate
+from .calibration import Voxels
 from .lesions import LesionScore
 from .super_resolution import Row
-from .translation import COPY, MATCHED, MEAN, REGRESSOR, Evaluation, calibrations
+from .translation import COPY, MATCHED, MEAN, REGRESSOR, Evaluation, calibrations, pooled_calibration
 from .translation import Row as TranslationRow
 
 WORST = "Gains are means over the scans; the worst scan is the one with the least gain in the box."
@@ -121,7 +121,11 @@ def translation_table(evaluations: Sequence[Evaluation]) -> str:
 def translation_json(evaluations: Sequence[Evaluation], lesions: Sequence[LesionScore] = ()) -> str:
     """The evaluations, voxel arrays left out, the calibration of each model over all of them, and what became of `lesions`."""
     cases = [
-        {name: value for name, value in asdict(replace(found, voxels=_NOTHING)).items() if name != "voxels"}
+        {
+            name: value
+            for name, value in asdict(replace(found, voxels=_NOTHING, spread=None)).items()
+            if name not in ("voxels", "spread")
+        }
         for found in evaluations
     ]
     pooled = {model: asdict(made) for model, made in calibrations(evaluations).items()}
@@ -201,19 +205,7 @@ def _conclusions(group: Sequence[Evaluation]) -> list[str]:
                 f"{np.mean(fit):+.2f} (least {min(fit):+.2f})"
             )
     if group[0].calibration is not None:
-        pooled = calibrate((found.voxels for found in group), group[0].stated)
-        lines.append(
-            f"  uncertainty: Spearman {pooled.spearman:.3f} in the head, {pooled.spearman_box:.3f} in its box, "
-            f"scale {pooled.scale:.3f}, gap {100 * pooled.gap:.0f} %"
-        )
-        points = "  ".join(f"{said:.3f}/{was:.3f}" for said, was in pooled.curve)
-        lines.append(f"  calibrated deviation/error: {points}")
-        lines += [
-            f"  {found.scan}: 90 % intervals hold {100 * own.coverage:.0f} % of the head, mean width {own.sharpness:.3f}, "
-            f"Spearman {own.spearman:.3f}"
-            for found in group
-            if (own := found.calibration) is not None
-        ]
+        lines += _uncertainty_lines(group)
     if group[0].dice:
         means = {name: np.mean([found.dice[name] for found in group]) for name in group[0].dice}
         lines.append("  Dice of tissues: " + ", ".join(f"{name} {value:.3f}" for name, value in means.items()))
@@ -223,4 +215,29 @@ def _conclusions(group: Sequence[Evaluation]) -> list[str]:
         if name in group[0].diversity:
             line += f", diversity {np.mean([found.diversity[name] for found in group]):.4f}"
         lines.append(line)
+    return lines
+
+
+def _uncertainty_lines(group: Sequence[Evaluation]) -> list[str]:
+    """How the map of one model and direction relates to the error, and beside an error network's map the samples' spread."""
+    pooled = pooled_calibration(group)
+    name = f"uncertainty by {group[0].mapped_by}" if group[0].mapped_by else "uncertainty"
+    lines = [
+        f"  {name}: Spearman {pooled.spearman:.3f} in the head, {pooled.spearman_box:.3f} in its box, "
+        f"scale {pooled.scale:.3f}, gap {100 * pooled.gap:.0f} %"
+    ]
+    points = "  ".join(f"{said:.3f}/{was:.3f}" for said, was in pooled.curve)
+    lines.append(f"  calibrated deviation/error: {points}")
+    lines += [
+        f"  {found.scan}: 90 % intervals hold {100 * own.coverage:.0f} % of the head, mean width {own.sharpness:.3f}, "
+        f"Spearman {own.spearman:.3f}"
+        for found in group
+        if (own := found.calibration) is not None
+    ]
+    if group[0].mapped_by:
+        plain = pooled_calibration(group, samples=True)
+        lines.append(
+            f"  the samples' spread instead: Spearman {plain.spearman:.3f} in the head, 90 % intervals hold "
+            f"{100 * plain.coverage:.0f} %, mean width {plain.sharpness:.3f}"
+        )
     return lines

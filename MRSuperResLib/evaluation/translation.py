@@ -23,6 +23,7 @@ from ..errors import MissingRequirement, ModelError, UnsuitableVolume, UsageErro
 from ..inference import Options, plan_translation
 from ..inference.sampling import Spread, latents
 from ..inference.translation import Translator
+from ..inference.uncertainty import error_network_for, uncertainty_of
 from ..inference.view_checks import check_view
 from ..intensity import IntensityScale
 from ..models import ModelEntry, Score, find_model
@@ -61,7 +62,9 @@ class Row:
 class Evaluation:
     """One model on one pair. realism, diversity: by distance, see `evaluate`. dice: of tissues, see there.
 
-    stated: what the model's card multiplies the samples' deviation by.
+    calibration, voxels: of the uncertainty map that users see, made by `mapped_by`, an error network, or "" for the samples'
+    deviation, which `stated`, of the model's card, multiplies. spread: the voxels of the samples' deviation where the map is
+    another.
     """
 
     scan: str
@@ -78,6 +81,18 @@ class Evaluation:
     voxels: Voxels = field(repr=False, compare=False)
     dice: dict[str, float] = field(default_factory=dict)
     stated: float | None = None
+    mapped_by: str = ""
+    spread: Voxels | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def map_scale(self) -> float | None:
+        """What `voxels` are to be multiplied by to be the map."""
+        return 1.0 if self.mapped_by else self.stated
+
+    @property
+    def samples_voxels(self) -> Voxels:
+        """The voxels of the samples' deviation."""
+        return self.spread or self.voxels
 
     def row(self, answer: str) -> Row | None:
         """The row of that answer, None if it was not scored."""
@@ -137,7 +152,16 @@ def evaluate(
 
     started = time.monotonic()
     real, copied = stack(truth), stack(source)
-    answers, drawn, deviation = _answers(Translator(source, entry, made, options, warn), entry, made, seed, part)
+    translator = Translator(source, entry, made, options, warn)
+    answers, drawn, deviation = _answers(translator, entry, made, seed, part)
+    knowing = error_network_for(entry, options, warn) if made.samples > 1 else None
+    mapped = deviation
+    if knowing is not None:
+        seen = np.moveaxis(translator.unit(part), axis, 0)
+        which = (made.source, made.target)
+        mapped = uncertainty_of(
+            seen, answers[MEAN], deviation, entry, knowing, which, 0, options=options, warn=warn
+        ).deviation
     seconds = time.monotonic() - started
     answers[COPY] = copied
     answers[MATCHED] = histogram_matched(copied, real, metrics.head_box(real))
@@ -156,7 +180,8 @@ def evaluate(
         for name, answer in answers.items()
     )
     box = metrics.head_box(real)
-    voxels = Voxels(*(each[box].ravel() for each in (deviation, np.abs(answers[MEAN] - real), head)))
+    error = np.abs(answers[MEAN] - real)
+    voxels, spread = (Voxels(*(each[box].ravel() for each in (one, error, head))) for one in (mapped, deviation))
     realism, diversity = _variety(drawn, real, {"L1": _absolute, **(distances or {})})
     found = Evaluation(
         truth.name,
@@ -167,12 +192,16 @@ def evaluate(
         len(real),
         seconds,
         rows,
-        calibrate([voxels], entry.card.requirements.uncertainty_scale) if made.samples > 1 else None,
+        calibrate([voxels], entry.card.requirements.uncertainty_scale if knowing is None else 1.0)
+        if made.samples > 1
+        else None,
         realism,
         diversity,
         voxels,
         tissue_dice(segment, answers[MEAN], real) if segment else {},
         entry.card.requirements.uncertainty_scale,
+        "" if knowing is None else knowing.card.id,
+        None if knowing is None else spread,
     )
     say(
         f"{found.scan}  {found.model}  {found.source} to {found.target}: {rows[0].metrics['psnr']:.2f} dB, {seconds:.0f} s"
@@ -276,15 +305,19 @@ def head_mask(truth: np.ndarray) -> np.ndarray:
 
 
 def calibrations(evaluations: Sequence[Evaluation]) -> dict[str, Calibration]:
-    """Each sampled model's calibration over all its scans and directions."""
-    models = dict.fromkeys(found.model for found in evaluations if found.calibration is not None)
-    return {
-        model: calibrate(
-            (found.voxels for found in evaluations if found.model == model),
-            next(found.stated for found in evaluations if found.model == model),
-        )
-        for model in models
-    }
+    """Each sampled model's calibration over all its scans and directions: that of the map which users see."""
+    groups: dict[str, list[Evaluation]] = {}
+    for found in evaluations:
+        if found.calibration is not None:
+            groups.setdefault(found.model, []).append(found)
+    return {model: pooled_calibration(group) for model, group in groups.items()}
+
+
+def pooled_calibration(group: Sequence[Evaluation], samples: bool = False) -> Calibration:
+    """Of the map over several scans of one model; of the samples' deviation instead if `samples`."""
+    if samples:
+        return calibrate((found.samples_voxels for found in group), group[0].stated)
+    return calibrate((found.voxels for found in group), group[0].map_scale)
 
 
 def publish(evaluations: Sequence[Evaluation], model: ModelEntry | str, out: str | Path) -> ModelEntry:
@@ -298,7 +331,8 @@ def publish(evaluations: Sequence[Evaluation], model: ModelEntry | str, out: str
     own = [found for found in evaluations if found.model == entry.card.id]
     if not own:
         raise UsageError(f"'{entry.card.id}' was not scored: nothing to print in its card")
-    found = calibrations(own).get(entry.card.id)
+    sampled = [case for case in own if case.calibration is not None]
+    found = pooled_calibration(sampled, samples=True) if sampled else None
     scale = entry.card.requirements.uncertainty_scale if found is None else round(found.scale, 4)
     card = replace(
         entry.card,

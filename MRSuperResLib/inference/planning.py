@@ -121,9 +121,12 @@ def plan(
     `UsageError` for a contradictory request, `ModelError` for a model of another plane, `UnsuitableVolume` if the grid
     is too small or already as fine as asked.
     """
-    if card.task == "flag":
+    if card.task in ("flag", "error"):
+        does = (
+            "finds lesions in scans that are translated" if card.task == "flag" else "says where translations are wrong"
+        )
         raise ModelError(
-            f"'{card.id}' finds lesions in scans that are translated, and super-resolves none: use another model",
+            f"'{card.id}' {does}, and super-resolves none: use another model",
             code="wrong-task",
         )
     if card.task == "prior":

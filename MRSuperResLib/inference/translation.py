@@ -21,6 +21,7 @@ from .options import Cancel, Options, Progress, Translation, Warn, log_warning, 
 from .preview import upright
 from .sampling import Spread, latents, sample_count
 from .super_resolution import Clock
+from .uncertainty import error_network_for, uncertainty_of
 from .view_checks import check_view, scale_above_air
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ..volume import Volume
     from .flags import Flags
     from .preview import ShowSlice
+    from .uncertainty import Uncertainty
 
 STAGE = "translating"
 
@@ -99,11 +101,13 @@ def translate(
     """`volume` as it would look in the contrast `target`: the voxel-wise mean of `samples` plausible answers.
 
     A translation is no scan: what the scan does not show is invented, and what it shows may be lost. flags: the places that a
-    lesion detector finds in the scan, told as a warning too; None where none is installed. uncertainty: the samples' standard
-    deviation (of the population they are drawn from: N - 1), times the card's `uncertainty_scale`, and wide where something is
-    flagged; None for a single sample. Sample n depends on `seed` and n alone, neither on how many are drawn
+    lesion detector finds in the scan, told as a warning too; None where none is installed. uncertainty: a standard deviation of
+    the error, as the translator's error network has it, where one is installed; else the samples' standard deviation (of the
+    population they are drawn from: N - 1) times the card's `uncertainty_scale`; wide where something is flagged, and None for a
+    single sample. Sample n depends on `seed` and n alone, neither on how many are drawn
     nor on `options.batch` (slices are answered one by one). keep_samples: return the samples too; otherwise any number
-    of them takes the memory of two. network: run this module instead of the model's weights. preview: is shown the middle slice
+    of them takes the memory of two. network: run this module instead of the model's weights, of whose errors
+    nothing is known. preview: is shown the middle slice
     of the first sample before the others are computed.
 
     Translated intensities have no unit of their own: the network's scale, where 0 and 1 are the robust range (0.1 and
@@ -140,14 +144,15 @@ def translate(
         spread.add(sample)
         if keep_samples:
             kept.append(translator.volume_of(sample))
-    scale = _uncertainty_scale(entry, made, warn)
+    uncertain = _uncertainty(translator, spread, entry, made, options, network, warn, cancel)
     flags = _flags(volume, made, options, warn, cancel)
-    deviation = spread.deviation() * scale
-    if flags is not None:
-        deviation = widened(deviation, flags.mask)
+    uncertainty = None
+    if uncertain is not None:
+        deviation = uncertain.deviation if flags is None else widened(uncertain.deviation, flags.mask)
+        uncertainty = translator.volume_of(deviation, difference=True)
     return Translation(
         translator.volume_of(spread.mean),
-        translator.volume_of(deviation, difference=True) if made.samples > 1 else None,
+        uncertainty,
         tuple(kept),
         flags,
         {
@@ -156,7 +161,8 @@ def translate(
             "samples": made.samples,
             "intensities": "the target contrast's robust range, mapped onto the input's",
             "robust_range": [translator.scale.low, translator.scale.high],
-            "uncertainty_scale": entry.card.requirements.uncertainty_scale,
+            "uncertainty_scale": None if uncertain is None else uncertain.scale,
+            "uncertainty": None if uncertain is None else uncertain.report(),
             "flags": None if flags is None else flags.report(),
         },
     )
@@ -171,6 +177,34 @@ def _flags(volume: Volume, made: TranslationPlan, options: Options, warn: Warn, 
     if flags.places:
         warn("flagged", flags.words())
     return flags
+
+
+def _uncertainty(
+    translator: Translator,
+    spread: Spread,
+    entry: ModelEntry,
+    made: TranslationPlan,
+    options: Options,
+    network: nn.Module | None,
+    warn: Warn,
+    cancel: Cancel,
+) -> Uncertainty | None:
+    """Of the mean of the samples; None for one sample."""
+    if made.samples < 2:
+        return None
+    knowing = error_network_for(entry, options, warn) if network is None else None
+    return uncertainty_of(
+        translator.unit(),
+        spread.mean,
+        spread.deviation(),
+        entry,
+        knowing,
+        (made.source, made.target),
+        translator.axis,
+        options=options,
+        warn=warn,
+        cancel=cancel,
+    )
 
 
 class Translator:
@@ -217,9 +251,7 @@ class Translator:
         import torch
 
         self.bound.z = torch.from_numpy(np.asarray(z, dtype=np.float32))[None].to(self.runner.device)
-        chosen = [slice(None)] * 3
-        chosen[self.axis] = part
-        array = np.maximum(self.scale.to_unit(self.volume.array[tuple(chosen)]), 0, dtype=np.float32)
+        array = self.unit(part)
         result = np.empty_like(array)
         images, answers = np.moveaxis(array, self.axis, 0), np.moveaxis(result, self.axis, 0)
         for which, found in self.runner.run(images):
@@ -227,6 +259,12 @@ class Translator:
             if clock is not None:
                 clock.tick(found.size)
         return result
+
+    def unit(self, part: slice = slice(None)) -> np.ndarray:
+        """What the network is given: the volume, or the slices `part` of it, on the unit scale, (k, j, i)."""
+        chosen = [slice(None)] * 3
+        chosen[self.axis] = part
+        return np.maximum(self.scale.to_unit(self.volume.array[tuple(chosen)]), 0, dtype=np.float32)
 
     def show_middle(self, z: np.ndarray, preview: ShowSlice) -> None:
         """Compute the middle slice of the answer to `z` alone, and show it."""
@@ -282,13 +320,6 @@ def _source(card: ModelCard, contrast: str | None, target: str, notes: list[tupl
         )
     notes.append(("contrast-guessed", f"the scan's contrast is not known: it is translated as {known[0]}"))
     return known[0]
-
-
-def _uncertainty_scale(entry: ModelEntry, made: TranslationPlan, warn: Warn) -> float:
-    scale = entry.card.requirements.uncertainty_scale
-    if scale is None and made.samples > 1:
-        warn("uncalibrated", f"'{entry.card.id}' is not calibrated: its uncertainty is the samples' plain deviation")
-    return 1.0 if scale is None else scale
 
 
 def check_memory(grid: Grid, kept_samples: int) -> None:

@@ -32,6 +32,7 @@ def model_of(job: Job, warn: Callable[[str, str], None] | None = None) -> ModelE
         "translate": "translates",
         "prior": "only draws slices, as the first stage of another model",
         "flag": "finds lesions in scans that are translated",
+        "error": "says where translations are wrong",
     }
     hint = {
         "super-resolve": "use 'mrsuperres run' without --reference",
@@ -39,6 +40,7 @@ def model_of(job: Job, warn: Callable[[str, str], None] | None = None) -> ModelE
         "translate": "use 'mrsuperres translate'",
         "prior": "train the second stage with --init, and use that",
         "flag": "translate, and it is used",
+        "error": "translate, and it is used",
     }
     raise ModelError(f"'{card.id}' {does[card.task]}, and the task is {job.task}: {hint[card.task]}", code="wrong-task")
 

@@ -116,6 +116,7 @@ class ModelCard:
     factors: enlargement along the network's rows and columns; through-plane networks get the slice axis as rows, (s,
     1). None: any factor (the baselines), or none at all (priors). Contrasts: "T1w", "T2w", "FLAIR", "PDw", or "any".
     anatomy: "any", or what it is for. ages: youngest and oldest of the people it was trained on, years; None: not told.
+    judges: id and version, with a space between, of the translator whose errors an error network knows; "" for other models.
     """
 
     id: str
@@ -139,6 +140,7 @@ class ModelCard:
     metrics: tuple[Score, ...] = ()
     paper: Paper | None = None
     requirements: Requirements = field(default_factory=Requirements)
+    judges: str = ""
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -205,6 +207,8 @@ def _complaint(card: ModelCard) -> str | None:
         return "contrasts are missing"
     if card.task == "translate" and not card.target_contrasts:
         return "target_contrasts are missing, and its task is to translate"
+    if (card.task == "error") != bool(card.judges):
+        return "judges names the translator whose errors an error network knows, and is for that task alone"
     if card.spacing is not None:
         for low, high in (card.spacing.in_plane, card.spacing.through_plane, card.spacing.thickness or (1.0, 1.0)):
             if not 0 < low <= high:

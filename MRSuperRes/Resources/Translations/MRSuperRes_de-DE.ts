@@ -204,8 +204,8 @@
    <translation>&amp;Proben:</translation>
   </message>
   <message>
-   <source>Plausible answers to draw, in pairs that mirror each other: an even number is best. Their mean is the result, their spread the uncertainty.</source>
-   <translation>Plausible Antworten, die gezogen werden, in gespiegelten Paaren: am besten eine gerade Zahl. Ihr Mittel ist das Ergebnis, ihre Streuung die Unsicherheit.</translation>
+   <source>Plausible answers to draw, in pairs that mirror each other: an even number is best. Their mean is the result; how much they differ goes into the uncertainty map.</source>
+   <translation>Plausible Antworten, die gezogen werden, in gespiegelten Paaren: am besten eine gerade Zahl. Ihr Mittel ist das Ergebnis; wie sehr sie sich unterscheiden, geht in die Unsicherheitskarte ein.</translation>
   </message>
   <message>
    <source>Number of samples</source>

@@ -37,11 +37,13 @@ class TranslationStreamSpec:
     """What is drawn, beside what [data] and [disturbance] say. spacing: mm of a pixel, log-uniform.
 
     lesion_weight, bright_weight: added to the weight of pixels in a lesion, and of those as bright on FLAIR as MS lesions are.
+    plain: share of the pairs that are left as they were acquired or painted, for those who learn what a translator makes of scans.
     """
 
     spacing: tuple[float, float] = (0.6, 1.5)
     lesion_weight: float = 3.0
     bright_weight: float = 1.0
+    plain: float = 0.0
     lesions: LesionSpec = field(default_factory=LesionSpec)
     physics: PhysicsSpec = field(default_factory=PhysicsSpec)
 
@@ -92,6 +94,9 @@ class TranslationStream:
         low, high = self.disturbance.target_gamma
         gamma = low + (high - low) * torch.rand(self.batch, 1, 1, 1, device=self.device, generator=generator)
         target = both[:, 1:].clamp_min(1e-6) ** gamma
+        if self.spec.plain:
+            kept = torch.rand(self.batch, 1, 1, 1, device=self.device, generator=generator) < self.spec.plain
+            source, target = torch.where(kept, both[:, :1], source), torch.where(kept, both[:, 1:], target)
         a, b = (
             torch.tensor([self.contrasts.index(pair[n]) for pair in drawn.names], device=self.device) for n in (0, 1)
         )
