@@ -71,14 +71,22 @@ def volume(size: tuple[int, int, int], spacing: tuple[float, float, float] = (1.
 
 
 @settings(deadline=None, max_examples=200)
-@given(side=st.integers(16, 80), more=st.integers(0, 400), share=st.floats(0.0, 0.25), zoom=st.integers(1, 3))
+@given(
+    side=st.integers(16, 80),
+    more=st.integers(0, 400),
+    share=st.floats(0.0, 0.25),
+    zoom=st.integers(1, 3),
+    multiple=st.sampled_from([1, 2, 8]),
+)
 def test_parts_of_one_size_share_every_pixel_and_ignore_what_is_near_a_cut(
-    side: int, more: int, share: float, zoom: int
+    side: int, more: int, share: float, zoom: int, multiple: int
 ) -> None:
+    side, more = side // multiple * multiple, more // multiple * multiple
     size, halo = side + more, int(share * side * 0.5)
-    if side <= max(side // 4, 2 * halo + 8):
+    if side - multiple <= max(side // 4, 2 * halo + 8):
         return
-    tiles = even_tiles(size, side, halo, zoom)
+    tiles = even_tiles(size, side, halo, zoom, multiple)
+    assert not any(start % multiple for start in tiles.starts)
     total = np.zeros(size * zoom)
     assert tiles.length == side and tiles.starts[0] == 0 and tiles.starts[-1] == size - side
     for start, weights in zip(tiles.starts, tiles.weights.numpy(), strict=True):
@@ -124,6 +132,25 @@ def test_a_small_slice_lies_in_the_middle_of_air_that_begins_beyond_the_halo() -
     expected = torch.zeros(SIDE, SIDE)
     expected[22 - HALO : 42 + HALO, 17 - HALO : 47 + HALO] = 1.0
     assert torch.equal(network.seen[0][0, 0], expected)
+
+
+@pytest.mark.parametrize("slices", [3, 4, 5, 8, 9, 11])
+def test_interpolated_slices_lie_where_they_lay_in_training_whatever_their_number(slices: int) -> None:
+    """Eight rows for each slice, the first of them a multiple of eight: a network that knows places met no others."""
+    network = OfOneSize()
+    images = np.random.default_rng(0).random((1, slices, 30), dtype=np.float32)
+    answered(network, images, (8, 1))
+    spread = bicubic(torch.from_numpy(images)[:, None], (8 * slices, 30))[0, 0]
+    for part, seen in enumerate(network.seen):
+        rows = seen[0, 0, :, 17:47]
+        found = [
+            (row, start)
+            for row in range(0, SIDE, 8)
+            for start in range(0, 8 * slices, 8)
+            if torch.allclose(rows[row : row + 8], spread[start : start + 8], atol=1e-6)
+        ]
+        assert len(found) >= min(slices, SIDE // 8), f"part {part}"
+    assert len(network.seen) == (1 if slices <= SIDE // 8 else 2)
 
 
 def test_a_network_may_take_the_interpolated_slice() -> None:

@@ -51,6 +51,9 @@ class SliceRunner:
         use_threads(options.threads)
         self.card, self.needs, self.zoom = card, card.requirements, zoom
         self.inner_zoom = (1, 1) if self.needs.interpolated else zoom  # of the network itself
+        self.spread = (
+            zoom if self.needs.interpolated else (1, 1)
+        )  # pixels of the network's input between those of the scan
         self.batch, self.tile = options.batch, self._checked_tile(options.tile, warn)
         self.warn, self.cancel = warn, cancel
         self.network = network
@@ -100,7 +103,9 @@ class SliceRunner:
         padding = self._padding(height, width)
         x, beside = self._pad(x, padding, (1, 1)), [self._pad(extra, padding, zoom) for extra in extras]
         if needs.input_size:
-            answer = run_in_parts(self._forward, x, beside, side=needs.input_size, halo=needs.halo, zoom=zoom)
+            answer = run_in_parts(
+                self._forward, x, beside, side=needs.input_size, halo=needs.halo, zoom=zoom, multiples=self.spread
+            )
         elif self.tile is None:
             answer = self._forward(x, *beside)
         else:
@@ -154,10 +159,15 @@ class SliceRunner:
         return functional.pad(x, [pixels - close for pixels, close in zip(wanted, near, strict=True)])
 
     def _padding(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """(left, right, top, bottom) so that both sides are large enough and a multiple of what the network needs."""
+        """(left, right, top, bottom) so that both sides are large enough and a multiple of what the network needs.
+
+        The pixels of a scan that was interpolated lie where they lay in training, at the middles of steps from the first row on: a
+        network that knows the places of its pixels took those of an odd number of x8 slices, centred, for something else.
+        """
         if self.needs.input_size:
-            missing = [max(0, self.needs.input_size - side) for side in (width, height)]
-            return (missing[0] // 2, missing[0] - missing[0] // 2, missing[1] // 2, missing[1] - missing[1] // 2)
+            missing = [max(0, self.needs.input_size - side) for side in (height, width)]
+            top, left = (lacking // 2 // step * step for lacking, step in zip(missing, self.spread, strict=True))
+            return (left, missing[1] - left, top, missing[0] - top)
         multiple, smallest = self.needs.multiple_of, self.needs.smallest
         right, bottom = (max(side, smallest) + (-max(side, smallest)) % multiple - side for side in (width, height))
         return (0, right, 0, bottom)

@@ -71,15 +71,17 @@ def _summing_to_one(weights: Tensor, starts: Sequence[int], size: int, zoom: int
     return torch.stack([w / total[s * zoom : s * zoom + length] for w, s in zip(weights, starts, strict=True)])
 
 
-def even_tiles(size: int, side: int, halo: int, zoom: int) -> AxisTiles:
+def even_tiles(size: int, side: int, halo: int, zoom: int, multiple: int = 1) -> AxisTiles:
     """As few tiles of exactly `side` input pixels as overlap by a quarter, spread evenly; `size` at least `side`.
+
+    Starts are multiples of `multiple`, as `size` and `side` must be.
 
     They are cross-faded over all of the overlap but the halos: networks of one input size see a whole image in each tile, and
     what they make of two that overlap differs a little everywhere.
     """
     overlap = max(side // 4, 2 * halo + RAMP)
     count = 1 + max(0, -(-(size - side) // (side - overlap)))
-    starts = tuple(round(n * (size - side) / max(1, count - 1)) for n in range(count))
+    starts = tuple(multiple * round(n * (size - side) / multiple / max(1, count - 1)) for n in range(count))
     position = (torch.arange(side * zoom) + 0.5) / zoom
     weights = torch.ones(count, side * zoom)
     for n in range(1, count):
@@ -111,10 +113,23 @@ def run_tiled(
 
 
 def run_in_parts(
-    function: Function, x: Tensor, extras: Sequence[Tensor] = (), *, side: int, halo: int, zoom: tuple[int, int]
+    function: Function,
+    x: Tensor,
+    extras: Sequence[Tensor] = (),
+    *,
+    side: int,
+    halo: int,
+    zoom: tuple[int, int],
+    multiples: tuple[int, int] = (1, 1),
 ) -> Tensor:
-    """As `run_tiled`, by parts of exactly `side` x `side` input pixels; `x` is at least as large."""
-    rows, columns = (even_tiles(size, side, halo, z) for size, z in zip(x.shape[-2:], zoom, strict=True))
+    """As `run_tiled`, by parts of exactly `side` x `side` input pixels; `x` is at least as large.
+
+    multiples: of where parts start.
+    """
+    rows, columns = (
+        even_tiles(size, side, halo, z, multiple)
+        for size, z, multiple in zip(x.shape[-2:], zoom, multiples, strict=True)
+    )
     return _blended(function, x, extras, rows, columns, zoom)
 
 
