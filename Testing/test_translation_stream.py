@@ -250,6 +250,27 @@ def test_lesions_are_labelled_where_they_can_be_seen_and_views_are_made_once(
     assert not nothing.any()
 
 
+def test_lesions_are_put_into_brain_tissue_and_nowhere_else(packed: Pack) -> None:
+    """Not into air, skull or neck; a slice that shows no brain gets none."""
+    levels = flag_stream.TYPICAL["T1w"]
+    rows, columns = torch.meshgrid(torch.arange(160.0) - 80, torch.arange(128.0) - 64, indexing="ij")
+    radius = torch.hypot(rows, columns)
+    slices = torch.zeros(2, 1, 160, 128)
+    slices[0, 0] = torch.where(radius < 30, levels[2], torch.where(radius < 45, levels[1], 0.0))
+    slices[0, 0][(radius > 48) & (radius < 51)] = levels[1]  # scalp, as bright as grey matter, thin
+    slices[1, 0][radius < 45] = 2 * levels[2]  # fat
+    tissue = flag_stream.brain_tissue(slices, ["T1w", "T1w"])
+    assert tissue[0, 0][radius < 36].all() and not tissue[0, 0][radius > 45].any()
+    assert not tissue[1].any()
+    places = flag_stream.places_in(tissue, 50, torch.Generator().manual_seed(0)).long()
+    assert tissue[0, 0][places[0, :, 0], places[0, :, 1]].all()
+    spec = FlagStreamSpec(lesions=LesionSpec((0.0, 1.0), (6.0, 10.0)))
+    stream = FlagStream(packed, (SourceSpec("multicontrast/*", "axial", 1.0),), spec, CONTRASTS, 8)
+    assert stream.draw(0)[1].any()
+    stream.shelf.slices = torch.zeros_like(stream.shelf.slices)  # air
+    assert not stream.draw(1)[1].any()
+
+
 def test_parts_of_slices_show_their_lesions_and_fit_together(packed: Pack) -> None:
     spec = FlagStreamSpec(lesions=LesionSpec((0.0, 1.0), (6.0, 10.0)), crop=64, crops=2)
     stream = FlagStream(packed, (SourceSpec("multicontrast/*", "axial", 1.0),), spec, CONTRASTS, 24)

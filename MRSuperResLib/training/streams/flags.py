@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from ...errors import UsageError
 from ...grid import Grid
-from ...inference.symmetric_view import PIXEL_MM, TYPICAL, View, in_view, inputs_of
+from ...inference.symmetric_view import HEAD, PIXEL_MM, TYPICAL, View, in_view, inputs_of
 from ...relaxation import acquired_as
 from ..pack import Pack
 from .lesions import LesionSpec, draw_lesions, insert_lesions
@@ -42,6 +42,8 @@ RECENT = 64  # batches at hand
 STEP = 1 / 127  # of stored brightness
 KEPT = "views.npz"  # beside the pack: bringing scans to view takes minutes
 FEW = 3  # processes: fewer are not worth starting
+LIKE_TISSUE = 0.14  # on the networks' scale, from the level of grey or white matter
+DEEP, FILLED = 11, 0.97  # pixels of a square about a lesion's centre, nearly all of which must be head
 LESIONED = 2 / 3  # of the parts of slices with lesions show one
 LARGE = 100  # pixels: lesions of fewer count as much as one of that many, up to
 MOST = 20.0  # times their own size
@@ -139,7 +141,9 @@ class FlagStream:
         names = [(self.contrasts[kind],) for kind in kinds]
         drawn = draw_lesions(ways, names, self.spec.lesions, host).to(self.device)
         mm = torch.full((count,), PIXEL_MM, device=self.device)
-        made, covered = insert_lesions(images, drawn, mm, generator=generator)
+        places = brain_tissue(images, [self.contrasts[kind] for kind in kinds])
+        drawn = replace(drawn, there=drawn.there * places.any(-1).any(-1).float())
+        made, covered = insert_lesions(images, drawn, mm, places_in(places, drawn.there.shape[1], generator), generator)
         change = functional.avg_pool2d((made - images).abs(), 3, 1, 1)
         unseen = (covered > 0.1) & (change < INVISIBLE)
         weight = (1 - (ignored > 0.3).float() * (covered < 0.5)) * ~unseen
@@ -204,6 +208,26 @@ class FlagStream:
         noise = uniform(0, plan.noise)
         real = images + noise * torch.randn(images.shape, device=self.device, generator=generator)
         return torch.sqrt(real**2 + (noise * torch.randn(images.shape, device=self.device, generator=generator)) ** 2)
+
+
+def brain_tissue(images: Tensor, contrasts: Sequence[str]) -> Tensor:
+    """Where slices (B, 1, H, W) of `contrasts`, in the view, are as bright as grey or white matter, deep in the head: boolean.
+
+    Lesions in scalp, skull or neck would teach a detector to look there.
+    """
+    levels = images.new_tensor([TYPICAL[name][1:] for name in contrasts])[..., None, None]  # (B, 2, 1, 1): grey, white
+    smooth = functional.avg_pool2d(images, 3, 1, 1)
+    like = (smooth - levels).abs().amin(1, keepdim=True) < LIKE_TISSUE
+    head = (images > HEAD).float()
+    return like & (functional.avg_pool2d(head, DEEP, 1, DEEP // 2) > FILLED)
+
+
+def places_in(mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """(B, count, 2): rows and columns of random places where `mask` (B, 1, H, W) is true; anywhere where it never is."""
+    flat = mask.flatten(1).float()
+    flat = torch.where(flat.sum(1, keepdim=True) > 0, flat, 1.0)
+    chosen = torch.multinomial(flat, count, replacement=True, generator=generator)
+    return torch.stack((chosen // mask.shape[-1], chosen % mask.shape[-1]), -1).float()
 
 
 def size_weights(lesion: np.ndarray) -> np.ndarray:
