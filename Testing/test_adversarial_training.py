@@ -21,6 +21,7 @@ from MRSuperResLib.training import fit as loop
 from MRSuperResLib.training.card import checked_card
 from MRSuperResLib.training.fit import fit, make_fabric
 from MRSuperResLib.training.method import Context
+from MRSuperResLib.training.methods import find_method
 from MRSuperResLib.training.methods.translation import Translation, TranslationSpec
 from MRSuperResLib.training.pack import Pack
 from MRSuperResLib.training.recipes import FOLDER, load_recipe
@@ -197,7 +198,8 @@ def test_every_process_draws_its_own_codes(study: Path, tmp_path: Path, monkeypa
 @pytest.mark.parametrize("name", [path.stem for path in FOLDER.glob("mtsr-*.toml")])
 def test_shipped_recipes_name_a_network_and_a_method(name: str) -> None:
     plan, _ = load_recipe(name)
-    assert plan.method == ("translation" if "-mt" in name else "adversarial")
+    expected = "errors" if name.endswith("-errors") else "translation" if "-mt" in name else "adversarial"
+    assert plan.method == expected
     with torch.device("meta"):
         networks.build(plan.architecture, plan.network)
-    checked_card(plan)
+    checked_card(find_method(plan.method).completed(plan))
