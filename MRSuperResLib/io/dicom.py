@@ -12,7 +12,7 @@ from ..volume import Volume, Warn
 from . import dicom_pixels
 from .dicom_headers import Folder, Frame, Series, files_in, is_dicom, scan
 from .dicom_stack import Part, parts_of, positions_of, stacked
-from .formats import damaged, volume_name
+from .formats import damaged, tell, volume_name
 
 MOST_FILES = 20000  # in one folder
 SEARCHED = 1000  # files looked at for a DICOM series below a folder that holds none itself
@@ -143,9 +143,7 @@ def _volume(choice: Choice, found: Folder, path: Path, warn: Warn | None) -> Vol
     except MemoryError as error:
         raise damaged(path, error) from error
     dicom_pixels.fill(array, stack.frames)
-    if warn:
-        for code, text in (*notes, *stack.notes):
-            warn(code, text)
+    tell((*notes, *stack.notes), warn)
     return Volume(array, stack.grid, volume_name(path), dict(series.facts), stack.thickness)
 
 

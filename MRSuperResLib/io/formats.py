@@ -6,10 +6,11 @@ import contextlib
 import locale
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import BadVolume
+from ..volume import Warn
 
 WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".nhdr")
 READABLE = (*WRITABLE, ".mgz", ".mgh", ".hdr", ".hdr.gz", ".img", ".img.gz")
@@ -83,6 +84,13 @@ def check_content(path: Path) -> None:
             f"{path} is macOS's shadow of {path.name[2:]} (a resource fork), no volume; give {path.name[2:]}",
             code="not-a-volume",
         )
+
+
+def tell(notes: Iterable[tuple[str, str]], warn: Warn | None) -> None:
+    """Give the notes on a file, (code, message) each, to `warn`, if anybody listens."""
+    if warn:
+        for code, message in notes:
+            warn(code, message)
 
 
 def damaged(path: Path, error: BaseException | None = None) -> BadVolume:

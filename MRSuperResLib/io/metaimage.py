@@ -19,7 +19,7 @@ from ..errors import BadVolume
 from ..grid import Grid, numbers
 from ..volume import Volume, Warn
 from . import raw
-from .formats import bad_spacing, check_text, cut_short, damaged, no_data_file, not_scalar, three, volume_name
+from .formats import bad_spacing, check_text, cut_short, damaged, no_data_file, not_scalar, tell, three, volume_name
 from .raw import VoxelBlock
 
 TYPES = {
@@ -39,9 +39,7 @@ def read(path: Path, warn: Warn | None = None) -> Volume:
     """The volume at `path`. Raises `BadVolume`, or `LeftToITK` where there is nothing wrong but this cannot read it."""
     fields, after = read_header(path)
     grid = grid_of(fields, path)
-    for code, text in untold(fields, path):
-        if warn:
-            warn(code, text)
+    tell(untold(fields, path), warn)
     array = raw.read_block(block_of(fields, after, path), path, warn)
     return Volume(array, grid, volume_name(path), {key: value for key, value in fields.items() if key[0] != "_"})
 

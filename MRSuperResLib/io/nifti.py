@@ -19,7 +19,7 @@ from ..errors import BadVolume
 from ..grid import Grid, numbers
 from ..volume import Volume, Warn
 from . import raw
-from .formats import bad_spacing, damaged, first_bytes, no_data_file, not_scalar, suffix_of, three, volume_name
+from .formats import bad_spacing, damaged, first_bytes, no_data_file, not_scalar, suffix_of, tell, three, volume_name
 from .raw import VoxelBlock
 from .spaces import CODES, LPS_TO_RAS, kept_spaces
 
@@ -81,9 +81,7 @@ def read(path: Path, warn: Warn | None = None) -> Volume:
     header = read_header(path)
     grid, notes = grid_of(header, path)
     array = raw.read_block(block_of(header, path), path, warn)
-    for code, text in notes:
-        if warn:
-            warn(code, text)
+    tell(notes, warn)
     metadata = {"descrip": header.description} | kept_spaces(header, grid)
     return Volume(array, grid, volume_name(path), metadata)
 

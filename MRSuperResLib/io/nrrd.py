@@ -18,7 +18,7 @@ from ..errors import BadVolume
 from ..grid import Grid, numbers
 from ..volume import Volume, Warn
 from . import raw
-from .formats import bad_spacing, check_text, damaged, no_data_file, not_scalar, three, volume_name
+from .formats import bad_spacing, check_text, damaged, no_data_file, not_scalar, tell, three, volume_name
 from .metaimage import LeftToITK
 from .raw import VoxelBlock
 
@@ -56,9 +56,7 @@ def read(path: Path, warn: Warn | None = None) -> Volume:
     header = read_header(path)
     grid, notes = grid_of(header, path)
     array = raw.read_block(block_of(header, path), path, warn)
-    for code, text in notes:
-        if warn:
-            warn(code, text)
+    tell(notes, warn)
     return Volume(array, grid, volume_name(path), dict(header.pairs), thickness_of(header, grid, path))
 
 

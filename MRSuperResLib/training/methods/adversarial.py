@@ -87,6 +87,7 @@ class Adversarial(Method):
     losses: ClassVar[tuple[str, ...]] = ("l1", "gan", "features")
     exported = "generator"
     channels_last = True  # a third faster on CPUs
+    criterion = staticmethod(lsgan_loss)  # of a discriminator's answer, and what it should be
 
     def build_networks(self) -> dict[str, nn.Module]:
         """The generator first."""
@@ -147,11 +148,11 @@ class Adversarial(Method):
                 group["lr"], group["betas"] = rate, BETAS if self.adversarial else PRETRAINING_BETAS
 
     def training_step(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
-        """One step of the generator's side and, in the adversarial part, one of the discriminators'."""
+        """One step of the generator's side and, in the adversarial part, one of the discriminators' if there are any."""
         losses = self.generator_losses(batch, self.adversarial)
         total = torch.stack([self.plan.weight(name) * value for name, value in losses.items()]).sum()
         self.update("generator", total)
-        if self.adversarial:
+        if self.adversarial and "discriminator" in self.optimisers:
             losses["discriminator"] = self.discriminator_loss()
             self.update("discriminator", losses["discriminator"])
         return losses
@@ -171,7 +172,7 @@ class Adversarial(Method):
     def discriminator_loss(self) -> Tensor:
         """On the batch that `generator_losses` has just seen: real is real, fake is fake."""
         discriminator = self.parts["discriminator"]
-        return lsgan_loss(discriminator(self.real), REAL) + lsgan_loss(discriminator(self.fake), FAKE)
+        return self.criterion(discriminator(self.real), REAL) + self.criterion(discriminator(self.fake), FAKE)
 
     def validator(self, held_out: Pack) -> Validator | None:
         """PSNR of crops, dB for a range of 1, beside bicubic interpolation's."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...documents import BadDocument
-from ...losses.adversarial import FAKE, REAL, logistic_loss
+from ...losses.adversarial import REAL, logistic_loss
 from ...losses.cosine import CosineLosses, read_autoencoder
 from ...losses.unetr import read_transformer
 from ...networks.parts.projection import bicubic
@@ -87,6 +87,7 @@ class Disentangled(Adversarial):
 
     recipe = DisentangledRecipe
     losses = ("l1", "adversarial", "vit", "structure", "texture")
+    criterion = staticmethod(logistic_loss)  # eq. 21
 
     def build_others(self) -> dict[str, nn.Module]:
         """SRGAN's discriminator (figure 6 b), if the adversarial loss has a weight."""
@@ -117,15 +118,6 @@ class Disentangled(Adversarial):
             for group in optimiser.param_groups:
                 group["betas"] = BETAS
 
-    def training_step(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
-        """One step of the generator and, if there is one by now, of the discriminator."""
-        losses = self.generator_losses(batch, self.adversarial)
-        self.update("generator", torch.stack([self.plan.weight(name) * value for name, value in losses.items()]).sum())
-        if "adversarial" in losses:
-            losses["discriminator"] = self.discriminator_loss()
-            self.update("discriminator", losses["discriminator"])
-        return losses
-
     def generator_losses(self, batch: Sequence[Tensor], adversarial: bool) -> dict[str, Tensor]:
         """L1 and, when `adversarial`, the terms of eq. 9 that have a weight."""
         low, self.real = batch
@@ -135,16 +127,11 @@ class Disentangled(Adversarial):
         if not adversarial:
             return found
         if self.plan.weight("adversarial"):
-            found["adversarial"] = logistic_loss(self.parts["discriminator"](answer), REAL)  # eq. 21
+            found["adversarial"] = self.criterion(self.parts["discriminator"](answer), REAL)
         compared = self.real if self.plan.features.compared_with == "high" else bicubic(low, answer.shape[-2:])
         with self.fabric.autocast():
             found |= {name: loss for name, loss in self.teachers(answer, compared).items() if self.plan.weight(name)}
         return found
-
-    def discriminator_loss(self) -> Tensor:
-        """On the batch that `generator_losses` has just seen."""
-        discriminator = self.parts["discriminator"]
-        return logistic_loss(discriminator(self.real), REAL) + logistic_loss(discriminator(self.fake), FAKE)
 
     def validator(self, held_out: Pack) -> Validator:
         """PSNR of whole scans."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -28,6 +28,7 @@ from ...inference.symmetric_view import HEAD, PIXEL_MM, TYPICAL, View, in_view, 
 from ...relaxation import acquired_as
 from ..pack import Pack
 from .lesions import LesionSpec, draw_lesions, insert_lesions
+from .numbered import NumberedStream
 from .physics import LabelTissues, PhysicsSpec, blurred
 from .visits import affine
 
@@ -77,10 +78,9 @@ class FlagStreamSpec:
     crops: int = 1
 
 
-class FlagStream:
-    """Endless batches (inputs, lesion, contrast, weight); `start` samples have been drawn before.
+class FlagStream(NumberedStream):
+    """Batches (inputs, lesion, contrast, weight).
 
-    Batch n depends on `seed` and n alone.
     sources: scans and label maps. Weight 0: lesions that cannot be seen in this contrast, and what is as bright on FLAIR as real
     lesions are, which nobody has labelled.
     """
@@ -98,17 +98,11 @@ class FlagStream:
     ) -> None:
         if batch % spec.crops:
             raise UsageError(f"recipe: {spec.crops} parts of each slice (stream.crops) do not fill a batch of {batch}")
+        super().__init__(batch, device, seed, start)
         self.spec, self.contrasts = spec, tuple(contrasts)
-        self.batch, self.seed, self.number = batch, seed, start // batch
-        self.device = torch.device(device)
         self.recent: dict[int, Batch] = {}
         self.shelf = ViewShelf(pack, sources, self.contrasts, spec.physics, self.device)
         self.ways = acquired_as({name: TYPICAL[name] for name in contrasts}, np.random.default_rng(0), kept=WAYS)
-
-    def __iter__(self) -> Iterator[Batch]:
-        while True:
-            yield self.draw(self.number)
-            self.number += 1
 
     def draw(self, number: int) -> Batch:
         """Batch `number`: a new one, or a recent one mirrored."""
@@ -125,14 +119,11 @@ class FlagStream:
         """New batch `number`, made again where it is not at hand any more."""
         if number not in self.recent:
             self.recent = {old: batch for old, batch in self.recent.items() if number - RECENT < old < number}
-            host = np.random.default_rng((self.seed, number))
-            generator = torch.Generator(self.device)
-            generator.manual_seed(int(host.integers(2**62)))
-            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                self.recent[number] = self._made(host, generator)
+            self.recent[number] = super().draw(number)  # type: ignore[assignment]
         return self.recent[number]
 
-    def _made(self, host: np.random.Generator, generator: torch.Generator) -> Batch:
+    def make(self, host: np.random.Generator, generator: torch.Generator) -> Batch:
+        """One batch."""
         count = self.batch // self.spec.crops
         which, kinds = self.shelf.pick(count, host)
         chosen = torch.tensor(which, device=self.device)

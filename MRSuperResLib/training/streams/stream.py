@@ -8,7 +8,6 @@ network's step.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +19,7 @@ from ...errors import UsageError
 from ..data.crops import SourceSpec
 from ..pack import Entry, Pack
 from .degradation import Draw, ScannerSpec, degrade
+from .numbered import NumberedStream
 from .physics import blurred
 
 FOREGROUND = 0.02  # share of a slice above air from which it is worth drawing
@@ -61,11 +61,8 @@ class StreamSpec:
     augmentation: StreamAugmentation = field(default_factory=StreamAugmentation)
 
 
-class DeviceStream:
-    """An endless iterator of (low (B, 1, h, w), high (B, 1, h*fh, w*fw)), float32 on `device`, on the networks' scale.
-
-    Batch number n of a seed is the same whatever came before: `start`, in samples, resumes exactly. Two ranks take two seeds.
-    """
+class DeviceStream(NumberedStream):
+    """Batches (low (B, 1, h, w), high (B, 1, h*fh, w*fw)), float32 on `device`, on the networks' scale."""
 
     def __init__(
         self,
@@ -81,31 +78,15 @@ class DeviceStream:
             raise UsageError(f"matrix is {spec.matrix}, expected a multiple of the factors {factors}")
         if batch % spec.crops:
             raise UsageError(f"batch is {batch}, expected a multiple of {spec.crops} crops a slice")
-        self.spec, self.factors, self.batch, self.seed = spec, factors, batch, seed
-        self.device = torch.device(device)
-        self.number = start // batch
+        super().__init__(batch, device, seed, start, spec.at_once)
+        self.spec, self.factors = spec, factors
         self.shelf = Shelf(pack, spec.sources, self.device)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        made, low, high = -1, torch.empty(0), torch.empty(0)
-        while True:
-            group, place = divmod(self.number, self.spec.at_once)
-            if group != made:
-                made, (low, high) = group, self.draw(group)
-            part = slice(place * self.batch, (place + 1) * self.batch)
-            yield low[part], high[part]
-            self.number += 1
-
-    def draw(self, group: int) -> tuple[Tensor, Tensor]:
-        """The `at_once` batches of `group`, in random order."""
-        host = np.random.default_rng((self.seed, group))
-        generator = torch.Generator(self.device)
-        generator.manual_seed(int(host.integers(2**62)))
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            count = self.spec.at_once * self.batch // self.spec.crops
-            high = self.shelf.slices(count, self.spec, host, generator)
-            low, high = degrade(high, self.factors, self.spec.scanner, host, generator)
-            return self.cropped(low, high, generator)
+    def make(self, host: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`at_once` batches, their crops in random order."""
+        high = self.shelf.slices(self.at_once * self.batch // self.spec.crops, self.spec, host, generator)
+        low, high = degrade(high, self.factors, self.spec.scanner, host, generator)
+        return self.cropped(low, high, generator)
 
     def cropped(self, low: Tensor, high: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """`crops` patches of each slice, their centres in the head most of the time."""

@@ -7,7 +7,7 @@ is disturbed as scans are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from ..pack import Pack
 from .lesions import LesionSpec, draw_lesions, insert_lesions
+from .numbered import NumberedStream
 from .physics import PhysicsSpec, blurred
 from .visits import VisitDrawer, affine
 
@@ -48,8 +49,8 @@ class TranslationStreamSpec:
     physics: PhysicsSpec = field(default_factory=PhysicsSpec)
 
 
-class TranslationStream:
-    """Endless batches (source, target, a, b, weight) of `batch` crops of `patch` pixels; `start` samples have been drawn before.
+class TranslationStream(NumberedStream):
+    """Batches (source, target, a, b, weight) of crops of `patch` pixels.
 
     sources: as `VisitDrawer` has them.
     """
@@ -67,25 +68,12 @@ class TranslationStream:
         seed: int = 0,
         start: int = 0,
     ) -> None:
+        super().__init__(batch, device, seed, start)
         self.spec, self.disturbance, self.contrasts = spec, disturbance, tuple(contrasts)
-        self.batch, self.seed, self.number = batch, seed, start // batch
-        self.device = torch.device(device)
         self.visits = VisitDrawer(pack, sources, patch, spec.spacing, spec.physics, contrasts, 2, self.device)
 
-    def __iter__(self) -> Iterator[Batch]:
-        while True:
-            yield self.draw(self.number)
-            self.number += 1
-
-    def draw(self, number: int) -> Batch:
-        """Batch `number`."""
-        host = np.random.default_rng((self.seed, number))
-        generator = torch.Generator(self.device)
-        generator.manual_seed(int(host.integers(2**62)))
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            return self._batch(host, generator)
-
-    def _batch(self, host: np.random.Generator, generator: torch.Generator) -> Batch:
+    def make(self, host: np.random.Generator, generator: torch.Generator) -> Batch:
+        """One batch."""
         drawn = self.visits.draw(self.batch, host, generator)
         lesions = draw_lesions(drawn.ways, drawn.names, self.spec.lesions, host).to(self.device)
         both, covered = insert_lesions(drawn.images, lesions, drawn.spacing, generator=generator)
