@@ -27,7 +27,7 @@ def kind_of(score: Score) -> str:
 
 def cells(card: ModelCard) -> str:
     """The row's cells that hold scores: gains under k-space truncation, under others, SSIM, scans."""
-    if card.task in ("translate", "error"):
+    if card.task in ("translate", "error", "flag"):
         return "see below |  |  | 2 people"
     found = gains(card)
     kspace = said(found.pop("kspace")) if "kspace" in found else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from scipy import ndimage
 
 from MRSuperResLib import models, networks
 from MRSuperResLib.errors import MRSuperResError
+from MRSuperResLib.evaluation.lesions import CORE, VISIBLE, lesioned_pairs
+from MRSuperResLib.evaluation.masks import brain_mask
 from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference import Options, flags, translate
 from MRSuperResLib.inference import translation as translation_module
@@ -28,6 +31,7 @@ from MRSuperResLib.inference.symmetric_view import (
     midline,
     normalised,
 )
+from MRSuperResLib.io.read import read_volume
 from MRSuperResLib.io.write import write_volume
 from MRSuperResLib.jobs import Job, run_job
 from MRSuperResLib.jobs import run as run_module
@@ -184,6 +188,41 @@ def test_a_detector_runs_on_a_scan_and_answers_on_its_grid(folder: Path) -> None
     assert likely.shape == volume.array.shape and (likely >= 0).all() and (likely <= 1).all()
     again = find_flags(volume, detector, "T1w", options=CPU)
     assert again.labels.grid.same_as(volume.grid)
+
+
+def test_a_slice_and_its_mirror_image_are_judged_alike(folder: Path) -> None:
+    view = in_view(head(shift=2.0), scan(head()).grid, "T1w")
+    view = replace(view, slices=view.slices[4:8].copy(), heights=view.heights[4:8])
+    view.slices[:, 60:80, 74:90] += 0.3  # on one side
+    detector = models.find_model("zz-detector", [folder])
+    seen, mirrored = (
+        flags._detected(replace(view, slices=slices), detector, "T1w", CPU, flags.log_warning, flags.never)
+        for slices in (view.slices, np.ascontiguousarray(view.slices[:, :, ::-1]))
+    )
+    np.testing.assert_allclose(mirrored[:, :, ::-1], seen, atol=1e-5)
+    assert np.abs(seen - seen[:, :, ::-1]).max() > 1e-4
+
+
+def test_the_shipped_detector_finds_large_lesions_in_a_person_it_has_not_seen(data_folder: Path) -> None:
+    """Of 10 and 25 mm, put into a T1w as its acquisition would show them; and leaves nearly all of a brain alone."""
+    t1w, t2w = (
+        read_volume(data_folder / "val" / "multicontrast" / f"openmslong-04-1_{name}.nii.gz") for name in ("T1w", "T2w")
+    )
+    detector = models.find_model("lesion-flags")
+    assert detector_for("T1w", CPU).card.id == "lesion-flags"
+    plain = find_flags(t1w, detector, "T1w", options=CPU).mask
+    assert plain[brain_mask(t1w.array, t1w.grid.spacing[::-1])].mean() < 0.02
+    found = []
+    for _, (lesioned, _, placed) in zip(range(2), lesioned_pairs(t1w, t2w, "T1w", "T2w", [1]), strict=False):
+        mask = find_flags(lesioned, detector, "T1w", options=CPU).mask
+        for one in placed:
+            core = one.covered > CORE
+            change = abs(float((lesioned.array - t1w.array)[core].mean())) / np.ptp(
+                np.percentile(t1w.array, (0.1, 99.9))
+            )
+            if one.lesion.diameter > 9 and change >= VISIBLE:
+                found.append(mask[core].mean() >= 0.25 > plain[core].mean())
+    assert len(found) >= 3 and np.mean(found) >= 0.75
 
 
 def test_without_a_detector_what_is_unlike_the_other_side_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:

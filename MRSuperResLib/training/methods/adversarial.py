@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -87,7 +87,9 @@ class Adversarial(Method):
     losses: ClassVar[tuple[str, ...]] = ("l1", "gan", "features")
     exported = "generator"
     channels_last = True  # a third faster on CPUs
-    criterion = staticmethod(lsgan_loss)  # of a discriminator's answer, and what it should be
+    criterion: ClassVar[Callable[..., Tensor]] = staticmethod(
+        lsgan_loss
+    )  # of a discriminator's answer and what it should be
 
     def build_networks(self) -> dict[str, nn.Module]:
         """The generator first."""
