@@ -87,9 +87,7 @@ class Adversarial(Method):
     losses: ClassVar[tuple[str, ...]] = ("l1", "gan", "features")
     exported = "generator"
     channels_last = True  # a third faster on CPUs
-    criterion: ClassVar[Callable[..., Tensor]] = staticmethod(
-        lsgan_loss
-    )  # of a discriminator's answer and what it should be
+    criterion: ClassVar[Callable[..., Tensor]] = staticmethod(lsgan_loss)  # of an answer, and what it should be
 
     def build_networks(self) -> dict[str, nn.Module]:
         """The generator first."""
