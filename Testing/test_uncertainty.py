@@ -23,7 +23,7 @@ from MRSuperResLib.evaluation.translation import evaluate, publish
 from MRSuperResLib.inference import Options, planning
 from MRSuperResLib.inference import flags as flagging
 from MRSuperResLib.inference.flags import FLAGGED
-from MRSuperResLib.inference.uncertainty import DEVIATION, error_network_for, judged, uncertainty_of
+from MRSuperResLib.inference.uncertainty import DEVIATION, error_network_for, name_with_version, uncertainty_of
 from MRSuperResLib.models import ModelCard, ModelEntry, Requirements
 from MRSuperResLib.networks.error_scale import ErrorScale
 
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A translator and the network that knows its errors: 0.05 in the mean, everywhere."""
     place = tmp_path_factory.mktemp("models")
     made = tiny_translator(place)
-    models.save_model(place / "tiny-errors.safetensors", error_card(judged(made.card)), constant(0.05))
+    models.save_model(place / "tiny-errors.safetensors", error_card(name_with_version(made.card)), constant(0.05))
     return place
 
 

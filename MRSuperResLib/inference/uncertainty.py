@@ -44,7 +44,7 @@ class Uncertainty:
         return {"made_by": "error network", **found, "scale": self.scale}
 
 
-def judged(card: ModelCard) -> str:
+def name_with_version(card: ModelCard) -> str:
     """How the card of an error network names the translator that it belongs to."""
     return f"{card.id} {card.version}"
 
@@ -55,14 +55,15 @@ def error_network_for(translator: ModelEntry, options: Options, warn: Warn = log
     `warn` hears of one that belongs to another version of the translator.
     """
     networks = [entry for entry in models.list_models(options.model_folders) if entry.card.task == "error"]
-    able = [entry for entry in networks if entry.card.judges == judged(translator.card)]
+    able = [entry for entry in networks if entry.card.judges == name_with_version(translator.card)]
     if able:
         return able[-1]
     other = next((entry for entry in networks if entry.card.judges.split(" ")[0] == translator.card.id), None)
     if other is not None:
         warn(
             "other-version",
-            f"'{other.card.id}' knows the errors of {other.card.judges}, not of {judged(translator.card)}: the uncertainty is the "
+            f"'{other.card.id}' knows the errors of {other.card.judges}, not of {name_with_version(translator.card)}: "
+            "the uncertainty is the "
             "samples' spread",
         )
     return None

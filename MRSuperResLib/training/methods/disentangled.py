@@ -32,7 +32,7 @@ BETAS = (0.9, 0.999)  # section 4.1
 
 
 @dataclass(frozen=True)
-class DisentangledGame:
+class DisentangledStage:
     """pretraining: the part of the training on L1 alone. learning_rate: after it, constant, then falling linearly to 0.
 
     width: of the discriminator's first features. weight_decay: of Adam.
@@ -60,7 +60,7 @@ class FeatureSpec:
 class DisentangledRecipe(SuperResolutionRecipe):
     """A `Recipe` with [adversarial] and [features]."""
 
-    adversarial: DisentangledGame = field(default_factory=DisentangledGame)
+    adversarial: DisentangledStage = field(default_factory=DisentangledStage)
     features: FeatureSpec = field(default_factory=FeatureSpec)
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import UsageError
-from ...inference.uncertainty import DEVIATION, judged
+from ...inference.uncertainty import DEVIATION, name_with_version
 from ...models import find_model, load_network
 from ...networks.error_scale import ErrorScale
 from ...networks.translation import CONTRASTS
@@ -58,7 +58,7 @@ class Errors(Method):
         card = find_model(plan.translator).card
         if card.task != "translate":
             raise UsageError(f"recipe: '{card.id}' does not translate, so it has no errors of the kind to learn")
-        return replace(plan, card={**plan.card, "judges": judged(card)})
+        return replace(plan, card={**plan.card, "judges": name_with_version(card)})
 
     def prepare(self) -> None:
         """The translator, which does not learn."""

@@ -34,7 +34,7 @@ SAMPLE_SEED = 3  # of the noise behind pictures, so that those of two runs can b
 
 @dataclass(frozen=True)
 class PriorSpec:
-    """How generator and discriminator play.
+    """How generator and discriminator are trained.
 
     ratio: of the discriminator's learning rate to the generator's. betas: of both Adams. penalty: weight of R1; every: steps from
     one penalty to the next. latents: how many the centres are found from.
@@ -117,9 +117,9 @@ class Prior(Method):
             fake = generator(self.noise(len(real)))
         # apart, or the deviation over a group of images would be of real and fake ones together, and fakes all alike not show
         of_real, of_fake = discriminator(real).float(), discriminator(fake.to(real.dtype)).float()
-        judged = functional.softplus(-of_real).mean() + functional.softplus(of_fake).mean()
-        self.update("discriminator", judged)
-        losses = {"discriminator": judged, "real": of_real.mean(), "fake": of_fake.mean()}
+        loss = functional.softplus(-of_real).mean() + functional.softplus(of_fake).mean()
+        self.update("discriminator", loss)
+        losses = {"discriminator": loss, "real": of_real.mean(), "fake": of_fake.mean()}
         if self.plan.prior.penalty and self.step % self.plan.prior.every == 0:
             losses["penalty"] = self.penalise(real)
         self.networks["discriminator"].requires_grad_(False)
