@@ -63,8 +63,7 @@ def error_network_for(translator: ModelEntry, options: Options, warn: Warn = log
         warn(
             "other-version",
             f"'{other.card.id}' knows the errors of {other.card.judges}, not of {name_with_version(translator.card)}: "
-            "the uncertainty is the "
-            "samples' spread",
+            "the uncertainty is the samples' spread",
         )
     return None
 
