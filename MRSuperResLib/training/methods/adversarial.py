@@ -152,7 +152,7 @@ class Adversarial(Method):
         losses = self.generator_losses(batch, self.adversarial)
         total = torch.stack([self.plan.weight(name) * value for name, value in losses.items()]).sum()
         self.update("generator", total)
-        if self.adversarial and "discriminator" in self.optimisers:
+        if self.adversarial and self.has_discriminator:
             losses["discriminator"] = self.discriminator_loss()
             self.update("discriminator", losses["discriminator"])
         return losses
@@ -168,6 +168,11 @@ class Adversarial(Method):
             if self.features is not None:
                 found["features"] = self.features(answer, self.real)
         return found
+
+    @property
+    def has_discriminator(self) -> bool:
+        """Whether the adversarial part has one to train; not where its loss has no weight."""
+        return True
 
     def discriminator_loss(self) -> Tensor:
         """On the batch that `generator_losses` has just seen: real is real, fake is fake."""

@@ -118,6 +118,11 @@ class Disentangled(Adversarial):
             for group in optimiser.param_groups:
                 group["betas"] = BETAS
 
+    @property
+    def has_discriminator(self) -> bool:
+        """Only for a loss with a weight."""
+        return bool(self.plan.weight("adversarial"))
+
     def generator_losses(self, batch: Sequence[Tensor], adversarial: bool) -> dict[str, Tensor]:
         """L1 and, when `adversarial`, the terms of eq. 9 that have a weight."""
         low, self.real = batch
