@@ -37,7 +37,10 @@ def test_the_answer_is_the_mean_of_the_samples_and_the_map_their_spread(tiny: Mo
     assert len(drawn) == 7 and found.uncertainty is not None
     assert drawn.std(axis=0).max() > 1.0, "z moves the answer"
     np.testing.assert_allclose(found.mean.array, drawn.mean(axis=0), rtol=1e-5, atol=1e-3)
-    np.testing.assert_allclose(found.uncertainty.array, 2.5 * drawn.std(axis=0, ddof=1), rtol=1e-3, atol=1e-2)
+    flagged = found.flags.mask if found.flags else np.zeros(drawn.shape[1:], bool)  # wider there
+    assert not flagged.all()
+    wide = 2.5 * drawn.std(axis=0, ddof=1)
+    np.testing.assert_allclose(found.uncertainty.array[~flagged], wide[~flagged], rtol=1e-3, atol=1e-2)
     assert found.report["samples"] == 7 and found.report["uncertainty_scale"] == 2.5
 
 
