@@ -69,8 +69,9 @@ slicer-test:
 demo: $(VENV)/.demo
 	@$(BIN)/mrsuperres demo --output demo-output $(DEMO_ARGS)
 
+# Files of tests side by side: a process a core, four at most, since each loads PyTorch.
 test: $(VENV)/.test
-	@$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
 	@$(BIN)/ruff check .

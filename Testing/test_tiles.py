@@ -426,7 +426,10 @@ def test_a_processor_with_bfloat16_uses_it_where_the_card_allows(
 def test_bfloat16_costs_the_shipped_models_less_than_a_hundredth_of_a_decibel(name: str, data_folder: Path) -> None:
     """What their cards say, on the middle of a real scan."""
     scan, entry = read_volume(data_folder / "val" / "multicontrast" / "openms-26_T1w.nii.gz"), find_model(name)
-    scan = scan.crop((36, 54, 32), (64, 64, 64))
+    if entry.card.requirements.input_size and not device.has_native_bf16():
+        pytest.skip("this processor has no bfloat16: minutes for slices of one exact size")
+    side = 64 if entry.card.plane == "in-plane" else 24  # through plane it sees so many slices in either direction
+    scan = scan.crop((36, 54, 32), (side, side, 64))
     way = "kspace" if entry.card.plane == "in-plane" else "through-gaussian"
     pair = evaluation.degraded_pair(scan, entry.card.plane, entry.card.factor or 2, way, slices=8)
     scores = []
