@@ -158,6 +158,20 @@ class Journey:
         hint = panel.parent.minimumSizeHint  # a property for PythonQt
         assert (hint() if callable(hint) else hint).width() <= PANEL_WIDTH
 
+    def step_07_the_console_hears_what_a_run_warns_of(self):
+        """`superResolve` has no status line: Slicer's log says what the panel would."""
+        import logging
+
+        heard = []
+        handler = logging.Handler()
+        handler.emit = lambda record: heard.append(record.getMessage())
+        logging.getLogger().addHandler(handler)
+        try:  # 12 mm apart: no network was made for that
+            self.panel.logic.superResolve(self.scan("T2 thick", spacing=(1.0, 1.0, 12.0)), "disvit-through-x4")
+        finally:
+            logging.getLogger().removeHandler(handler)
+        assert any(line.startswith("disvit-through-x4: ") for line in heard), heard
+
     def step_08_a_deleted_input_stops_its_run(self):
         """At once, and the panel says why."""
         node = self.scan("T2 thick")
@@ -184,6 +198,20 @@ class Journey:
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             if composite.GetLayoutName() in self.compare.VIEWS:
                 assert not composite.GetBackgroundVolumeID() and not composite.GetForegroundVolumeID()
+
+    def step_10_nothing_speaks_of_the_command_line(self):
+        """Labels, cards and tool tips, of each model for two unlike scans: no option of a shell."""
+        texts = set()
+        for name, size, spacing in (("T2 thick", (12, 48, 40), (1.0, 1.0, 4.0)), ("T1", (40, 48, 40), (1.0, 1.0, 1.0))):
+            panel = self.chosen(self.scan(name, size, spacing))
+            for task in self.module.Task:
+                panel._parameterNode.task = task
+                for entry in list(panel.inputs.offered):
+                    panel._parameterNode.model = entry.card.id
+                    for widget in vars(panel.ui).values():
+                        texts.update(self.get(widget, words) for words in ("text", "toolTip", "plainText"))
+        texts = [text for text in texts if isinstance(text, str)]
+        assert len(texts) > 50 and not [text for text in texts if " --" in f" {text}"]
 
     def step_11_cancel_leaves_nothing_however_often(self):
         """Pressed at once, after a moment, and when the worker has answered already; also with a worker that is warm."""
