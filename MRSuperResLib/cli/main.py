@@ -26,7 +26,7 @@ from .models import add_models
 from .output import HINTS, complain
 from .run import add_run, add_translate
 from .streams import flush_stdout, mend_streams, silence_stdout
-from .train import add_data, add_train
+from .train import add_blend, add_data, add_train
 from .worker import add_worker
 
 
@@ -129,6 +129,7 @@ def parser() -> Parser:
         add_evaluate,
         add_scores,
         add_train,
+        add_blend,
         add_data,
         add_worker,
     ):

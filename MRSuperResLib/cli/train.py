@@ -1,4 +1,4 @@
-"""`mrsuperres train` and `data pack`: train a model by a recipe, and prepare data for it."""
+"""`mrsuperres train`, `blend` and `data pack`: train a model by a recipe, blend two of its states, and prepare data."""
 
 from __future__ import annotations
 
@@ -56,6 +56,22 @@ def _train(options: argparse.Namespace) -> int:
         sources=options.sources,
     )
     show(str(path))
+    return 0
+
+
+def add_blend(commands: Any) -> None:
+    parser = add_command(commands, "blend", _blend, "write a model between two of the same network")
+    parser.add_argument("first", metavar="FIRST", help="a model's id, or its file: the one that was trained on from")
+    parser.add_argument("second", metavar="SECOND", help="a model's id, or its file: what the training has made of it")
+    parser.add_argument("--share", required=True, type=float, metavar="S", help="of the second one's weights, 0 to 1")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the model to write, .safetensors")
+
+
+def _blend(options: argparse.Namespace) -> int:
+    from ..models import find_model
+    from ..training.blend import blend
+
+    show(str(blend(find_model(options.first), find_model(options.second), options.share, options.output).path))
     return 0
 
 
