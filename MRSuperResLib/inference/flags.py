@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..volume import Volume
 
 LIKELY = (
-    0.4  # of being lesion by a detector, smoothed: what is flagged; 1 to 2.4 % of two brains that it was trained on
+    0.25  # of being lesion by a detector, smoothed: what is flagged; 0.8 to 1.6 % of a brain that it was trained on
 )
 UNLIKE = 0.5  # the other side, where there is no detector: what is flagged
 SMOOTHING_MM = 0.7  # standard deviation, over the detector's probabilities
