@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,11 @@ def test_what_cannot_be_blended_is_refused_in_one_line(
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1 and words in told[0]
     assert two[0].read_bytes() == before and find_model(str(two[0])).card.version == "1"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_that_leads_nowhere_is_not_written_over(two: tuple[Path, Path], tmp_path: Path) -> None:
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(tmp_path / "nowhere.safetensors")
+    assert cli.main(["blend", *map(str, two), "--share", "0.5", "-o", str(link)]) == 5
+    assert link.is_symlink() and not link.exists()

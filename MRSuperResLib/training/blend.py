@@ -24,7 +24,7 @@ def blend(first: ModelEntry, second: ModelEntry, share: float, path: str | os.Pa
     path = Path(path)
     if path.suffix != SUFFIX:
         raise OutputError(f"{path.name}: models are written as {SUFFIX}")
-    if path.exists():
+    if os.path.lexists(path):
         raise OutputError(f"{path.name} is there already: name another file, or remove it")
     if not 0 <= share <= 1:
         raise UsageError(f"the second model's share is {share:g}, expected 0 to 1")
