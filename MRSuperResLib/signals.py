@@ -23,12 +23,10 @@ def on_signals(first: Callable[[], None], again: Callable[[], None], interrupt: 
         return
     ears, mouth = socket.socketpair()
     mouth.setblocking(False)
-    lock, heard = threading.Lock(), [False]
+    claim = threading.Lock()  # taken once and never waited for: a handler may interrupt another one
 
     def once() -> None:
-        with lock:
-            new, heard[0] = not heard[0], True
-        if new:
+        if claim.acquire(blocking=False):
             first()
 
     def listen() -> None:

@@ -1,4 +1,4 @@
-"""Every way out is a clear line: streams, names, numbers, signals, files that would hold or harm a reader."""
+"""Every way out is a clear line: streams, names, numbers, files that would hold or harm a reader."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +21,7 @@ from MRSuperResLib.io.read import read_volume
 from MRSuperResLib.jobs import Job, work
 
 pytestmark = pytest.mark.usefixtures("no_models_of_this_machine")
-posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX shell and signals")
-linux = pytest.mark.skipif(sys.platform != "linux", reason="a lock of glibc's")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX shell")
 LINEAR = "-m linear --factor 2 --plane through-plane"
 PROGRAM = f"{sys.executable} -m MRSuperResLib"
 
@@ -345,112 +343,6 @@ def test_a_pack_does_not_replace_what_is_no_pack(tmp_path: Path, capsys: pytest.
     assert "is no pack" in capsys.readouterr().err and scan.read_bytes() == before
     for _ in range(2):
         assert cli.main(["data", "pack", str(tmp_path / "data"), str(tmp_path / "x.pack")]) == 0
-
-
-# signals
-
-
-def held(arguments: list[str]) -> subprocess.Popen[str]:
-    """A process inside of a B-spline, which is one call of a library that does not come back to Python: here it never does."""
-    code = (
-        "import ctypes, sys, SimpleITK as sitk\n"
-        "class Held(sitk.ResampleImageFilter):\n"
-        "    def Execute(self, *given):\n"
-        "        library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(256)\n"
-        "        library.pthread_mutex_lock(mutex)\n"
-        "        print('held', file=sys.stderr, flush=True)\n"
-        "        library.pthread_mutex_lock(mutex)\n"
-        "sitk.ResampleImageFilter = Held\n"
-        "from MRSuperResLib.cli import main\n"
-        "sys.exit(main(sys.argv[1:]))"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    lines = [process.stderr.readline()]
-    while lines[-1] and lines[-1] != "held\n":
-        lines.append(process.stderr.readline())
-    assert lines[-1] == "held\n", lines
-    return process
-
-
-@linux
-@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
-@pytest.mark.parametrize("door", ["run", "worker", "evaluate"])
-def test_a_signal_ends_a_job_inside_of_a_library_call_that_does_not_return(
-    door: str, number: str, tmp_path: Path
-) -> None:
-    scan, out = save_scan(tmp_path / "scan.nii", (32, 32, 32)), tmp_path / "out"
-    out.mkdir()
-    job = Job(str(scan), str(out / "o.nii"), "bspline", factor=2.0, plane="in-plane")
-    (tmp_path / "job.json").write_text(job.to_json())
-    doors = {
-        "run": ["run", job.input, "-o", job.output, *["-m", "bspline", "--factor", "2", "--plane", "in-plane"]],
-        "worker": ["worker", str(tmp_path / "job.json")],
-        "evaluate": [
-            "evaluate",
-            job.input,
-            *["-m", "bspline", "--factor", "2", "--plane", "in-plane", "--figure"],
-            str(out / "f.png"),
-        ],
-    }
-    process = held(doors[door])
-    process.send_signal(getattr(signal, number))
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and left_in(out) == []
-    assert "Traceback" not in errors and "cancelled" in output + errors
-
-
-def test_ctrl_c_while_python_is_loading_is_one_line_too() -> None:
-    code = (
-        "import sys\n"
-        "class Impatient:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'MRSuperResLib.jobs': raise KeyboardInterrupt\n"
-        "sys.meta_path.insert(0, Impatient())\n"
-        "from MRSuperResLib.__main__ import main\n"
-        "sys.exit(main())"
-    )
-    done = subprocess.run([sys.executable, "-c", code, "models"], cwd=REPOSITORY, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: cancelled\n")
-
-
-@linux
-def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
-    scan = save_scan(tmp_path / "scan.nii")
-    arguments = [
-        "run",
-        str(scan),
-        "-o",
-        str(tmp_path / "o.nii"),
-        *["-m", "bspline", "--factor", "2", "--plane", "in-plane"],
-    ]
-    process = held(arguments)
-    for _ in range(2):
-        process.send_signal(signal.SIGINT)
-        if process.poll() is not None:
-            break
-    process.communicate(timeout=60)
-    assert process.returncode == 130 and left_in(tmp_path) == ["scan.nii"]
-
-
-@posix
-def test_a_job_that_was_told_to_outlive_its_terminal_does(here: Path) -> None:
-    """nohup ignores SIGHUP for the program it starts."""
-    code = (
-        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); from MRSuperResLib import jobs\n"
-        "from MRSuperResLib.cli import main; from MRSuperResLib.jobs import run; before = run.run_job\n"
-        "def hung_up(*given): signal.raise_signal(signal.SIGHUP); return before(*given)\n"
-        "run.run_job = hung_up; sys.exit(main(sys.argv[1:]))"
-    )
-    arguments = f"run {here / 'scan.nii.gz'} -o {here / 'o.nii.gz'} {LINEAR}".split()
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0 and (here / "o.nii.gz").is_file(), done.stderr
 
 
 # progress

@@ -103,12 +103,12 @@ def _interruptible(options: argparse.Namespace) -> Iterator[None]:
             timers[0].daemon = True
             timers[0].start()
 
-    with on_signals(first, end, interrupt=True):
-        try:
+    try:
+        with on_signals(first, end, interrupt=True):
             yield
-        finally:
-            for timer in timers:
-                timer.cancel()
+    finally:  # once nobody can start another
+        for timer in timers:
+            timer.cancel()
 
 
 def parser() -> Parser:

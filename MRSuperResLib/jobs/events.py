@@ -26,7 +26,7 @@ class Cancellation:
     """Whether the user wants to stop: `pull` it, or create its file. Calling it asks."""
 
     def __init__(self, file: str | os.PathLike[str] | None = None) -> None:
-        self._pulled = threading.Event()
+        self._pulled = False  # no event: that has a lock, which a signal's handler may find taken by what it interrupts
         self._file = Path(file) if file is not None else None
         self._looked = 0.0
 
@@ -36,11 +36,11 @@ class Cancellation:
             self._looked = now
             if self._file.exists():
                 self.pull()
-        return self._pulled.is_set()
+        return self._pulled
 
     def pull(self) -> None:
         """Stop at the next opportunity."""
-        self._pulled.set()
+        self._pulled = True
 
     @contextlib.contextmanager
     def on_signals(

@@ -76,8 +76,10 @@ def ended_by_signals(cancellation: Cancellation, emit: Emit, staging: Staging) -
         timer.start()
         timers.append(timer)
 
-    with cancellation.on_signals(watch, end):
-        yield
+    try:
+        with cancellation.on_signals(watch, end):
+            yield
+    finally:  # once nobody can start another
         for timer in timers:
             timer.cancel()
 
