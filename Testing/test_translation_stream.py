@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from MRSuperResLib.training.recipes import FOLDER
 from MRSuperResLib.training.streams import errors as error_stream
 from MRSuperResLib.training.streams import flags as flag_stream
 from MRSuperResLib.training.streams.errors import AnswerShelf, ErrorStream, ErrorStreamSpec, weights
-from MRSuperResLib.training.streams.flags import FlagStream, FlagStreamSpec
+from MRSuperResLib.training.streams.flags import FlagStream, FlagStreamSpec, ViewShelf
 from MRSuperResLib.training.streams.lesions import LesionSpec
 from MRSuperResLib.training.streams.physics import LabelTissues, PhysicsSpec, blurred, painted
 from MRSuperResLib.training.streams.translation import TranslationStream, TranslationStreamSpec
@@ -248,6 +249,40 @@ def test_lesions_are_labelled_where_they_can_be_seen_and_views_are_made_once(
     none = FlagStreamSpec(lesions=LesionSpec((1.0,)))
     _, nothing, _, weight = FlagStream(packed, sources, none, CONTRASTS, 8).draw(0)
     assert not nothing.any()
+
+
+def test_another_scanners_tissues_differ_less_and_keep_their_order() -> None:
+    """What is left of a difference is what was asked for; between the levels of two tissues nothing jumps."""
+    knots = torch.tensor([[0.0, 0.15, 0.52, 0.72]])
+    wanted = torch.tensor([[0.0, 0.2, 0.6, 0.65]])
+    ramp = torch.linspace(0, 1.4, 141).view(1, 1, 1, -1)
+    made = flag_stream.by_pieces(ramp, knots, wanted).flatten()
+    assert torch.allclose(made[[0, 15, 52, 72]], wanted[0], atol=1e-6)
+    steps = made.diff()
+    assert (steps > 0).all() and torch.allclose(steps[72:], steps[52:72].mean().expand(68), atol=1e-5)
+    assert torch.equal(flag_stream.by_pieces(ramp, knots, knots).argsort(), ramp.argsort())
+
+
+def test_thick_slices_and_more_paintings_are_seen_too(packed: Pack) -> None:
+    """Thin slices are averaged, thick ones are not made thinner; each painting of a head is another one."""
+
+    def shelf(match: str, **views: Any) -> ViewShelf:
+        (packed.path.parent / flag_stream.KEPT).unlink(missing_ok=True)
+        sources = (SourceSpec(match, "axial", 1.0),)
+        return ViewShelf(packed, sources, CONTRASTS, flag_stream.Views(PhysicsSpec(), **views), torch.device("cpu"))
+
+    once, twice = shelf("labels/*"), shelf("labels/*", paintings=2)
+    assert len(twice.scans) == 2 * len(once.scans) == 2 * len(CONTRASTS) * len(packed.select("labels/*"))
+    first, second = (int(twice.scans[n, 1]) + 2 for n in (0, len(CONTRASTS)))
+    assert not torch.equal(twice.slices[first], twice.slices[second])
+    thin, both = (shelf("multicontrast/*", thick=thick) for thick in (0.0, 9.0))
+    assert len(both.scans) == 2 * len(thin.scans) and torch.equal(both.slices[: len(thin.slices)], thin.slices)
+    assert all(2 < count < 7 < thin.scans[0, 2] for count in both.scans[len(thin.scans) :, 2])
+    stack = np.zeros(GRID.size[::-1], np.float32)
+    stack[8] = 3.0
+    made = flag_stream._thickened(stack, GRID, 9.0)
+    assert made is not None and np.allclose(made[7:10], 1.0) and made.sum() == pytest.approx(stack.sum())
+    assert flag_stream._thickened(stack, GRID, 4.0) is None
 
 
 def test_lesions_are_put_into_brain_tissue_and_nowhere_else(packed: Pack) -> None:

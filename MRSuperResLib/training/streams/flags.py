@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -24,9 +24,9 @@ from torch.nn import functional
 
 from ...errors import UsageError
 from ...grid import Grid
-from ...inference.symmetric_view import HEAD, PIXEL_MM, TYPICAL, View, in_view, inputs_of
+from ...inference.symmetric_view import HEAD, PIXEL_MM, TYPICAL, View, axial, in_view, inputs_of
 from ...relaxation import acquired_as
-from ..pack import Pack
+from ..pack import Entry, Pack
 from .lesions import LesionSpec, draw_lesions, insert_lesions
 from .numbered import NumberedStream
 from .physics import LabelTissues, PhysicsSpec, blurred
@@ -48,7 +48,7 @@ DEEP, FILLED = 11, 0.97  # pixels of a square about a lesion's centre, nearly al
 LESIONED = 2 / 3  # of the parts of slices with lesions show one
 LARGE = 100  # pixels: lesions of fewer count as much as one of that many, up to
 MOST = 20.0  # times their own size
-VIEWS = 1  # counts up when the view changes
+VIEWS = 2  # counts up when the view changes
 Batch = tuple[
     Tensor, Tensor, Tensor, Tensor
 ]  # inputs (B, C, H, W), lesion (B, 1, H, W), contrast (B,), weight of pixels
@@ -59,8 +59,11 @@ class FlagStreamSpec:
     """Lesions, synthetic heads, and what varies: up to `turn` degrees, `shift` pixels, `zoom`, `gain`, `gamma`, shading of `bias`,
     Rician `noise`, and blur of up to 1 pixel in a share `soft`.
 
-    crop: side of the parts that are trained on, pixels, 0 for whole slices; `crops` of each slice, two thirds around a lesion.
-    reuse: batches trained on for each that is made, all but one of them recent ones, mirrored: making one takes a CPU long.
+    levels: tissues are not always found where they are, and another scanner's differ less: what is left of the difference of grey
+    and white matter, and of that of fluid from both. paintings: of each label map in each contrast. thick: mm, of slices that thin
+    ones are made into as well; 0 for none. crop: side of the parts that are trained on, pixels, 0 for whole slices; `crops` of each
+    slice, two thirds around a lesion. reuse: batches trained on for each that is made, all but one of them recent ones, mirrored:
+    making one takes a CPU long.
     """
 
     lesions: LesionSpec = field(default_factory=lambda: LesionSpec((0.15, 0.35, 0.3, 0.2)))
@@ -73,6 +76,9 @@ class FlagStreamSpec:
     bias: float = 0.12
     noise: float = 0.03
     soft: float = 0.3
+    levels: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 1.0), (1.0, 1.0))
+    paintings: int = 1
+    thick: float = 0.0
     reuse: int = 1
     crop: int = 0
     crops: int = 1
@@ -101,7 +107,9 @@ class FlagStream(NumberedStream):
         super().__init__(batch, device, seed, start)
         self.spec, self.contrasts = spec, tuple(contrasts)
         self.recent: dict[int, Batch] = {}
-        self.shelf = ViewShelf(pack, sources, self.contrasts, spec.physics, self.device)
+        self.shelf = ViewShelf(
+            pack, sources, self.contrasts, Views(spec.physics, spec.paintings, spec.thick), self.device
+        )
         self.ways = acquired_as({name: TYPICAL[name] for name in contrasts}, np.random.default_rng(0), kept=WAYS)
 
     def draw(self, number: int) -> Batch:
@@ -135,6 +143,8 @@ class FlagStream(NumberedStream):
         places = brain_tissue(images, [self.contrasts[kind] for kind in kinds])
         drawn = replace(drawn, there=drawn.there * places.any(-1).any(-1).float())
         made, covered = insert_lesions(images, drawn, mm, places_in(places, drawn.there.shape[1], generator), generator)
+        knots, wanted = self._levels([self.contrasts[kind] for kind in kinds], generator)
+        images, made = (by_pieces(each, knots, wanted) for each in (images, made))
         change = functional.avg_pool2d((made - images).abs(), 3, 1, 1)
         unseen = (covered > 0.1) & (change < INVISIBLE)
         weight = (1 - (ignored > 0.3).float() * (covered < 0.5)) * ~unseen
@@ -185,6 +195,15 @@ class FlagStream(NumberedStream):
         grid = functional.affine_grid(place, list(images.shape), align_corners=False)
         return functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
+    def _levels(self, contrasts: Sequence[str], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The usual brightness of air and three tissues, in their order, and what it becomes; (B, 4) both."""
+        usual = torch.tensor([TYPICAL[name] for name in contrasts], device=self.device)
+        matter = usual[:, 1:].mean(1, keepdim=True)
+        draws = torch.rand(len(contrasts), 2, device=self.device, generator=generator)
+        grey_white, fluid = (low + (high - low) * draws[:, n : n + 1] for n, (low, high) in enumerate(self.spec.levels))
+        other = matter + torch.cat((fluid, grey_white, grey_white), 1) * (usual - matter)
+        return tuple(functional.pad(each.sort(1).values, (1, 0)) for each in (usual, other))  # type: ignore[return-value]
+
     def _varied(self, images: Tensor, generator: torch.Generator) -> Tensor:
         plan, count = self.spec, len(images)
 
@@ -199,6 +218,18 @@ class FlagStream(NumberedStream):
         noise = uniform(0, plan.noise)
         real = images + noise * torch.randn(images.shape, device=self.device, generator=generator)
         return torch.sqrt(real**2 + (noise * torch.randn(images.shape, device=self.device, generator=generator)) ** 2)
+
+
+def by_pieces(images: Tensor, knots: Tensor, wanted: Tensor) -> Tensor:
+    """(B, 1, H, W) with the levels `knots` (B, n), which rise from 0, brought to `wanted`, by pieces of straight lines."""
+    widths = knots.diff(dim=1)
+    slopes = wanted.diff(dim=1) / widths
+    widths[:, -1] = torch.inf
+    parts = zip(knots[:, :-1].T, widths.T, slopes.T, strict=True)
+    return sum(  # type: ignore[return-value]
+        slope.view(-1, 1, 1, 1) * torch.minimum((images - knot.view(-1, 1, 1, 1)).clamp_min(0), width.view(-1, 1, 1, 1))
+        for knot, width, slope in parts
+    )
 
 
 def brain_tissue(images: Tensor, contrasts: Sequence[str]) -> Tensor:
@@ -233,6 +264,15 @@ def size_weights(lesion: np.ndarray) -> np.ndarray:
     return weights
 
 
+@dataclass(frozen=True)
+class Views:
+    """What scans and label maps are brought to view as; see `FlagStreamSpec`."""
+
+    physics: PhysicsSpec
+    paintings: int = 1
+    thick: float = 0.0
+
+
 class ViewShelf:
     """Axial slices in the detector's view on a device, with the height of each in its head. They are kept beside the pack.
 
@@ -244,13 +284,13 @@ class ViewShelf:
         pack: Pack,
         sources: Sequence[SourceSpec],
         contrasts: Sequence[str],
-        physics: PhysicsSpec,
+        views: Views,
         device: torch.device,
     ) -> None:
         self.contrasts = tuple(contrasts)
         kept = pack.path.with_name(KEPT)
-        wanted = _key(pack, sources, self.contrasts, physics)
-        stored = _stored(kept, wanted) or _brought_to_view(pack, sources, self.contrasts, physics)
+        wanted = _key(pack, sources, self.contrasts, views)
+        stored = _stored(kept, wanted) or _brought_to_view(pack, sources, self.contrasts, views)
         if not kept.is_file() and os.access(kept.parent, os.W_OK):
             np.savez_compressed(kept, key=np.array(wanted), **stored)  # type: ignore[arg-type]
         self.scans, self.odds = stored["scans"], stored["weights"] / stored["weights"].sum()
@@ -268,10 +308,10 @@ class ViewShelf:
         return [int(first + host.integers(size)) for _, first, size in chosen], [int(kind) for kind in chosen[:, 0]]
 
 
-def _key(pack: Pack, sources: Sequence[SourceSpec], contrasts: Sequence[str], physics: PhysicsSpec) -> str:
+def _key(pack: Pack, sources: Sequence[SourceSpec], contrasts: Sequence[str], views: Views) -> str:
     """Of what a shelf would hold."""
     names = [entry.name for source in sources for entry in pack.select(source.match)]
-    text = repr((VIEWS, names, [(source.match, source.weight) for source in sources], tuple(contrasts), physics))
+    text = repr((VIEWS, names, [(source.match, source.weight) for source in sources], tuple(contrasts), views))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -284,13 +324,13 @@ def _stored(path: Path, wanted: str) -> dict[str, np.ndarray] | None:
 
 
 def _brought_to_view(
-    pack: Pack, sources: Sequence[SourceSpec], contrasts: Sequence[str], physics: PhysicsSpec
+    pack: Pack, sources: Sequence[SourceSpec], contrasts: Sequence[str], views: Views
 ) -> dict[str, np.ndarray]:
     """scans: (n, 3), contrast, first slice and count of each; weights: (n,); slices: (m, H, W) uint8 in steps of STEP.
 
     bright: (m, H, W); heights: (m,). Visits and label maps are shared out among the processors.
     """
-    work: list[tuple[Path, tuple[str, ...], tuple[str, ...], PhysicsSpec]] = []
+    work: list[tuple[Path, tuple[str, ...], tuple[str, ...], Views]] = []
     weights: list[float] = []
     for source in sources:
         groups: dict[str, list[str]] = {}
@@ -299,7 +339,7 @@ def _brought_to_view(
                 groups.setdefault(entry.name if entry.labels else entry.subject or entry.name, []).append(entry.name)
         if not groups:
             raise UsageError(f"no volume matches '{source.match}' in {', '.join(contrasts)}")
-        work += [(pack.path, tuple(names), tuple(contrasts), physics) for names in groups.values()]
+        work += [(pack.path, tuple(names), tuple(contrasts), views) for names in groups.values()]
         weights += [source.weight / len(groups)] * len(groups)
     processes = min(len(work), (os.cpu_count() or 1) - 1)
     if processes > FEW:
@@ -325,45 +365,59 @@ def _brought_to_view(
 
 
 def _visit(
-    work: tuple[Path, tuple[str, ...], tuple[str, ...], PhysicsSpec],
+    work: tuple[Path, tuple[str, ...], tuple[str, ...], Views],
 ) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """One visit's scans, or a label map painted in each contrast: contrast, slices, bright, heights."""
-    path, names, contrasts, physics = work
+    path, names, contrasts, plan = work
     pack = Pack(path)
     entries = sorted((e for e in pack.entries if e.name in names), key=lambda entry: entry.contrast != "FLAIR")
-    views: list[tuple[str, View]] = []
+    seen: dict[float, list[tuple[str, View]]] = {0.0: [], plan.thick: []}
     for entry in entries:
-        if entry.labels:
-            rng = np.random.default_rng(int(hashlib.sha256(entry.name.encode()).hexdigest()[:8], 16))
-            stack = pack.stored(entry)
-            tissues = LabelTissues([stack])
-            for contrast in contrasts:
-                _, levels = tissues.acquired([contrast], physics, rng)
-                painted = _painted(levels[:, 0], tissues.coded(stack), rng)
-                views.append((contrast, _viewed(painted, entry.grid, contrast)))
-        else:
-            view = _viewed(pack.unit(entry, pack.stored(entry)), entry.grid, entry.contrast)
-            views.append((entry.contrast, view))
-    flair = next((view for name, view in views if name == "FLAIR" and not entries[0].labels), None)
+        for contrast, unit in _units(pack, entry, contrasts, plan):
+            for thick, views in seen.items():
+                stack = _thickened(unit, entry.grid, thick)
+                if stack is not None:
+                    views.append((contrast, in_view(np.maximum(stack, 0), entry.grid, contrast, max(APART_MM, thick))))
     found = []
-    for name, view in views:
-        full = np.flatnonzero((view.slices > 0.1).mean((1, 2)) > 0.05)
-        same = flair is not None and len(flair.slices) == len(view.slices)
-        bright = _ms_bright(flair) if same and flair is not None else np.zeros(view.slices.shape, bool)
-        slices = np.minimum(np.rint(view.slices[full] / STEP), 255).astype(np.uint8)
-        found.append((contrasts.index(name), slices, bright[full], view.heights[full]))
+    for views in seen.values():
+        flair = next((view for name, view in views if name == "FLAIR" and not entries[0].labels), None)
+        for name, view in views:
+            full = np.flatnonzero((view.slices > 0.1).mean((1, 2)) > 0.05)
+            same = flair is not None and len(flair.slices) == len(view.slices)
+            bright = _ms_bright(flair) if same and flair is not None else np.zeros(view.slices.shape, bool)
+            slices = np.minimum(np.rint(view.slices[full] / STEP), 255).astype(np.uint8)
+            found.append((contrasts.index(name), slices, bright[full], view.heights[full]))
     return found
+
+
+def _units(pack: Pack, entry: Entry, contrasts: Sequence[str], plan: Views) -> Iterator[tuple[str, np.ndarray]]:
+    """A scan, or a label map painted in each contrast, on the networks' scale."""
+    stack = pack.stored(entry)
+    if not entry.labels:
+        yield entry.contrast, pack.unit(entry, stack)
+        return
+    rng = np.random.default_rng(int(hashlib.sha256(entry.name.encode()).hexdigest()[:8], 16))
+    tissues = LabelTissues([stack])
+    codes = tissues.coded(stack)
+    for _ in range(plan.paintings):
+        for contrast in contrasts:
+            _, levels = tissues.acquired([contrast], plan.physics, rng)
+            yield contrast, _painted(levels[:, 0], codes, rng)
+
+
+def _thickened(unit: np.ndarray, grid: Grid, thick: float) -> np.ndarray | None:
+    """`unit` (k, j, i) as slices of `thick` mm would show it, itself for 0; None if its own are not much thinner."""
+    axis, _ = axial(grid)
+    wide = round(thick / grid.spacing[2 - axis])
+    if not thick:
+        return unit
+    return None if wide < 2 else np.asarray(ndimage.uniform_filter1d(unit, wide, axis))
 
 
 def _ms_bright(flair: View) -> np.ndarray:
     """Where FLAIR is as bright as real lesions are, a pixel wider."""
     found = flair.slices > MS_BRIGHT * TYPICAL["FLAIR"][1]
     return np.asarray(ndimage.binary_dilation(found, np.ones((1, 3, 3))))
-
-
-def _viewed(unit: np.ndarray, grid: Grid, contrast: str) -> View:
-    """Axial slices of a scan, some mm apart, as the detector sees them."""
-    return in_view(np.maximum(unit, 0), grid, contrast, APART_MM)
 
 
 def _painted(levels: np.ndarray, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
