@@ -138,6 +138,49 @@ def test_a_spacing_is_met_exactly_and_axes_the_model_does_not_refine_are_interpo
     assert ("interpolated-axis" in told) == (spacing[0] < 1.0)
 
 
+FROM_FINE = SpacingRange(in_plane=(0.6, 1.3), through_plane=(2.0, 9.0))
+
+
+@pytest.mark.parametrize("direction", [OBLIQUE, SAGITTAL])
+@pytest.mark.parametrize(("pixel", "shown"), [(0.59, 1), (0.45, 2), (0.25, 3)])
+def test_pixels_finer_than_in_the_training_are_averaged_for_the_network_alone(
+    pixel: float, shown: int, direction: tuple[float, ...]
+) -> None:
+    """As scanners interpolate: 512 x 512 of 0.45 mm. The answer has the scan's own pixels, and all that is in them."""
+    on = grid((36, 42, 10), (pixel, pixel, 5.0), direction)
+    scan = volume(on)
+    stripes = np.zeros_like(scan.array)
+    stripes[:, :, ::2] = 3.0  # the finest detail there is
+    network, told = Bicubic((4, 1)), []
+    known = entry(spacing=FROM_FINE)
+    result = super_resolve(
+        Volume(scan.array + stripes, on), known, network=network, options=CPU, warn=lambda *what: told.append(what)
+    )
+    sizes = {shape[3] for shape in network.seen}
+    assert sizes == {36 // shown, 42 // shown} and told == []
+    assert result.grid.same_as(on.refine((1, 1, 4)))
+    inner = (slice(8, -8), slice(6, -6), slice(6, -6))
+    kept = (result.array - ramp(result.grid))[inner]
+    assert np.abs(kept - np.repeat(stripes[:, :, :], 4, axis=0)[inner]).max() < (0.5 if shown > 1 else 0.05)
+    made = plan(on, known.card)
+    assert made.averaged == (shown > 1) and made.stages[0].source.extent == pytest.approx(on.extent)
+    assert plan(grid((36, 42, 10), (3.0, 3.0, 5.0)), known.card).notes[0][0] == "outside-training"
+
+
+def test_what_a_network_adds_is_added_to_fine_pixels() -> None:
+    class More(Bicubic):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + 0.1
+
+    on = grid((36, 42, 10), (0.45, 0.45, 5.0))
+    answers = [
+        super_resolve(volume(on), entry(spacing=FROM_FINE), network=network((4, 1)), options=CPU).array
+        for network in (Bicubic, More)
+    ]
+    more = answers[1] - answers[0]
+    assert more.std() < 0.01 * more.mean() and more.mean() > 1
+
+
 def test_the_models_own_factor_is_the_default() -> None:
     assert run(volume(), (4, 1), "through-plane").grid.size == (20, 24, 40)
     assert run(volume(), (2, 2), "in-plane").grid.size == (40, 48, 10)

@@ -2,7 +2,8 @@
 
 A model multiplies the sampling of its axes by whole numbers. A factor it does not have is served by the nearest power
 of its own at or above, and each pass is brought to the size needed inside the pass, edges kept: x2.5 from a x4 model is
-x4, then resampled with antialiasing; x8 is x4, then x4 again resampled to x2.
+x4, then resampled with antialiasing; x8 is x4, then x4 again resampled to x2. A network that makes thinner slices is
+shown pixels no finer than it was trained on: finer ones are averaged, and what it adds to interpolation is interpolated.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ class Stage:
 class Plan:
     """How a request will be served.
 
-    axes: image axes (of i, j, k) the model refines. stages: none for interpolation. target: the grid of the answer; it
-    differs from the last stage's only along axes that are not the model's. notes: (code, line) to tell the user first.
+    axes: image axes (of i, j, k) the model refines. stages: none for interpolation; the first one's source is what the network
+    is shown of `source`. target: the grid of the answer; it differs from the last stage's only along axes that are not the
+    model's. notes: (code, line) to tell the user first.
     """
 
     card: ModelCard
@@ -78,6 +80,11 @@ class Plan:
         both = ((columns[0], rows, columns[1]), (columns[1], rows, columns[0]))
         least = self.card.requirements.input_size * LEAST_FILLED
         return tuple(view for view in both if self.source.shape[view[2]] >= least) or both
+
+    @property
+    def averaged(self) -> bool:
+        """Whether the network is shown coarser pixels than the scan's."""
+        return bool(self.stages) and self.stages[0].source.size != self.source.size
 
     @property
     def zoom(self) -> tuple[int, int]:
@@ -154,8 +161,9 @@ def plan(
         return Plan(card, grid, where, axis, axes, (), target, tuple(notes))
     _check_size(grid, card, where, axis)
     factors = tuple(target.size[other] / grid.size[other] for other in axes)
-    stages = _stages(grid, card, axes, target)
-    unlike = models.coverage(card, grid, contrast, factors, axis, thickness)
+    shown = shown_grid(card, grid, axis, where)
+    stages = _stages(shown, card, axes, target)
+    unlike = models.coverage(card, shown, contrast, factors, axis, thickness)
     notes += [("outside-training", f"'{card.id}': {why}") for why in unlike]
     finer = [other for other in range(3) if other not in axes and target.size[other] > grid.size[other]]
     if finer:
@@ -258,6 +266,19 @@ def network_pixels(card: ModelCard, rows: int, columns: int) -> int:
     if card.requirements.interpolated and card.factors is not None:
         return int(rows * card.factors[0]) * int(columns * card.factors[1])
     return rows * columns
+
+
+def shown_grid(card: ModelCard, grid: Grid, axis: int, plane: str) -> Grid:
+    """`grid` as the network is shown it: pixels finer than it was trained on are averaged, for thinner slices along `axis`.
+
+    Scanners interpolate a matrix, by zero-filling, to pixels of half the size; and how fine pixels are matters little across them.
+    """
+    if plane != "through-plane" or card.spacing is None:
+        return grid
+    least = card.spacing.in_plane[0] / models.TOLERANCE
+    shown = [mm if other == axis else mm * math.ceil(least / mm) for other, mm in enumerate(grid.spacing)]
+    coarse = grid.with_spacing((shown[0], shown[1], shown[2]))
+    return grid if coarse.size == grid.size else coarse
 
 
 def slice_axis_for(grid: Grid, slice_axis: int | None = None, plane: str = "any") -> int:

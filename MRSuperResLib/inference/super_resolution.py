@@ -195,6 +195,7 @@ def _refined(
     network: nn.Module | None,
     preview: ShowSlice | None,
 ) -> Volume:
+    from ..acquisition import interpolate
     from ..resample import resample
     from ..volume import Volume
     from .device import require_torch
@@ -205,7 +206,8 @@ def _refined(
     network = models.kept_network(entry) if network is None else network
     runner = SliceRunner(network, entry.card, made.zoom, options, warn, cancel)
     scale = IntensityScale.of(volume.array)
-    array = np.asarray(scale.to_unit(volume.array), dtype=np.float32)
+    shown = interpolate(volume, made.stages[0].source, "bicubic") if made.averaged else volume
+    array = np.asarray(scale.to_unit(shown.array), dtype=np.float32)
     clock = Clock(STAGE, sum(_voxels(stage) for stage in made.stages) * len(made.views), progress)
     if preview is not None:
         _show_middle(array, made, runner, _guides(guide, made.stages[0]), scale, preview)
@@ -213,7 +215,20 @@ def _refined(
         array = _passed(array, stage, made, runner, _guides(guide, stage), clock)
     array = np.asarray(scale.from_unit(array), dtype=np.float32)
     result = Volume(array, made.stages[-1].result, volume.name, volume.metadata)
+    if made.averaged:
+        return _added(result, shown, volume, made.target)
     return result if result.grid.same_as(made.target) else resample(result, made.target, "bspline")
+
+
+def _added(result: Volume, shown: Volume, volume: Volume, target: Grid) -> Volume:
+    """`volume` interpolated to `target`, with what `result`, made of `shown`, a coarser version of it, adds to interpolation."""
+    from ..acquisition import interpolate
+    from ..resample import resample
+    from ..volume import Volume
+
+    added = Volume(result.array - resample(shown, result.grid, "bspline").array, result.grid)
+    array = resample(volume, target, "bspline").array + interpolate(added, target, "bicubic").array
+    return Volume(array, target, volume.name, volume.metadata)
 
 
 def _passed(
