@@ -13,7 +13,6 @@ from MRSuperResLib.errors import UnsuitableVolume
 from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference import Options
 from MRSuperResLib.inference.isotropic import isotropic_grid, to_isotropic
-from MRSuperResLib.inference.planning import shown_grid
 from MRSuperResLib.inference.recommend import recommend, refined_planes
 from MRSuperResLib.io.read import read_volume
 from MRSuperResLib.io.write import write_volume
@@ -51,7 +50,7 @@ def test_plane_model_and_factor_follow_the_scan(
     assert found.plane == plane and found.factor == factor
     card = models.find_model(found.model).card
     assert found.model == model if model else card.plane == plane and not card.is_baseline
-    assert models.coverage(card, shown_grid(card, scan(spacing).grid, 2, plane), name, None, None) == []
+    assert models.coverage(card, scan(spacing).grid, name, None, None) == []
     assert f"{spacing[2]:g} mm apart" in found.why and ("no network covers" in found.why) == (found.model == "bspline")
 
 

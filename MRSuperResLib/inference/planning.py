@@ -161,7 +161,7 @@ def plan(
         return Plan(card, grid, where, axis, axes, (), target, tuple(notes))
     _check_size(grid, card, where, axis)
     factors = tuple(target.size[other] / grid.size[other] for other in axes)
-    shown = shown_grid(card, grid, axis, where)
+    shown = models.shown_grid(card, grid, axis, where)
     stages = _stages(shown, card, axes, target)
     unlike = models.coverage(card, shown, contrast, factors, axis, thickness)
     notes += [("outside-training", f"'{card.id}': {why}") for why in unlike]
@@ -266,19 +266,6 @@ def network_pixels(card: ModelCard, rows: int, columns: int) -> int:
     if card.requirements.interpolated and card.factors is not None:
         return int(rows * card.factors[0]) * int(columns * card.factors[1])
     return rows * columns
-
-
-def shown_grid(card: ModelCard, grid: Grid, axis: int, plane: str) -> Grid:
-    """`grid` as the network is shown it: pixels finer than it was trained on are averaged, for thinner slices along `axis`.
-
-    Scanners interpolate a matrix, by zero-filling, to pixels of half the size; and how fine pixels are matters little across them.
-    """
-    if plane != "through-plane" or card.spacing is None:
-        return grid
-    least = card.spacing.in_plane[0] / models.TOLERANCE
-    shown = [mm if other == axis else mm * math.ceil(least / mm) for other, mm in enumerate(grid.spacing)]
-    coarse = grid.with_spacing((shown[0], shown[1], shown[2]))
-    return grid if coarse.size == grid.size else coarse
 
 
 def slice_axis_for(grid: Grid, slice_axis: int | None = None, plane: str = "any") -> int:

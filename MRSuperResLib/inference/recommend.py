@@ -11,7 +11,7 @@ from ..contrasts import guess_contrast, telling_name
 from ..errors import UnsuitableVolume
 from ..models import ModelEntry
 from ..models.scores import gains, mean_gain
-from .planning import STRETCH, shown_grid
+from .planning import STRETCH
 
 if TYPE_CHECKING:
     from ..grid import Grid
@@ -153,9 +153,7 @@ class _Scan:
             entry
             for entry in self.entries
             if entry.card.plane == plane
-            and not models.coverage(
-                entry.card, shown_grid(entry.card, grid, axis, plane), self.contrast, None, axis, self.thickness
-            )
+            and not models.coverage(entry.card, grid, self.contrast, None, axis, self.thickness)
             and not models.subject_coverage(entry.card, self.volume)
         ]
 

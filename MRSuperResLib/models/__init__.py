@@ -17,7 +17,7 @@ from .card import (
     Task,
     Training,
 )
-from .coverage import TOLERANCE, contrast_coverage, coverage, reference_coverage, subject_coverage
+from .coverage import TOLERANCE, contrast_coverage, coverage, reference_coverage, shown_grid, subject_coverage
 from .kept import keep_networks, kept_network
 from .package import SUFFIX, load_network, read_entry, save_model, verify
 from .registry import BASELINES, Warn, baselines, default_folders, find_model, list_models, user_folder
@@ -52,6 +52,7 @@ __all__ = [
     "read_entry",
     "reference_coverage",
     "save_model",
+    "shown_grid",
     "subject_coverage",
     "user_folder",
     "verify",

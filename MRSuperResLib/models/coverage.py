@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ def coverage(
     reasons = contrast_coverage(card, contrast)
     plane = "in-plane" if card.task == "translate" else card.plane
     axis = grid.slice_axis_for(plane) if slice_axis is None else slice_axis
+    grid = shown_grid(card, grid, axis, plane)
     if card.spacing is not None:
         within = [spacing for other, spacing in enumerate(grid.spacing) if other != axis]
         reasons += _beyond("in-plane voxels", (min(within), max(within)), card.spacing.in_plane)
@@ -52,6 +54,19 @@ def coverage(
     if smallest < card.requirements.smallest:
         reasons.append(f"needs at least {card.requirements.smallest} voxels a side, this scan has {smallest}")
     return reasons
+
+
+def shown_grid(card: ModelCard, grid: Grid, axis: int, plane: str) -> Grid:
+    """`grid` as the network is shown it: pixels finer than it was trained on are averaged, for thinner slices along `axis`.
+
+    Scanners interpolate a matrix, by zero-filling, to pixels of half the size; and how fine pixels are matters little across them.
+    """
+    if plane != "through-plane" or card.spacing is None:
+        return grid
+    least = card.spacing.in_plane[0] / TOLERANCE
+    shown = [mm if other == axis else mm * math.ceil(least / mm) for other, mm in enumerate(grid.spacing)]
+    coarse = grid.with_spacing((shown[0], shown[1], shown[2]))
+    return grid if coarse.size == grid.size else coarse
 
 
 def contrast_coverage(card: ModelCard, contrast: str | None) -> list[str]:
