@@ -39,6 +39,7 @@ SHARES = (0.85, 0.7, 0.55, 0.4, 0.25, 0.1, 0.0)  # of a correction, where even t
 AROUND = 3  # acquired voxels along each axis
 SLIGHT = 0.05  # share of what is missed that is not worth another pass
 EVEN = 1.04  # ratio of steps in simulated thick slices of real heads: no stripes
+LIVELIER = 1.1  # standard deviation of a projected answer over the unprojected one's; with the true thickness it is 1.08 at most
 
 
 def acquisition_between(
@@ -115,7 +116,9 @@ def alternatives(
     if profile not in OTHER_PROFILE or result.size[slice_axis] <= acquired.size[slice_axis]:
         return ()
     mm = acquired.spacing[slice_axis] if thickness is None else thickness
-    widths = ((profile, mm * (1 - UNCERTAIN)), (profile, mm * (1 + UNCERTAIN)), (OTHER_PROFILE[profile], mm))
+    thinnest, thickest = (share * acquired.spacing[slice_axis] for share in THICKNESS)
+    thinner, thicker = max(thinnest, mm * (1 - UNCERTAIN)), min(thickest, mm * (1 + UNCERTAIN))
+    widths = ((profile, thinner), (profile, thicker), (OTHER_PROFILE[profile], mm))
     return tuple(acquisition_between(acquired, result, slice_axis, *each) for each in widths)
 
 
@@ -164,7 +167,8 @@ def project(
     noise: standard deviation of `acquired`. otherwise: what the acquisition may be as well (`alternatives`); what they disagree on
     counts as noise, voxel by voxel. Only what exceeds it is corrected, along `slice_axis` (0..2) by the smoothest correction that
     does it. Steps between slices never become more uneven than they are (`step_ratio`): where they would, the largest of them are
-    made smaller, as far as the acquired slices allow. Scans without negative voxels get none.
+    made smaller, as far as the acquired slices allow. Nor does it become much livelier (`LIVELIER`): slices told thicker than they
+    are would otherwise be sharpened to many times their values. Scans without negative voxels get none.
     """
     axis = None if slice_axis is None or 2 - slice_axis not in acquisition.operators else 2 - slice_axis
     variance = _tolerance(result.array, acquisition, otherwise, noise)
@@ -187,24 +191,34 @@ def project(
         if ratio <= most:
             break
         uneven = np.maximum(uneven, _uneven_steps(array, axis, factor))
-    if least > most:
-        best = _weakened(before, best, axis, factor, most, warn)
+    liveliest = LIVELIER * max(float(before.std()), float(acquired.array.std()))
+    if least > most or float(best.std()) > liveliest:
+        best = _weakened(before, best, axis, factor, most, liveliest, warn)
     return replace(result, array=np.ascontiguousarray(best, dtype=np.float32))
 
 
 def _weakened(
-    before: np.ndarray, after: np.ndarray, axis: int, factor: float, most: float, warn: Warn | None
+    before: np.ndarray,
+    after: np.ndarray,
+    axis: int,
+    factor: float,
+    most: float,
+    liveliest: float,
+    warn: Warn | None,
 ) -> np.ndarray:
-    """As much of the way from `before` to `after` as draws no stripes."""
+    """As much of the way from `before` to `after` as draws no stripes and does not exceed the standard deviation `liveliest`."""
+    sharpened = float(after.std()) > liveliest
     for share in SHARES:
         array = before + np.float32(share) * (after - before)
-        if step_ratio(array, axis, factor) <= most:
+        if step_ratio(array, axis, factor) <= most and float(array.std()) <= liveliest:
             break
     if warn:
-        warn(
-            "projection-weakened",
-            f"{share:.0%} of the correction to the acquired slices was made, more would draw stripes: is the profile another?",
+        why = (
+            "would sharpen it beyond what scans show: are the slices thinner than told?"
+            if sharpened
+            else "would draw stripes: is the profile another?"
         )
+        warn("projection-weakened", f"{share:.0%} of the correction to the acquired slices was made, more {why}")
     return array
 
 

@@ -22,6 +22,7 @@ from . import __version__
 from .documents import encode
 from .errors import BadVolume
 from .io.formats import WRITABLE
+from .io.sidecar import fields_beside
 from .models import ModelCard, ModelEntry
 
 STATEMENT = "Made by a model; details may not be the patient's. Research use only."
@@ -69,7 +70,7 @@ def record(
     entry: ModelEntry,
     *,
     parameters: Mapping[str, Any],
-    inputs: Mapping[str, str],
+    inputs: Mapping[str, Mapping[str, str]],
     device: str,
     precision: str,
     timings: Mapping[str, float],
@@ -77,7 +78,7 @@ def record(
 ) -> dict[str, Any]:
     """The sidecar's content.
 
-    inputs: role to digest, no names of files, because people put patients' names into them.
+    inputs: see `inputs_record`.
     """
     return {
         "schema": 1,
@@ -85,13 +86,26 @@ def record(
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "model": model_record(entry),
         "parameters": encode(dict(parameters)),
-        "inputs": {role: {"sha256": digest} for role, digest in inputs.items()},
+        "inputs": encode(dict(inputs)),
         "device": device,
         "precision": precision,
         "versions": versions(),
         "timings": {stage: round(seconds, 3) for stage, seconds in timings.items()},
         **more,
     }
+
+
+def inputs_record(paths: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Digests of the inputs by role: of the file or folder, and of what a sidecar beside it tells, where there is one.
+
+    No names of files, because people put patients' names into them.
+    """
+    found = {role: {"sha256": digest_of(path)} for role, path in paths.items()}
+    for role, path in paths.items():
+        told = {} if Path(path).is_dir() else fields_beside(Path(path))
+        if told:
+            found[role]["sidecar_sha256"] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return found
 
 
 def header_fields(entry: ModelEntry, parameters: Mapping[str, Any]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import BadVolume
-from .grid import Grid
+from .grid import Grid, numbers
 
 if TYPE_CHECKING:
     from .io.read import read_volume as read_volume
@@ -22,6 +22,7 @@ Warn = Callable[[str, str], None]
 
 LONGEST_AXIS = 1024  # voxels; more is allowed, but rarely what was meant
 FEWEST_SLICES = 2
+FINEST_MM, COARSEST_MM = 0.05, 30.0  # of a voxel; beyond, a header's units are likelier wrong than right
 LARGEST = 1e30  # programs mark missing voxels by FLT_MAX or 1e30: no such value is an intensity
 
 
@@ -70,16 +71,29 @@ def check_volume(volume: Volume, warn: Warn | None = None) -> Volume:
         raise BadVolume(
             f"{name} has the same value {float(array.min()):g} in every voxel: there is no image", code="constant"
         )
-    thin = sum(n < FEWEST_SLICES for n in volume.grid.size)
-    if thin:
-        size = " x ".join(map(str, volume.grid.size))
-        raise BadVolume(f"{name} is {size} voxels: a single slice or line, expected a 3D volume", code="one-slice")
-    if warn and max(volume.grid.size) > LONGEST_AXIS:
-        warn(
-            "large-volume",
-            f"{name} has {max(volume.grid.size)} voxels along one axis: this will take long and much memory",
-        )
+    check_extent(volume.grid, name)
+    if warn:
+        for code, text in oddities(volume.grid, name):
+            warn(code, text)
     return volume if array is volume.array else replace(volume, array=array)
+
+
+def check_extent(grid: Grid, name: str) -> None:
+    """Raise `BadVolume` unless there are several voxels along each axis."""
+    if min(grid.size) < FEWEST_SLICES:
+        size = " x ".join(map(str, grid.size))
+        raise BadVolume(f"{name} is {size} voxels: a single slice or line, expected a 3D volume", code="one-slice")
+
+
+def oddities(grid: Grid, name: str) -> list[tuple[str, str]]:
+    """What is unusual about a grid, though it can be worked on: (code, line) each."""
+    found = []
+    if max(grid.size) > LONGEST_AXIS:
+        text = f"{name} has {max(grid.size)} voxels along one axis: this will take long and much memory"
+        found.append(("large-volume", text))
+    if min(grid.spacing) < FINEST_MM or max(grid.spacing) > COARSEST_MM:
+        found.append(("odd-spacing", f"{name} has voxels of {numbers(grid.spacing)} mm: are its units right?"))
+    return found
 
 
 def to_sitk(volume: Volume, sitk: Any = None) -> Any:

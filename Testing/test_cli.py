@@ -81,12 +81,18 @@ def test_a_terminal_shows_progress_and_wipes_it(scan: Path) -> None:
     assert "[############            ]  50%  1 min 15 s left" in errors.getvalue()
     show({"event": "warning", "code": "c", "message": "mind this"})
     show({"event": "progress", "stage": "writing", "done": 1, "total": 1, "seconds_left": 0.0})
-    outputs = {"output": "sr.nii", "error_map": None, "samples": ["s1.nii"], "sidecar": "sr.json"}
+    outputs = {"output": "sr.nii", "error_map": None, "flags": "f.nii", "samples": ["s1.nii"], "sidecar": "sr.json"}
     show({"event": "result", "outputs": outputs, "metrics": {"psnr": 31.234567, "slices": 3}, "seconds": 4000.0})
     assert "warning: mind this\n" in errors.getvalue()
     assert errors.getvalue().rstrip("\r").rsplit("\r", 1)[-1].strip() == ""
-    assert output.getvalue().splitlines()[:3] == ["sr.nii", "s1.nii", "sr.json"]
+    assert output.getvalue().splitlines()[:4] == ["sr.nii", "f.nii", "s1.nii", "sr.json"]
     assert "psnr: 31.23" in output.getvalue() and "slices: 3" in output.getvalue() and "1 h 06 min" in output.getvalue()
+
+
+def test_a_reference_that_is_not_used_is_not_called_registered() -> None:
+    found = {"searched": True, "moved": False, "similarity": 0.0, "used": False}
+    assert cli.output.reference_text(found) == "reference: not aligned; similarity 0.000; not used"
+    assert "its header was right" in cli.output.reference_text({**found, "similarity": 0.5, "used": True})
 
 
 def test_the_list_of_models_is_a_table_and_json_prints_cards(

@@ -26,6 +26,7 @@ def scan(size: tuple[int, int, int] = (200, 220, 30), spacing: tuple[float, floa
         (scan(spacing=(0.8, 0.8, 8.0)), "T1w", 4.0, "slices of 2 to 6 mm, this scan has 8 mm"),
         (scan(spacing=(1.3, 1.4, 4.0)), "T1w", 4.0, "in-plane voxels of 0.5 to 1.2 mm, this scan has 1.3 x 1.4 mm"),
         (scan(spacing=(0.3, 0.4, 4.0)), "T1w", 4.0, None),  # shown to the network averaged
+        (scan(spacing=(0.01, 0.4, 4.0)), "T1w", 4.0, "0.01 x 0.4 mm"),  # no scanner's: not averaged to one pixel
         (scan(), "T1w", (8.0,), "made for x4, x8 is asked"),
         (scan(size=(5, 220, 30)), "T1w", 4.0, "at least 8 voxels"),
     ],

@@ -266,6 +266,30 @@ def test_two_slabs_apart_are_two_volumes_by_the_names_of_their_stacks(tmp_path: 
     assert read(together)[0].grid.size[2] == 6, "stacks that continue each other are one"
 
 
+@pytest.mark.parametrize("mixed", ["patients", "frames of reference"])
+def test_slices_that_do_not_lie_in_one_space_are_never_stacked(mixed: str, tmp_path: Path) -> None:
+    """A careless merger gave them one series UID; no name of a patient is told."""
+    array = voxels(6)
+    for number, values in enumerate(array):
+        who, where = ("A" if number < 3 else "B"), f"1.5.{number // 3}"
+        tags = (
+            {"PatientID": who, "PatientName": f"Name^{who}"} if mixed == "patients" else {"FrameOfReferenceUID": where}
+        )
+        classic_slice(tmp_path / f"{number}.dcm", values, number, **tags)
+    with pytest.raises(BadVolume, match=f"slices of (2|several) {mixed}") as caught:
+        read(tmp_path)
+    assert "Name" not in str(caught.value)
+    key = {"patients": "3-1", "frames of reference": "3.1"}[mixed]
+    np.testing.assert_array_equal(read(tmp_path, series=key)[0].array, array[:3])
+
+
+def test_frames_of_reference_made_anew_for_every_slice_say_nothing(tmp_path: Path) -> None:
+    """As some anonymisers do: the slices still are one volume."""
+    for number, values in enumerate(voxels(4)):
+        classic_slice(tmp_path / f"{number}.dcm", values, number, FrameOfReferenceUID=f"1.5.{number}")
+    np.testing.assert_array_equal(read(tmp_path)[0].array, voxels(4))
+
+
 def test_pixels_of_two_sizes_are_two_volumes(tmp_path: Path) -> None:
     path = classic(tmp_path, voxels(6))
     for number in (6, 7):

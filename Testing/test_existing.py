@@ -66,6 +66,39 @@ def test_a_sidecar_of_another_program_is_found_behind_the_home_folder(
     assert left_in(tmp_path) == ["scan.nii.gz", "t2.json"] and "EchoTime" in (tmp_path / "t2.json").read_text()
 
 
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_what_a_bids_sidecar_tells_of_the_input_is_never_overwritten(
+    overwrite: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A result of the same stem in another format would put its record there."""
+    scan = save_scan(tmp_path / "t2.nii.gz")
+    (tmp_path / "t2.json").write_text('{"SliceThickness": 3.0}')
+    assert cli.main(["run", str(scan), "-o", str(tmp_path / "t2.nrrd"), *LINEAR, *overwrite]) == 2
+    assert "tells about an input" in capsys.readouterr().err
+    assert left_in(tmp_path) == ["t2.json", "t2.nii.gz"] and "3.0" in (tmp_path / "t2.json").read_text()
+
+
+def test_a_result_is_made_anew_where_the_sidecar_of_its_input_says_something_else(plain: Job) -> None:
+    """The thickness of its slices, say: the result depends on it."""
+    skip = dataclasses.replace(plain, skip_existing=True)
+    sidecar = Path(str(plain.input).removesuffix(".gz")).with_suffix(".json")
+    sidecar.write_text('{"SliceThickness": 3.0}')
+    assert "skipped" not in run(skip)[-1] and run(skip)[-1]["skipped"] is True
+    sidecar.write_text('{"SliceThickness": 2.0}')
+    assert "skipped" not in run(skip)[-1] and run(skip)[-1]["skipped"] is True
+    sidecar.unlink()
+    assert "skipped" not in run(skip)[-1]
+
+
+@pytest.mark.parametrize("name", ["", "new/"])
+def test_a_folder_as_output_is_refused_with_a_name_to_give(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = save_scan(tmp_path / "t2.nii.gz")
+    assert cli.main(["run", str(scan), "-o", f"{tmp_path}/{name}", *LINEAR]) == 2
+    assert "is a folder: name a file in it" in capsys.readouterr().err and left_in(tmp_path) == ["t2.nii.gz"]
+
+
 @pytest.mark.parametrize("role", ["output", "error_map"])
 def test_a_file_that_was_not_made_here_is_replaced_only_when_that_is_said(plain: Job, role: str) -> None:
     """A real scan of that name, say."""

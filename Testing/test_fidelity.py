@@ -123,6 +123,33 @@ def test_no_projection_draws_stripes_whatever_thickness_is_told(told: float | No
     assert missed[1] < missed[0] and made.array.min() >= 0
 
 
+@pytest.mark.parametrize("told", [1.3, 2.0, 3.5])
+def test_slices_told_thicker_than_they_are_do_not_blow_the_answer_up(told: float) -> None:
+    """Undoing a blur that is not there would multiply the values: it is weakened, and told."""
+    acquired = acquire(head(low=20.0), (1, 1, 4), Degradation("gaussian", thickness=0.6))
+    guess = resample(acquired, GRID, "linear")
+    between = (acquired.grid, GRID, 2, "gaussian", told * 4)
+    otherwise = fidelity.alternatives(*between)
+    heard: list[str] = []
+    made = fidelity.project(
+        guess,
+        acquired,
+        fidelity.acquisition_between(*between),
+        slice_axis=2,
+        otherwise=otherwise,
+        warn=lambda code, text: heard.append(text),
+    )
+    assert made.array.std() <= fidelity.LIVELIER * max(guess.array.std(), acquired.array.std()) + 1e-3
+    assert told < 2 or "thinner than told" in heard[0]
+
+
+def test_a_thickness_at_the_end_of_the_range_is_taken(told: float = 4.0) -> None:
+    """What it may be as well stays within the range."""
+    acquired = acquire(head(), (1, 1, 4), Degradation("gaussian"))
+    for mm in (told * 4, 0.1 * 4):
+        assert len(fidelity.alternatives(acquired.grid, GRID, 2, "gaussian", mm)) == 3
+
+
 def test_steps_of_a_volume_that_was_never_sliced_are_even_and_of_repeated_slices_are_not() -> None:
     detail = ndimage.gaussian_filter(np.random.default_rng(5).standard_normal(GRID.shape), 1.5)
     assert fidelity.step_ratio(detail, 0, 4) < 1.1

@@ -94,6 +94,36 @@ def test_what_is_odd_is_listed(tmp_path: Path) -> None:
         inspect(tmp_path / "nowhere")
 
 
+def test_what_a_run_would_refuse_is_not_called_usable(tmp_path: Path) -> None:
+    volume = Volume(noise(6, 7, 8), Grid((8, 7, 6), (1.0, 1.0, 1.0)))
+    write_volume(volume, tmp_path / "cut.nii")  # packed ones tell nothing before they are unpacked
+    content = (tmp_path / "cut.nii").read_bytes()
+    (tmp_path / "cut.nii").write_bytes(content[: len(content) // 2])
+    write_volume(Volume(noise(1, 7, 8), Grid((8, 7, 1), (1.0, 1.0, 1.0))), tmp_path / "single.nii.gz")
+    classic_series(tmp_path / "one", voxels(1))
+    found = inspect(tmp_path)
+    assert len(found) == 3 and not any(each.usable for each in found)
+    assert all("cut short" in each.odd[-1] or "single slice" in each.odd[-1] for each in found)
+
+
+def test_units_that_cannot_be_right_and_results_of_ours_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_volume(Volume(noise(6, 7, 8), Grid((8, 7, 6), (600.0, 600.0, 3000.0))), tmp_path / "a.nii.gz")
+    assert "are its units right" in inspect(tmp_path / "a.nii.gz")[0].odd[0]
+    write_volume(Volume(noise(6, 7, 8), Grid((8, 7, 6), (1.0, 1.0, 3.0))), tmp_path / "b.nii.gz")
+    run = ["run", str(tmp_path / "b.nii.gz"), "-o", str(tmp_path / "c.nii.gz"), "-m", "linear", "--factor", "2"]
+    assert main(run) == 0
+    assert main(["inspect", str(tmp_path / "c.nii.gz")]) == 0
+    assert "no scan: linear made it" in capsys.readouterr().out
+
+
+def test_a_path_that_is_not_there_hides_no_other(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(study / "nowhere"), str(study)]) == 3
+    printed = capsys.readouterr()
+    assert "does not exist" in printed.err and "7.1" in printed.out and str(study) in printed.out
+
+
 def test_the_command_prints_a_table_or_json_and_no_control_characters(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +162,24 @@ def test_an_8_bit_scan_called_mask_runs_when_it_is_said_to_be_a_scan(
     scan = (noise(12, 14, 16) / 2).astype(np.uint8)
     path = image_file(scan, tmp_path / "t1_after_mask.nii.gz")
     arguments = ["run", str(path), "-m", "linear", "--factor", "2", "-o", str(tmp_path / "o.nii.gz")]
+    assert main(arguments) == 3
+    assert "(--not-labels)" in capsys.readouterr().err
+    assert main([*arguments, "--not-labels"]) == 0
+
+
+@pytest.mark.parametrize("role", ["truth", "evaluate"])
+def test_a_scan_taken_for_labels_can_be_the_truth_as_well(
+    role: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the message says to add is an option of that command, and mends it."""
+    scan, mask = (
+        image_file((noise(12, 14, 16) / 2).astype(np.uint8), tmp_path / name) for name in ("t1.nii", "mask.nii")
+    )
+    how = ["-m", "linear", "--factor", "2", "--plane", "through-plane"]
+    arguments = {
+        "truth": ["run", str(scan), "-o", str(tmp_path / "o.nii"), *how, "--truth", str(mask)],
+        "evaluate": ["evaluate", str(mask), *how, "--figure", ""],
+    }[role]
     assert main(arguments) == 3
     assert "(--not-labels)" in capsys.readouterr().err
     assert main([*arguments, "--not-labels"]) == 0

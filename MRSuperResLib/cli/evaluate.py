@@ -54,7 +54,7 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument(
         "--publish", metavar="DIR", help="write the models there with these scores printed in their cards"
     )
-    add_fields(parser, "device", "threads", "model_folders")
+    add_fields(parser, "not_labels", "device", "threads", "model_folders")
     parser.add_argument("--json", action="store_true", help="print scores as JSON")
 
 
@@ -86,8 +86,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     rows: list[evaluation.Row] = []
     try:
         for number, scan in enumerate(scans):
-            truth = replace(read_volume(options.truth[number], warn=tell), name=scan)
-            reference = read_volume(options.reference[number], warn=tell) if options.reference else None
+            truth = replace(read_volume(options.truth[number], warn=tell, allow_labels=options.not_labels), name=scan)
+            reference = (
+                read_volume(options.reference[number], warn=tell, allow_labels=options.not_labels)
+                if options.reference
+                else None
+            )
             for way in ways:
                 pair = evaluation.degraded_pair(
                     truth,
@@ -212,7 +216,7 @@ def add_scores(commands: Any) -> None:
     parser.add_argument(
         "--publish", metavar="DIR", help="write the models there with these scores and the calibration in their cards"
     )
-    add_fields(parser, "device", "threads", "model_folders")
+    add_fields(parser, "not_labels", "device", "threads", "model_folders")
     parser.add_argument("--json", action="store_true", help="print scores as JSON")
 
 
@@ -241,7 +245,9 @@ def _evaluate_translation(options: argparse.Namespace) -> int:
     found: list[translation.Evaluation] = []
     try:
         for source_path, truth_path in zip(options.volumes[::2], options.volumes[1::2], strict=True):
-            source, truth = read_volume(source_path, warn=tell), read_volume(truth_path, warn=tell)
+            source, truth = (
+                read_volume(path, warn=tell, allow_labels=options.not_labels) for path in (source_path, truth_path)
+            )
             for entry in entries:
                 found.append(
                     translation.evaluate(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BadVolume
+from ..provenance import made_by
 from .arguments import add_command
-from .output import say, table
+from .output import complain, say, table
 from .streams import show
+
+if TYPE_CHECKING:
+    from ..io.inspect import Found
 
 
 def add_inspect(commands: Any) -> None:
@@ -19,13 +24,26 @@ def add_inspect(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON list")
 
 
-def _inspect(options: argparse.Namespace) -> int:
-    from ..io.inspect import Found, inspect
+def _with_maker(found: Found) -> Found:
+    """With the model that made it among what is odd, if it is no scan."""
+    maker = made_by(found.path)
+    return replace(found, odd=(*found.odd, f"no scan: {maker} made it")) if maker else found
 
-    found = [each for path in options.paths for each in inspect(path)]
+
+def _inspect(options: argparse.Namespace) -> int:
+    from ..io.inspect import inspect
+
+    found, missing = [], 0
+    for path in options.paths:
+        try:
+            found += [_with_maker(each) for each in inspect(path)]
+        except BadVolume as error:
+            if len(options.paths) == 1:
+                raise
+            missing = complain(error.message, error.exit_code)
     if options.json:
         show(json.dumps([each.to_json() for each in found], indent=2))
-        return 0
+        return missing
     if not found:
         say("no volumes")
         return BadVolume.exit_code
@@ -41,12 +59,14 @@ def _inspect(options: argparse.Namespace) -> int:
             each.plane or "-",
             each.contrast or "-",
             each.name or each.path,
+            *([each.path] if several else []),
         )
 
-    head = ("SERIES", "FORMAT", "SIZE", "SPACING mm", "THICK", "GAP", "PLANE", "CONTRAST", "NAME")
+    several = len(options.paths) > 1
+    head = ("SERIES", "FORMAT", "SIZE", "SPACING mm", "THICK", "GAP", "PLANE", "CONTRAST", "NAME") + ("PATH",) * several
     show(table([head, *map(row, found)]))
     for each in found:
         for line in each.odd:
             where = f"series {each.key}: " if each.key else "" if line.startswith(each.path) else f"{each.path}: "
             show(where + line)
-    return 0 if any(each.usable for each in found) else BadVolume.exit_code
+    return missing or (0 if any(each.usable for each in found) else BadVolume.exit_code)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from .. import __version__
 from ..errors import Cancelled, DeviceError, MissingRequirement, MRSuperResError, OutputError, UsageError, told
 from ..inference.device import let_idle_threads_sleep
+from ..inference.memory import keep_freed_memory
 from ..jobs.fields import complaints
 from ..jobs.job import FIELDS
 from ..jobs.worker import GRACE_SECONDS
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     mend_streams()
     let_idle_threads_sleep()
+    keep_freed_memory()
     try:
         code = _run(arguments)
     except SystemExit:  # help, or a mistyped command

@@ -86,7 +86,7 @@ class Show:
     def _result(self, event: dict[str, Any]) -> None:
         self.clear()
         outputs = event["outputs"]
-        names = ("output", "error_map", "consistency_map", "uncertainty_map")
+        names = ("output", "error_map", "consistency_map", "uncertainty_map", "flags")
         lines = [outputs[name] for name in names if outputs.get(name)] + [*outputs["samples"], outputs["sidecar"]]
         for name, value in event["metrics"].items():
             lines.append(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
@@ -116,7 +116,9 @@ def events(as_json: bool) -> Iterator[Show | Lines]:
 
 def reference_text(found: Mapping[str, Any]) -> str:
     """How a reference was brought to its scan, from the record of it."""
-    if not found["searched"]:
+    if not found["used"]:
+        how = "not aligned"
+    elif not found["searched"]:
         how = "its header is trusted"
     elif found["moved"]:
         how = f"registered, moved by {found['shift_mm']:.1f} mm and {found['rotation_degrees']:.1f} degrees"

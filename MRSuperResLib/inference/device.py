@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DeviceError, MissingRequirement, UsageError
 from ..terms import PRECISIONS
-from .memory import available_memory
+from .memory import available_memory, give_back_freed_memory
 
 if TYPE_CHECKING:
     import torch
@@ -146,6 +146,7 @@ def release_memory(device: torch.device) -> None:
     import torch
 
     gc.collect()
+    give_back_freed_memory()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":

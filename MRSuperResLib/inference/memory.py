@@ -1,4 +1,4 @@
-"""How much memory this machine has free, on every platform, without a dependency."""
+"""How much memory this machine has free, and what becomes of freed memory, on every platform, without a dependency."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import ctypes
 import os
 import sys
 from pathlib import Path
+
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # mallopt's names for them, in malloc.h
+LARGEST_KEPT = (2**30, 2**25)  # bytes of one block; older versions of glibc take no more than the second
+MOST_KEPT = 2**31 - 1  # bytes at the heap's end: the largest that mallopt's int holds
 
 
 def available_memory() -> int | None:
@@ -24,6 +28,36 @@ def available_memory() -> int | None:
 def readable_bytes(count: float) -> str:
     """`count` bytes as people say it."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(1.0, count / 2**20):.0f} MiB"
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what a network frees for the next slice: glibc gives large blocks back and asks for them anew.
+
+    That took an eighth of a job's processor time. For processes of our own, not for a program that imports the library; nothing is
+    changed where the user has set glibc's allocator up, nor with another C library.
+    """
+    libc = _glibc()
+    if libc is None or "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    libc.mallopt(TRIM_THRESHOLD, MOST_KEPT)
+    for size in LARGEST_KEPT:
+        if libc.mallopt(MMAP_THRESHOLD, size):
+            return
+
+
+def give_back_freed_memory() -> None:
+    """Give back to the system what `keep_freed_memory` has kept: between jobs nobody needs it here."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """This process's C library if it is glibc."""
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "gnu_get_libc_version") else None
 
 
 def _linux() -> int | None:

@@ -102,12 +102,16 @@ def _chosen(found: Folder, path: Path, warn: Warn | None, series: str | None) ->
             raise UsageError(f"{path} holds no series '{series}': it holds {_listed(offered)}", code="no-series")
     else:
         meant = offered
+        if len(found.series) > 1 and len({each.uid for each in found.series}) == 1:
+            raise _several_patients(path, offered)
         if len(found.series) > 1:
             counts = ", ".join(str(len(each.frames)) for each in found.series[:MOST_NAMED])
             raise BadVolume(
                 f"{path} holds {len(found.series)} DICOM series ({counts} slices): choose one: {_listed(offered)}",
                 code="several-series",
             )
+    if len({id(choice.series) for choice in meant}) > 1 and len({choice.series.uid for choice in meant}) == 1:
+        raise _several_patients(path, meant)
     wrong = next(filter(None, (contradiction(choice.series) for choice in meant)), None)
     if wrong:
         raise BadVolume(f"{path}: {wrong}", code="unreadable")
@@ -147,6 +151,15 @@ def _volume(choice: Choice, found: Folder, path: Path, warn: Warn | None) -> Vol
     return Volume(array, stack.grid, volume_name(path), dict(series.facts), stack.thickness)
 
 
+def _several_patients(path: Path, offered: list[Choice]) -> BadVolume:
+    """One series UID, several patients: never to be stacked into one volume."""
+    count = len({id(choice.series) for choice in offered})
+    return BadVolume(
+        f"{path} holds slices of {count} patients under one series UID: no single volume; choose one: {_listed(offered)}",
+        code="several-series",
+    )
+
+
 def _several(path: Path, meant: list[Choice]) -> BadVolume:
     """Several volumes in one series: say what tells them apart, and which is the odd one where one is much smaller."""
     largest = len(meant[0].part.frames)
@@ -154,7 +167,9 @@ def _several(path: Path, meant: list[Choice]) -> BadVolume:
     frames = [frame for choice in meant for frame in choice.part.frames]
     total = len(frames)
     directions = {_direction(frame) for frame in frames}
-    if len(directions) > 1:
+    if any("frame of reference" in choice.part.label for choice in meant):
+        what = "slices of several frames of reference, whose positions cannot be compared"
+    elif len(directions) > 1:
         what = "slices in several directions"
     elif few and len(few) == len(meant) - 1 and meant[0].part.label.endswith("pixels"):
         what = f"{largest} slices of {meant[0].part.label}, and others"

@@ -29,7 +29,7 @@ TAGS = [
     "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
     "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "AcquisitionTime",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "TransferSyntaxUID", "SpecificCharacterSet",
-    "DirectoryRecordSequence",
+    "DirectoryRecordSequence", "FrameOfReferenceUID", "PatientID", "PatientName",
 ]  # fmt: skip
 FACTS = (
     "Modality", "SeriesDescription", "ProtocolName", "BodyPartExamined", "PatientAge", "EchoTime", "RepetitionTime",
@@ -53,7 +53,8 @@ class Frame:
 
     index: which frame of `file`. position: centre of its first pixel, LPS mm. cosines: (2, 3), of its rows and columns. pixel: mm,
     from row to row and from column to column. between: mm from slice to slice as the header says. traits: what may tell the
-    volumes of one series apart.
+    volumes of one series apart. frame_of_reference: UID; positions are
+    comparable within one only.
     """
 
     file: Path
@@ -71,11 +72,12 @@ class Frame:
     slope: float
     intercept: float
     traits: dict[str, str] = field(default_factory=dict)
+    frame_of_reference: str = ""
 
 
 @dataclass
 class Series:
-    """The frames that share a Series Instance UID. facts: what the header says of the scan, as text."""
+    """The frames of one patient that share a Series Instance UID. facts: what the header says of the scan, as text."""
 
     uid: str
     number: str
@@ -129,7 +131,7 @@ def _start(path: Path) -> bytes:
 
 def scan(files: list[Path]) -> Folder:
     """The series in `files`, in the order of their numbers."""
-    found: dict[str, Series] = {}
+    found: dict[tuple[str, ...], Series] = {}
     left_out: list[tuple[Path, str]] = []
     for path in files:
         why = _no_slice(path)
@@ -156,7 +158,8 @@ def scan(files: list[Path]) -> Folder:
                 left_out.append((path, "cut short, or without an image"))
             continue
         uid = _text(header, "SeriesInstanceUID")
-        series = found.setdefault(uid, Series(uid, _text(header, "SeriesNumber"), _facts(header), [], {}))
+        whose = tuple(_text(header, name) for name in ("PatientID", "PatientName"))  # never kept, nor told
+        series = found.setdefault((uid, *whose), Series(uid, _text(header, "SeriesNumber"), _facts(header), [], {}))
         try:
             series.frames.extend(list(frames_of(header, path, series.odd)))  # of a file all its frames, or none
         except Exception as error:  # hostile sequences bring out whatever the library below has
@@ -290,6 +293,7 @@ def frames_of(header: Any, path: Path, odd: dict[str, str]) -> Iterator[Frame]:
             1.0 if slope is None else float(slope[0]),
             0.0 if intercept is None else float(intercept[0]),
             sources.traits(),
+            _text(header, "FrameOfReferenceUID"),
         )
 
 

@@ -148,6 +148,13 @@ def _split(frames: list[Frame]) -> list[tuple[str, list[Frame]]]:
             for name, group in components.items()
             for label, members in _split(group)
         ]
+    spaces = _grouped(frames, lambda frame: frame.frame_of_reference)
+    if 1 < len(spaces) < len(frames):  # where each slice has its own, they were made anew one by one, and say nothing
+        return [
+            (", ".join(filter(None, (f"frame of reference {number}", label))), members)
+            for number, group in enumerate(spaces.values(), 1)
+            for label, members in _split(group)
+        ]
     if not _repeated(frames):
         return _slabs(frames) or [("", frames)]
     best: dict[str, list[Frame]] = {}

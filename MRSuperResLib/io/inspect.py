@@ -16,10 +16,12 @@ import numpy as np
 from ..contrasts import guess_contrast
 from ..errors import BadVolume
 from ..grid import Grid
+from ..volume import check_extent, oddities
 from . import dicom, metaimage, mgh, nifti, nrrd
 from .dicom_headers import Folder, files_in, scan
 from .dicom_stack import stacked
 from .formats import READABLE, check_content, check_place, damaged, stem_of, suffix_of
+from .raw import check_length
 from .sidecar import fields_beside, thickness_of
 
 MOST_FILES = 20000
@@ -91,7 +93,10 @@ def _dicom(found: Folder, path: Path) -> Iterator[Found]:
             if wrong:
                 raise BadVolume(wrong)
             stack = stacked(choice.part, where)
-            grid, usable = stack.grid, True
+            grid = stack.grid
+            check_extent(grid, where)
+            usable = True
+            odd += [text for _, text in oddities(grid, name or where)]
             odd += [text for _, text in stack.notes]
         except BadVolume as error:
             odd.append(error.message)
@@ -112,12 +117,14 @@ def _file(path: Path) -> Found:
         check_content(path)
         kind, grid, notes, thickness = _header_reader(suffix_of(path))(path)
         odd += [text for _, text in notes]
+        odd += [text for _, text in oddities(grid, path.name)]
         thickness = thickness_of(told) or thickness
         if thickness is None and _has_thick_slices(grid):
             odd.append(
                 "the thickness of the slices is not known: it is estimated from the scan, unless --thickness or a JSON file "
                 "beside the volume (BIDS: SliceThickness) tells it"
             )
+        check_extent(grid, str(path))
         usable = True
     except (BadVolume, metaimage.LeftToITK) as error:
         odd.append(error.message if isinstance(error, BadVolume) else "read by ITK: not looked into")
@@ -144,7 +151,7 @@ def _header_reader(suffix: str) -> Callable[[Path], Header]:
 
 def _nifti(path: Path) -> Header:
     header = nifti.read_header(path)
-    nifti.block_of(header, path)
+    check_length(nifti.block_of(header, path), path)
     grid, notes = nifti.grid_of(header, path)
     return header.kind, grid, notes, None
 
@@ -152,14 +159,14 @@ def _nifti(path: Path) -> Header:
 def _metaimage(path: Path) -> Header:
     fields, after = metaimage.read_header(path)
     grid = metaimage.grid_of(fields, path)
-    metaimage.block_of(fields, after, path)
+    check_length(metaimage.block_of(fields, after, path), path)
     return "MetaImage", grid, metaimage.untold(fields, path), None
 
 
 def _nrrd(path: Path) -> Header:
     header = nrrd.read_header(path)
     grid, notes = nrrd.grid_of(header, path)
-    nrrd.block_of(header, path)
+    check_length(nrrd.block_of(header, path), path)
     return "NRRD", grid, notes, nrrd.thickness_of(header, grid, path)
 
 

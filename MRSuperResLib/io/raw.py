@@ -82,13 +82,23 @@ def read_block(block: VoxelBlock, path: Path, warn: Warn | None = None) -> np.nd
         raise damaged(path, error) from error
 
 
+def check_length(block: VoxelBlock, path: Path) -> int:
+    """How many bytes the file has for the voxels. Raises `BadVolume` if they are too few; packed ones may be so all the same."""
+    try:
+        there = block.file.stat().st_size - (block.start if block.packing == "none" else block.packed_from)
+    except OSError as error:
+        raise damaged(path, error) from error
+    before = block.start if block.packing == "gzip" and not block.packed_from else 0
+    if block.bytes + before > there * (1 if block.packing == "none" else MOST_PACKED):
+        raise cut_short(path, block.bytes, max(0, there)) if block.packing == "none" else damaged(path)
+    return there
+
+
 def _stored(block: VoxelBlock, path: Path) -> tuple[np.ndarray, int]:
     """The bytes of the voxels, uint8, and how many more follow them."""
     before = block.start if block.packing == "gzip" and not block.packed_from else 0
+    there = check_length(block, path)
     try:
-        there = block.file.stat().st_size - (block.start if block.packing == "none" else block.packed_from)
-        if block.bytes + before > there * (1 if block.packing == "none" else MOST_PACKED):
-            raise cut_short(path, block.bytes, max(0, there)) if block.packing == "none" else damaged(path)
         buffer = np.empty(block.bytes, dtype=np.uint8)
         filled, more = -before, 0
         for piece in _pieces(block):

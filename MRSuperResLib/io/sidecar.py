@@ -38,9 +38,14 @@ def thickness_of(fields: Mapping[str, Any]) -> float | None:
     return found if math.isfinite(found) and 0 < found <= THICKEST else None
 
 
+def path_beside(path: Path) -> Path:
+    """Where a sidecar of the volume at `path` would be."""
+    return path.with_name(f"{stem_of(path)}.json")
+
+
 def fields_beside(path: Path) -> dict[str, Any]:
     """The fields of the JSON file of the same name as the volume at `path`, {} if there is none that can be read."""
-    path = path.with_name(f"{stem_of(path)}.json")
+    path = path_beside(path)
     try:
         if not path.is_file() or path.stat().st_size > LARGEST:
             return {}

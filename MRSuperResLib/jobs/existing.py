@@ -11,6 +11,7 @@ from typing import Any
 from .. import provenance
 from ..documents import encode
 from ..errors import OutputError, UsageError
+from ..io.sidecar import path_beside
 from ..models import ModelEntry
 from .chosen import recorded_parameters
 from .job import FIELDS, Job
@@ -26,11 +27,14 @@ def check_existing(job: Job, finals: Mapping[str, str]) -> None:
     vouches for, unless the job says `overwrite`.
     """
     inputs = [path for name, field in FIELDS.items() if field.role == "input" and (path := getattr(job, name))]
+    told = [str(beside) for path in inputs if not os.path.isdir(path) and (beside := path_beside(Path(path))).exists()]
     record = provenance.read_record(finals[SIDECAR])
     for role, path in finals.items():
         words = role.replace("_", " ")
         if any(_same(path, other) for other in inputs):
             raise UsageError(f"{path} is an input of this job: give the {words} another name")
+        if any(_same(path, other) for other in told) and provenance.read_record(path) is None:
+            raise UsageError(f"{path} tells about an input of this job (BIDS): give the output another name")
         if job.overwrite or not os.path.lexists(path):
             continue
         if role == SIDECAR:
@@ -61,7 +65,7 @@ def complete_record(job: Job, entry: ModelEntry, finals: Mapping[str, str]) -> d
     record = provenance.read_record(finals[SIDECAR])
     if record is None or not all(os.path.isfile(path) for path in finals.values()):
         return None
-    inputs = {name: {"sha256": provenance.digest_of(path)} for name, path in job.inputs.items()}
+    inputs = provenance.inputs_record(job.inputs)
     made = dict(record["parameters"]) if isinstance(record.get("parameters"), dict) else {}
     if job.super_resolve_with is None:  # the scan may have asked for one
         made.pop("super_resolve_with", None)

@@ -52,7 +52,7 @@ class Job:
         None,
         metavar="KEY",
     )
-    not_labels: bool = described("the input is a scan, even if it looks like a label map", False)
+    not_labels: bool = described("the volumes are scans, even if they look like label maps", False)
     schema: int = described("version of this form of job", SCHEMA, flags=())
     task: Task = described("what to do", "super-resolve", flags=())
     plane: Plane | None = described(

@@ -75,8 +75,8 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
         _use_threads(job.threads)
         with run.stage("reading"):
             volume = read_input(job, run.warn)
-            truth = _read(job.truth, "ground truth", run.warn) if job.truth else None
-            reference = _read(job.reference, "reference", run.warn) if job.reference else None
+            truth = _read(job, job.truth, "ground truth", run.warn) if job.truth else None
+            reference = _read(job, job.reference, "reference", run.warn) if job.reference else None
         run.job = job = with_first_model(job, volume)
         for why in models.subject_coverage(entry.card, volume):
             run.warn("outside-training", f"'{entry.card.id}': {why}")
@@ -329,7 +329,6 @@ def _translated(run: Run, entry: ModelEntry, volume: Volume, planned: Translatio
 def _record(run: Run, entry: ModelEntry, made: JobOutputs, **how: Any) -> dict[str, Any]:
     """The sidecar. how: device, precision, threads, and what was chosen where the job left it open."""
     job = run.job
-    digests = {role: provenance.digest_of(path) for role, path in job.inputs.items()}
     more: dict[str, Any] = {"registration": encode(dict(made.registration))} if made.registration is not None else {}
     if made.translation is not None:
         more["translation"] = encode(dict(made.translation))
@@ -341,7 +340,7 @@ def _record(run: Run, entry: ModelEntry, made: JobOutputs, **how: Any) -> dict[s
     return provenance.record(
         entry,
         parameters=recorded_parameters(job),
-        inputs=digests,
+        inputs=provenance.inputs_record(job.inputs),
         timings=timings,
         output={"size": list(grid.size), "spacing": list(grid.spacing)},
         metrics=made.metrics,
@@ -390,11 +389,11 @@ def read_input(job: Job, warn: Callable[[str, str], None]) -> Volume:
         raise BadVolume(f"{job.input} cannot be read: {error.strerror}", code="unreadable") from error
 
 
-def _read(path: str, role: str, warn: Callable[[str, str], None]) -> Volume:
+def _read(job: Job, path: str, role: str, warn: Callable[[str, str], None]) -> Volume:
     from ..io.read import read_volume
 
     try:
-        return read_volume(path, warn=warn)
+        return read_volume(path, warn=warn, allow_labels=job.not_labels)
     except MRSuperResError as error:
         raise BadVolume(f"{role}: {error.message}", code=error.code) from error
     except OSError as error:

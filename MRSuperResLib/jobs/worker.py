@@ -13,6 +13,7 @@ from typing import IO
 
 from ..errors import Cancelled, DeviceError, ModelError, OutputError, UsageError
 from ..files import read_regular
+from ..inference.memory import give_back_freed_memory
 from ..staging import Staging
 from .events import Cancellation, Emit, Lines, failed
 from .job import Job
@@ -120,6 +121,7 @@ def serve(requests: IO[str], stream: IO[str], idle_seconds: float = IDLE_SECONDS
             return 0
         cancellation = Cancellation(f"{source}.cancel")
         code = _work(source, stream, cancellation)
+        give_back_freed_memory()
         stream.write(json.dumps({"event": "ended", "exit_code": code}) + "\n")
         stream.flush()
         if cancellation() or code in (1, DeviceError.exit_code, Cancelled.exit_code):

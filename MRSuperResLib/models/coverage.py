@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..volume import Volume
 
 PIXEL = 1.0  # mm, about, of the slices that networks of one input size are trained on
+MOST_AVERAGED = 4  # pixels along an axis: finer ones than that are no scanner's
 TOLERANCE = 1.02  # of a spacing range's ends: headers print spacings rounded
 
 
@@ -64,9 +65,11 @@ def shown_grid(card: ModelCard, grid: Grid, axis: int, plane: str) -> Grid:
     if plane != "through-plane" or card.spacing is None:
         return grid
     least = card.spacing.in_plane[0] / TOLERANCE
-    shown = [mm if other == axis else mm * math.ceil(least / mm) for other, mm in enumerate(grid.spacing)]
-    coarse = grid.with_spacing((shown[0], shown[1], shown[2]))
-    return grid if coarse.size == grid.size else coarse
+    steps = [1 if other == axis else math.ceil(least / mm) for other, mm in enumerate(grid.spacing)]
+    if max(steps) == 1 or max(steps) > MOST_AVERAGED:
+        return grid
+    shown = [step * mm for step, mm in zip(steps, grid.spacing, strict=True)]
+    return grid.with_spacing((shown[0], shown[1], shown[2]))
 
 
 def contrast_coverage(card: ModelCard, contrast: str | None) -> list[str]:
