@@ -28,6 +28,7 @@ from MRSuperResLib.networks.fasr import attention
 from MRSuperResLib.networks.fasr import hints as of_hints
 from MRSuperResLib.networks.fasr.extractor import IMAGENET_DEVIATION, IMAGENET_MEAN, VGG_LAYERS
 from MRSuperResLib.networks.parts import projection
+from MRSuperResLib.networks.parts.skip import measured, zero_filled
 
 SMALL = {"size": "s", "widths": [4, 8, 8], "stages": 1, "embedding": 8}
 
@@ -312,6 +313,17 @@ def test_another_contrast_is_trusted_and_noise_is_not() -> None:
     assert trust["inverted"] > 0.95 and trust["white"] < 0.05 and trust["smooth"] < 0.25, trust
 
 
+@pytest.mark.parametrize("size", [(48, 40), (47, 41)])
+def test_a_scan_that_ends_before_its_band_has_no_room_for_detail(size: tuple[int, int]) -> None:
+    """Noise is alike at all frequencies, and so is what lies beyond; the band-limited one has nothing there, nor has its answer."""
+    torch.manual_seed(0)
+    fine = torch.randn(2, 1, 2 * size[0], 2 * size[1])
+    coarse = measured(fine, (2, 2))
+    assert (of_hints.room_for_detail(coarse, fine, (2, 2), (-1.9, -0.6)) == 1).all()
+    dull = zero_filled(coarse, (2, 2)) + 0.02 * fine
+    assert (of_hints.room_for_detail(coarse, dull, (2, 2), (-1.9, -0.6)) == 0).all()
+
+
 def test_the_base_is_frozen_and_stays_in_evaluation_mode() -> None:
     network = on_base().train()
     assert network.training and not network.base.training  # type: ignore[union-attr]
@@ -376,6 +388,7 @@ def test_a_reference_of_the_wrong_size_or_a_bad_argument_is_refused() -> None:
         {"size": "xl"},
         {"factors": [1, 1]},
         {"trust": [0.7, 0.3]},
+        {"room": [0.0, -1.0]},
         {"colour": 3},
     ):
         with pytest.raises(ModelError, match="hyper-parameters"):

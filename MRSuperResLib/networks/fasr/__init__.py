@@ -23,7 +23,8 @@ the reference adds, starts at nothing, and is exactly nothing where no reference
 of that, as a guided filter would make it (He, Sun, Tang 2013): what the base misses in the reference, times the local slope
 between the two contrasts, and the local correlation that says how far to trust it. No gain or offset of the reference changes it.
 With both, what the reference adds fades where the two images do not correlate (`trust_map`). With `detail`, it loses what it would
-be when made coarse again: low frequencies are the scan's own to tell.
+be when made coarse again: low frequencies are the scan's own to tell. With `room`, it fades where the scan's own spectrum says that
+there is little more: scans that a scanner has interpolated are not to be sharpened (`room_for_detail`).
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..parts.skip import measured, zero_filled
+
 HINT_RADII = (1, 2, 4)  # coarse pixels: of the windows that slopes are fitted in; in smaller ones chance correlates
 TRUST_RADIUS = 4  # coarse pixels
 # Mean correlation at which the reference begins to act, and from which it acts fully. Chosen on training scans at x4: the right
@@ -17,6 +19,7 @@ HINT_CHANNELS = 2 * len(HINT_RADII) + 1
 HINT_GAIN = 4.0  # residuals are small beside images; this brings hints to the size of features
 LEAST_VARIANCE = 1e-4  # in a window, of the networks' scale: below it there is only noise to fit
 STEEPEST = 4.0  # slope between two contrasts that is still believed
+LEAST_DETAIL = 1e-5  # on the networks' scale
 BORDER = 8  # full-resolution pixels over which the reference's influence fades inside the border of what is valid
 
 
@@ -46,6 +49,30 @@ def trust_map(hints: Tensor, radius: int, between: tuple[float, float] = TRUSTED
     """
     low, high = between
     return ((windowed(hints[:, 2:3].abs(), radius) - low) / (high - low)).clamp(0, 1)
+
+
+def room_for_detail(x: Tensor, base: Tensor, factors: tuple[int, int], between: tuple[float, float]) -> Tensor:
+    """How much detail the image can lack, 0 to 1, (B, 1, 1, 1): by what the base adds beyond what was measured, in `base`
+    (B, 1, H*fh, W*fw), over what `x` (B, 1, H, W) holds in its finest octave; logarithms of root mean squares.
+
+    A scan that its scanner had interpolated holds little there that goes on beyond, though its other contrasts may be sharp.
+    """
+    low, high = between
+    even = [max(2, n // 2 * 2) for n in x.shape[-2:]]
+    octave = beyond_measured(x[..., : even[0], : even[1]].float(), (2, 2))
+    ratio = (root_mean_square(beyond_measured(base, factors)) / root_mean_square(octave)).log()
+    return ((ratio - low) / (high - low)).clamp(0, 1)
+
+
+def beyond_measured(x: Tensor, factors: tuple[int, int]) -> Tensor:
+    """The part of `x` (B, 1, H, W) outside of the low band that a matrix coarser by `factors` would measure."""
+    with torch.autocast(x.device.type, enabled=False):
+        return x - zero_filled(measured(x, factors), factors)
+
+
+def root_mean_square(x: Tensor) -> Tensor:
+    """(B, 1, H, W) -> (B, 1, 1, 1)."""
+    return x.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(LEAST_DETAIL)
 
 
 def windowed(x: Tensor, radius: int) -> Tensor:

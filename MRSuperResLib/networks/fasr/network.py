@@ -14,7 +14,7 @@ from .alignment import CrossAttention, MultiMultiAlignment, SingleMultiAlignment
 from .attention import CHUNK, token_size
 from .extractor import TextureExtractor
 from .fusion import Decoder, FullConnection, ProgressiveFusion, ResidualBlock
-from .hints import HINT_CHANNELS, HINT_RADII, TRUST_RADIUS, TRUSTED, faded, guided_hints, trust_map
+from .hints import HINT_CHANNELS, HINT_RADII, TRUST_RADIUS, TRUSTED, faded, guided_hints, room_for_detail, trust_map
 
 LEAK = 0.2
 
@@ -27,7 +27,8 @@ class FASR(nn.Module):
     or "cosine" with a learned temperature. prior: standard deviation, in full-resolution pixels, of how far a match is expected
     from the same place; None for no preference. modulate, skip, hints: see the package's text. base: a single-image network by
     "architecture" and "hyperparameters", (B, 1, H, W) -> (B, 1, H*fh, W*fw), frozen; its answer is added to the output.
-    trust: correlations at which the reference begins to act and from which it acts fully, with hints and a base.
+    trust: correlations at which the reference begins to act and from which it acts fully, with hints and a base. room: ends of the
+    range of `room_for_detail`, with a base; None for as much detail as the reference gives.
     Ablations (table III): single_multi, multi_multi, fusion; without both alignments cross-attention takes their place.
     """
 
@@ -48,6 +49,7 @@ class FASR(nn.Module):
         hints: bool = False,
         trust: tuple[float, float] = TRUSTED,
         detail: bool = False,
+        room: tuple[float, float] | None = None,
         base: Mapping[str, Any] | None = None,
         single_multi: bool = True,
         multi_multi: bool = True,
@@ -68,7 +70,7 @@ class FASR(nn.Module):
             raise ValueError(f"factors are {factors}, expected whole numbers, one at least 2")
         self.factors, self.patch, self.modulate, self.hints = factors, patch, modulate, hints
         self.skip = skip == "bicubic" or base is not None
-        self.trust, self.detail = trust, detail
+        self.trust, self.detail, self.room = trust, detail, room
         self.extractor = TextureExtractor(widths, channels)
         cosine = similarity == "cosine"
         alignments: dict[str, nn.Module] = {}
@@ -134,6 +136,8 @@ class FASR(nn.Module):
                     answer
                     * trust_map(beside[0], TRUST_RADIUS * max(self.factors), self.trust)[..., : size[0], : size[1]]
                 )
+            if self.room is not None:
+                answer = answer * room_for_detail(x, upsampled, self.factors, self.room)
             if self.detail:
                 answer = valid * back_projected(answer, torch.zeros_like(x), 1.0)
         return answer + upsampled if self.skip else answer
@@ -213,11 +217,13 @@ def build(**hyperparameters: object) -> FASR:
     for name in ("factors", "widths"):
         if name in values:
             values[name] = tuple(int(number) for number in values[name])  # type: ignore[attr-defined]
-    if "trust" in values:
-        low, high = (float(number) for number in values["trust"])  # type: ignore[attr-defined]
-        if not 0 <= low < high <= 1:
-            raise ValueError(f"trust is {[low, high]}, expected two rising numbers from 0 to 1")
-        values["trust"] = (low, high)
+    for name, least, most in (("trust", 0, 1), ("room", -20, 20)):
+        if values.get(name) is None:
+            continue
+        low, high = (float(number) for number in values[name])  # type: ignore[attr-defined]
+        if not least <= low < high <= most:
+            raise ValueError(f"{name} is {[low, high]}, expected two rising numbers from {least} to {most}")
+        values[name] = (low, high)
     return FASR(**values)  # type: ignore[arg-type]
 
 
