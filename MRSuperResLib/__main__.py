@@ -24,7 +24,13 @@ def main() -> int:
 
 
 def _end_at_once(code: int) -> None:
-    """End this process: nothing of the job is left, and taking torch down takes seconds on a busy machine."""
+    """End this process: nothing of the job is left, and taking torch down takes seconds on a busy machine.
+
+    Not while it has children of its own (a training's), which Python ends first.
+    """
+    processes = sys.modules.get("multiprocessing")
+    if processes is not None and processes.active_children():
+        return
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # nobody may be reading
             stream.flush()
