@@ -90,7 +90,7 @@ BAD = {
     "one voxel wide": ("line.nii.gz", lambda path: image(noise(6, 12, 1), path), "single slice or line"),
     "truncated gzip": ("half.nii.gz", truncated, "cut short"),
     "truncated nrrd": ("half.nrrd", truncated, "cut short"),
-    "wrong extension": ("really.nii", lambda path: mha(path), "misnamed"),
+    "wrong extension": ("really.nii", lambda path: mha(path), "name it .mha"),
     "label map": ("aseg.nii.gz", lambda path: image(labels(), path), "label map"),
 }
 
@@ -139,7 +139,7 @@ def test_an_axis_of_2000_voxels_is_served_with_a_warning(
 def test_a_result_too_large_for_memory_is_refused_at_once(
     tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = image(noise(200, 400, 400), tmp_path / "huge.nii", (0.01, 0.01, 0.02))
+    path = image(noise(200, 400, 400), tmp_path / "huge.nii", (0.1, 0.1, 0.2))
     arguments = [
         "run",
         str(path),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 from made_files import image_file, noise
+from small import save_scan
 
 from MRSuperResLib.errors import BadVolume, UsageError
 from MRSuperResLib.io.read import load_volume, read_volume
@@ -124,3 +125,25 @@ def test_a_format_that_only_itk_reads_is_read_as_before(tmp_path: Path) -> None:
     path = tmp_path / "scan.vtk"
     image_file(noise(6, 7, 8), path)
     assert read_volume(path).grid.size == sitk.ReadImage(str(path)).GetSize()
+
+
+def test_a_file_of_another_format_than_its_name_says_is_told_what_it_is(tmp_path: Path) -> None:
+    """Renamed by hand, or a download that went wrong: the message says what to do."""
+    for name in ("scan.nii", "scan.nii.gz", "scan.nrrd", "scan.mha"):
+        save_scan(tmp_path / name)
+    for made, called, expected in (
+        ("scan.nii", "a.nrrd", "no NRRD file, it holds NIfTI: name it .nii"),
+        ("scan.nii.gz", "b.mgz", "no MGH file, it holds NIfTI: name it .nii.gz"),
+        ("scan.nrrd", "c.nii", "no NIfTI file, it holds NRRD: name it .nrrd"),
+        ("scan.mha", "d.nii.gz", "no NIfTI file, it holds MetaImage: name it .mha"),
+        ("scan.nii.gz", "e", "it holds NIfTI: name it .nii.gz"),
+    ):
+        (tmp_path / called).write_bytes((tmp_path / made).read_bytes())
+        with pytest.raises(BadVolume, match=expected):
+            read_volume(tmp_path / called)
+    (tmp_path / "page.nii.gz").write_bytes(b"<!DOCTYPE html><title>404</title>" * 20)
+    with pytest.raises(BadVolume, match="holds a web page: download or export it again"):
+        read_volume(tmp_path / "page.nii.gz")
+    (tmp_path / "noise.nii").write_bytes(bytes(range(256)) * 3)
+    with pytest.raises(BadVolume, match="damaged or misnamed"):
+        read_volume(tmp_path / "noise.nii")

@@ -19,6 +19,7 @@ from ..errors import BadVolume
 from ..grid import Grid, numbers
 from ..volume import Volume, Warn
 from . import raw
+from .content import misnamed
 from .formats import bad_spacing, check_text, cut_short, damaged, no_data_file, not_scalar, tell, three, volume_name
 from .raw import VoxelBlock
 
@@ -60,7 +61,7 @@ def read_header(path: Path) -> tuple[dict[str, str], int]:
     except OSError as error:
         raise damaged(path, error) from error
     if "DimSize" not in fields or "ElementDataFile" not in fields:
-        raise BadVolume(f"{path} is no MetaImage: damaged or misnamed", code="unreadable")
+        raise misnamed(path, "MetaImage")
     return fields, after
 
 

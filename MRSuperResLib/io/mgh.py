@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import BadVolume
 from ..grid import Grid
 from ..volume import Volume, Warn
+from .content import misnamed
 from .formats import damaged, volume_name
 from .raw import Packing, VoxelBlock, read_block
 
@@ -32,7 +33,7 @@ def read_mgh(path: Path, warn: Warn | None) -> Volume:
     except (OSError, EOFError, zlib.error) as error:
         raise damaged(path, error) from error
     if len(content) < MGH_HEADER or content[3] != 1:  # the version; the bytes before it may say what is mapped
-        raise BadVolume(f"{path} is no MGH file: damaged or misnamed", code="unreadable")
+        raise misnamed(path, "MGH")
     i, j, k, frames, kind, _, given = struct.unpack_from(">6ih", content, 4)
     if frames > 1:
         raise BadVolume(f"{path} is 4D ({frames} frames), expected 3D; extract one time point or echo", code="4d")

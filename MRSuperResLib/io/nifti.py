@@ -19,6 +19,7 @@ from ..errors import BadVolume
 from ..grid import Grid, numbers
 from ..volume import Volume, Warn
 from . import raw
+from .content import misnamed
 from .formats import bad_spacing, damaged, first_bytes, no_data_file, not_scalar, suffix_of, tell, three, volume_name
 from .raw import VoxelBlock
 from .spaces import CODES, LPS_TO_RAS, kept_spaces
@@ -72,7 +73,7 @@ def read_header(path: Path) -> NiftiHeader:
         raise damaged(path, error) from error
     header = _parsed(path, content)
     if header is None:
-        raise BadVolume(f"{path} is no NIfTI file: damaged or misnamed", code="unreadable")
+        raise misnamed(path, "NIfTI")
     return header
 
 
@@ -250,7 +251,7 @@ def _nifti1(path: Path, content: bytes, order: str) -> NiftiHeader:
     nifti = magic in (b"n+1\0", b"ni1\0")
     single = magic == b"n+1\0"
     if not nifti and suffix_of(path) in (".nii", ".nii.gz"):
-        raise BadVolume(f"{path} is no NIfTI file: damaged or misnamed", code="unreadable")
+        raise misnamed(path, "NIfTI")
     dim = struct.unpack_from(f"{order}8h", content, 40)
     datatype = struct.unpack_from(f"{order}h", content, 70)[0]
     pixdim = struct.unpack_from(f"{order}8f", content, 76)

@@ -18,6 +18,7 @@ from ..errors import BadVolume
 from ..grid import Grid, numbers
 from ..volume import Volume, Warn
 from . import raw
+from .content import misnamed
 from .formats import bad_spacing, check_text, damaged, no_data_file, not_scalar, tell, three, volume_name
 from .metaimage import LeftToITK
 from .raw import VoxelBlock
@@ -65,7 +66,7 @@ def read_header(path: Path) -> NrrdHeader:
     try:
         with open(path, "rb") as stream:
             if not re.match(rb"NRRD000[1-9]", stream.readline(64)):
-                raise BadVolume(f"{path} is no NRRD file: damaged or misnamed", code="unreadable")
+                raise misnamed(path, "NRRD")
             return _lines(stream)
     except OSError as error:
         raise damaged(path, error) from error

@@ -13,6 +13,7 @@ from ..errors import BadVolume, UsageError
 from ..grid import Grid
 from ..volume import Volume, Warn, check_volume
 from . import metaimage, nifti, nrrd
+from .content import held_by
 from .formats import READABLE, check_content, check_place, damaged, not_scalar, quiet, suffix_of, three, volume_name
 from .labels import looks_like_labels
 from .metaimage import LeftToITK
@@ -128,7 +129,8 @@ def _unreadable(path: Path, error: BaseException) -> BadVolume:
             code="bad-direction",
         )
     if suffix_of(path) not in READABLE and "determine" in text.lower():
-        return BadVolume(f"{path} is in no image format this can read; use {', '.join(READABLE)}", code="not-a-volume")
+        text = f"{path} is in no image format this can read{held_by(path)}; use {', '.join(READABLE)}"
+        return BadVolume(text, code="not-a-volume")
     return BadVolume(
         f"{path} cannot be read as {suffix_of(path) or 'an image'}: damaged, cut short or misnamed", code="unreadable"
     )
