@@ -131,7 +131,7 @@ def _start(path: Path) -> bytes:
 
 def scan(files: list[Path]) -> Folder:
     """The series in `files`, in the order of their numbers."""
-    found: dict[tuple[str, ...], Series] = {}
+    found: dict[tuple[str, str], Series] = {}
     left_out: list[tuple[Path, str]] = []
     for path in files:
         why = _no_slice(path)
@@ -158,8 +158,8 @@ def scan(files: list[Path]) -> Folder:
                 left_out.append((path, "cut short, or without an image"))
             continue
         uid = _text(header, "SeriesInstanceUID")
-        whose = tuple(_text(header, name) for name in ("PatientID", "PatientName"))  # never kept, nor told
-        series = found.setdefault((uid, *whose), Series(uid, _text(header, "SeriesNumber"), _facts(header), [], {}))
+        whose = _text(header, "PatientID") or _text(header, "PatientName")  # never kept, nor told
+        series = found.setdefault((uid, whose), Series(uid, _text(header, "SeriesNumber"), _facts(header), [], {}))
         try:
             series.frames.extend(list(frames_of(header, path, series.odd)))  # of a file all its frames, or none
         except Exception as error:  # hostile sequences bring out whatever the library below has
