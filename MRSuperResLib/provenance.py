@@ -102,7 +102,7 @@ def inputs_record(paths: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """
     found = {role: {"sha256": digest_of(path)} for role, path in paths.items()}
     for role, path in paths.items():
-        told = {} if Path(path).is_dir() else fields_beside(Path(path))
+        told = {} if os.path.isdir(path) else fields_beside(Path(path))
         if told:
             found[role]["sidecar_sha256"] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     return found

@@ -141,7 +141,7 @@ def test_a_job_comes_back_equal_from_json(job: Job) -> None:
     [
         ({"output": "{out}/missing/sr.nii"}, OutputError, "does not exist: create it"),
         ({"output": "{out}/../truth.nii.gz/sr.nii"}, OutputError, "truth.nii.gz is a file: give a folder"),
-        ({"output": "{out}"}, UsageError, "results are written as"),
+        ({"output": "{out}"}, UsageError, "is a folder: name a file in it"),
         ({"output": "{out}/sr.png"}, UsageError, "not as '.png'"),
         ({"output": "{out}/../DOE^JANE.nii.gz"}, UsageError, "is an input of this job"),
         ({"error_map": "{out}/sr.nii.gz"}, OutputError, "its own name"),

@@ -116,10 +116,10 @@ def events(as_json: bool) -> Iterator[Show | Lines]:
 
 def reference_text(found: Mapping[str, Any]) -> str:
     """How a reference was brought to its scan, from the record of it."""
-    if not found["used"]:
-        how = "not aligned"
-    elif not found["searched"]:
+    if not found["searched"]:
         how = "its header is trusted"
+    elif not found["used"]:
+        how = "not aligned"
     elif found["moved"]:
         how = f"registered, moved by {found['shift_mm']:.1f} mm and {found['rotation_degrees']:.1f} degrees"
     else:

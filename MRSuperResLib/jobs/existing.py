@@ -27,7 +27,8 @@ def check_existing(job: Job, finals: Mapping[str, str]) -> None:
     vouches for, unless the job says `overwrite`.
     """
     inputs = [path for name, field in FIELDS.items() if field.role == "input" and (path := getattr(job, name))]
-    told = [str(beside) for path in inputs if not os.path.isdir(path) and (beside := path_beside(Path(path))).exists()]
+    beside = [str(path_beside(Path(path))) for path in inputs if not os.path.isdir(path)]
+    told = [path for path in beside if os.path.exists(path)]  # False also for a name too long to be one
     record = provenance.read_record(finals[SIDECAR])
     for role, path in finals.items():
         words = role.replace("_", " ")
