@@ -143,10 +143,10 @@ def test_slices_told_thicker_than_they_are_do_not_blow_the_answer_up(told: float
     assert told < 2 or "thinner than told" in heard[0]
 
 
-def test_a_thickness_at_the_end_of_the_range_is_taken(told: float = 4.0) -> None:
+def test_a_thickness_at_the_end_of_the_range_is_taken() -> None:
     """What it may be as well stays within the range."""
     acquired = acquire(head(), (1, 1, 4), Degradation("gaussian"))
-    for mm in (told * 4, 0.1 * 4):
+    for mm in (4.0 * 4, 0.1 * 4):
         assert len(fidelity.alternatives(acquired.grid, GRID, 2, "gaussian", mm)) == 3
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +84,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     figures = _figures(options.figure, scans, ways)
     entries = [find_model(name, options.model_folders) for name in asked if folder and name not in BASELINES]
     _check_published(folder, [entry.card.id for entry in entries])
+    read = partial(read_volume, warn=tell, allow_labels=options.not_labels)
     rows: list[evaluation.Row] = []
     try:
         for number, scan in enumerate(scans):
-            truth = replace(read_volume(options.truth[number], warn=tell, allow_labels=options.not_labels), name=scan)
-            reference = (
-                read_volume(options.reference[number], warn=tell, allow_labels=options.not_labels)
-                if options.reference
-                else None
-            )
+            truth = replace(read(options.truth[number]), name=scan)
+            reference = read(options.reference[number]) if options.reference else None
             for way in ways:
                 pair = evaluation.degraded_pair(
                     truth,
@@ -242,12 +240,11 @@ def _evaluate_translation(options: argparse.Namespace) -> int:
     segment = translation.tissue_segmentation(options.device, report=say)
     put_in: list[LesionScore] = []
     distances = translation.feature_distances(options.lpips, options.lpips_digest, options.device, report=say)
+    read = partial(read_volume, warn=tell, allow_labels=options.not_labels)
     found: list[translation.Evaluation] = []
     try:
         for source_path, truth_path in zip(options.volumes[::2], options.volumes[1::2], strict=True):
-            source, truth = (
-                read_volume(path, warn=tell, allow_labels=options.not_labels) for path in (source_path, truth_path)
-            )
+            source, truth = read(source_path), read(truth_path)
             for entry in entries:
                 found.append(
                     translation.evaluate(

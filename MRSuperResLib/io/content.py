@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from pathlib import Path
 
 from ..errors import BadVolume
+from .formats import GZIP, first_bytes
+from .raw import first_bytes_unpacked
 
 START = 352  # bytes: a NIfTI-1 header
-GZIP = b"\x1f\x8b"
+PACKED = {".nii": ".nii.gz", ".mgh": ".mgz"}  # suffixes of the same, packed by gzip
 SIGNS = (  # where, what is there, what it is, the suffix it should have
     (344, b"n+1\0", "NIfTI", ".nii"),
     (4, b"n+2\0", "NIfTI", ".nii"),
@@ -29,34 +29,27 @@ SIGNS = (  # where, what is there, what it is, the suffix it should have
 
 def misnamed(path: Path, expected: str) -> BadVolume:
     """The error for a file that is no `expected` ("NIfTI"), as its name says: what it is instead, where that can be seen."""
-    found, packed = _found(path)
-    if found is None or found[0] == expected:
-        return BadVolume(
-            f"{path} is no {expected} file: damaged or misnamed; copy or export it again", code="unreadable"
-        )
-    what, suffix = found
-    advice = (
-        f"name it {suffix}{'.gz' if packed and suffix == '.nii' else ''}" if suffix else "download or export it again"
-    )
+    what, suffix = _found(path)
+    if what in ("", expected):
+        why = "damaged or misnamed; copy or export it again"
+        return BadVolume(f"{path} is no {expected} file: {why}", code="unreadable")
+    advice = f"name it {suffix}" if suffix else "download or export it again"
     return BadVolume(f"{path} is no {expected} file, it holds {what}: {advice}", code="unreadable")
 
 
 def held_by(path: Path) -> str:
     """What a file of no suffix that is read seems to hold, and how to name it, for a message; "" if that cannot be seen."""
-    found, packed = _found(path)
-    if found is None or not found[1]:
-        return ""
-    return f"; it holds {found[0]}: name it {found[1]}{'.gz' if packed and found[1] == '.nii' else ''}"
+    what, suffix = _found(path)
+    return f"; it holds {what}: name it {suffix}" if suffix else ""
 
 
-def _found(path: Path) -> tuple[tuple[str, str] | None, bool]:
+def _found(path: Path) -> tuple[str, str]:
+    """What it is, and the suffix it should have; "" for what cannot be seen, and for what is no volume."""
     try:
-        with open(path, "rb") as stream:
-            start = stream.read(START)
-        packed = start.startswith(GZIP)
-        if packed:
-            with gzip.open(path, "rb") as stream:
-                start = stream.read(START)
-    except (OSError, EOFError, zlib.error):
-        return None, False
-    return next(((what, suffix) for at, sign, what, suffix in SIGNS if start[at:].startswith(sign)), None), packed
+        start, packed = first_bytes_unpacked(path, START), first_bytes(path, len(GZIP)) == GZIP
+    except BadVolume:  # the caller has the better message
+        return "", ""
+    for at, sign, what, suffix in SIGNS:
+        if start[at:].startswith(sign):
+            return what, PACKED.get(suffix, suffix) if packed else suffix
+    return "", ""

@@ -96,22 +96,21 @@ def _matches(choice: Choice, wanted: str) -> bool:
 
 def _chosen(found: Folder, path: Path, warn: Warn | None, series: str | None) -> Volume:
     offered = choices(found)
-    if series is not None:
-        meant = [choice for choice in offered if _matches(choice, series)]
-        if not meant:
-            raise UsageError(f"{path} holds no series '{series}': it holds {_listed(offered)}", code="no-series")
-    else:
-        meant = offered
-        if len(found.series) > 1 and len({each.uid for each in found.series}) == 1:
-            raise _several_patients(path, offered)
-        if len(found.series) > 1:
-            counts = ", ".join(str(len(each.frames)) for each in found.series[:MOST_NAMED])
-            raise BadVolume(
-                f"{path} holds {len(found.series)} DICOM series ({counts} slices): choose one: {_listed(offered)}",
-                code="several-series",
-            )
-    if len({id(choice.series) for choice in meant}) > 1 and len({choice.series.uid for choice in meant}) == 1:
-        raise _several_patients(path, meant)
+    meant = [choice for choice in offered if series is None or _matches(choice, series)]
+    if not meant:
+        raise UsageError(f"{path} holds no series '{series}': it holds {_listed(offered)}", code="no-series")
+    patients = len({id(choice.series) for choice in meant})  # where they share one UID
+    if patients > 1 and len({choice.series.uid for choice in meant}) == 1:
+        raise BadVolume(
+            f"{path} holds slices of {patients} patients under one series UID: no single volume; choose one: {_listed(meant)}",
+            code="several-series",
+        )
+    if series is None and len(found.series) > 1:
+        counts = ", ".join(str(len(each.frames)) for each in found.series[:MOST_NAMED])
+        raise BadVolume(
+            f"{path} holds {len(found.series)} DICOM series ({counts} slices): choose one: {_listed(offered)}",
+            code="several-series",
+        )
     wrong = next(filter(None, (contradiction(choice.series) for choice in meant)), None)
     if wrong:
         raise BadVolume(f"{path}: {wrong}", code="unreadable")
@@ -149,15 +148,6 @@ def _volume(choice: Choice, found: Folder, path: Path, warn: Warn | None) -> Vol
     dicom_pixels.fill(array, stack.frames)
     tell((*notes, *stack.notes), warn)
     return Volume(array, stack.grid, volume_name(path), dict(series.facts), stack.thickness)
-
-
-def _several_patients(path: Path, offered: list[Choice]) -> BadVolume:
-    """One series UID, several patients: never to be stacked into one volume."""
-    count = len({id(choice.series) for choice in offered})
-    return BadVolume(
-        f"{path} holds slices of {count} patients under one series UID: no single volume; choose one: {_listed(offered)}",
-        code="several-series",
-    )
 
 
 def _several(path: Path, meant: list[Choice]) -> BadVolume:

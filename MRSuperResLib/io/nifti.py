@@ -217,7 +217,7 @@ def _pair(path: Path) -> tuple[Path, Path]:
     found = [path.with_name(f"{stem}.{name}") for name in names]
     there = next((candidate for candidate in found if candidate.exists()), None)
     if here_is == "hdr":
-        header = _parsed(path, first_bytes_unpacked(path))
+        header = _parsed(path, raw.first_bytes_unpacked(path, LONGEST_HEADER))
         if header is not None and header.single:
             return path, path
     if there is None and here_is == "hdr":
@@ -225,15 +225,6 @@ def _pair(path: Path) -> tuple[Path, Path]:
     if there is None:
         raise BadVolume(f"{path} needs its header {found[0].name}, which is not in {path.parent}", code="unreadable")
     return (path, there) if here_is == "hdr" else (there, path)
-
-
-def first_bytes_unpacked(path: Path) -> bytes:
-    """The first bytes of the file, unpacked; empty if they cannot be had."""
-    try:
-        with raw.opened(path) as stream:
-            return stream.read(LONGEST_HEADER)
-    except (OSError, EOFError, zlib.error) as error:
-        raise damaged(path, error) from error
 
 
 def _parsed(path: Path, content: bytes) -> NiftiHeader | None:

@@ -41,6 +41,11 @@ class VoxelBlock:
     intercept: float = 0.0
 
     @property
+    def before(self) -> int:
+        """Bytes before the voxels in the unpacked stream, where the whole file is one."""
+        return self.start if self.packing == "gzip" and not self.packed_from else 0
+
+    @property
     def bytes(self) -> int:
         """Length of the voxels, unpacked."""
         return math.prod(self.size) * self.dtype.itemsize
@@ -49,6 +54,15 @@ class VoxelBlock:
 def opened(path: Path) -> IO[bytes]:
     """The file's bytes as a stream, out of gzip if they are packed, whatever the name says."""
     return gzip.open(path, "rb") if first_bytes(path, 2) == GZIP else open(path, "rb")  # type: ignore[return-value]
+
+
+def first_bytes_unpacked(path: Path, count: int) -> bytes:
+    """The first `count` bytes of the file, out of gzip if they are packed. Raises `BadVolume` if they cannot be had."""
+    try:
+        with opened(path) as stream:
+            return stream.read(count)
+    except (OSError, EOFError, zlib.error) as error:
+        raise damaged(path, error) from error
 
 
 def read_block(block: VoxelBlock, path: Path, warn: Warn | None = None) -> np.ndarray:
@@ -88,19 +102,17 @@ def check_length(block: VoxelBlock, path: Path) -> int:
         there = block.file.stat().st_size - (block.start if block.packing == "none" else block.packed_from)
     except OSError as error:
         raise damaged(path, error) from error
-    before = block.start if block.packing == "gzip" and not block.packed_from else 0
-    if block.bytes + before > there * (1 if block.packing == "none" else MOST_PACKED):
+    if block.bytes + block.before > there * (1 if block.packing == "none" else MOST_PACKED):
         raise cut_short(path, block.bytes, max(0, there)) if block.packing == "none" else damaged(path)
     return there
 
 
 def _stored(block: VoxelBlock, path: Path) -> tuple[np.ndarray, int]:
     """The bytes of the voxels, uint8, and how many more follow them."""
-    before = block.start if block.packing == "gzip" and not block.packed_from else 0
     there = check_length(block, path)
     try:
         buffer = np.empty(block.bytes, dtype=np.uint8)
-        filled, more = -before, 0
+        filled, more = -block.before, 0
         for piece in _pieces(block):
             skipped = min(len(piece), max(0, -filled))
             filled += skipped
@@ -117,7 +129,7 @@ def _stored(block: VoxelBlock, path: Path) -> tuple[np.ndarray, int]:
     except (OSError, EOFError, zlib.error, MemoryError) as error:
         raise damaged(path, error) from error
     if filled < block.bytes:
-        raise cut_short(path, before + block.bytes, before + filled)
+        raise cut_short(path, block.before + block.bytes, block.before + filled)
     return buffer, more
 
 

@@ -28,13 +28,12 @@ def check_existing(job: Job, finals: Mapping[str, str]) -> None:
     """
     inputs = [path for name, field in FIELDS.items() if field.role == "input" and (path := getattr(job, name))]
     beside = [str(path_beside(Path(path))) for path in inputs if not os.path.isdir(path)]
-    told = [path for path in beside if os.path.exists(path)]  # False also for a name too long to be one
     record = provenance.read_record(finals[SIDECAR])
     for role, path in finals.items():
         words = role.replace("_", " ")
         if any(_same(path, other) for other in inputs):
             raise UsageError(f"{path} is an input of this job: give the {words} another name")
-        if any(_same(path, other) for other in told) and provenance.read_record(path) is None:
+        if role == SIDECAR and record is None and os.path.exists(path) and any(_same(path, other) for other in beside):
             raise UsageError(f"{path} tells about an input of this job (BIDS): give the output another name")
         if job.overwrite or not os.path.lexists(path):
             continue

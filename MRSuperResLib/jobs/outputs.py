@@ -85,9 +85,11 @@ def places_of(job: Job, files: Staging, entry: ModelEntry) -> dict[str, Path]:
         samples = [Path(path).name for name, path in finals.items() if name.startswith("sample ")]
         _check_samples_folder(files.folder(job.samples_folder), samples)
     for name, path in finals.items():
+        if name == "sidecar":
+            continue
         if os.path.isdir(path) or path.endswith(("/", os.sep)):
             raise UsageError(f"{path} is a folder: name a file in it, {os.path.join(path, 'result.nii.gz')} for one")
-        if name != "sidecar" and not path.lower().endswith(FORMATS):
+        if not path.lower().endswith(FORMATS):
             raise UsageError(f"{path}: results are written as {', '.join(FORMATS)}, not as '{Path(path).suffix}'")
     check_existing(job, finals)
     return {name: files.path(path) for name, path in finals.items()}

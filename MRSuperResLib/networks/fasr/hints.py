@@ -58,8 +58,8 @@ def room_for_detail(x: Tensor, base: Tensor, factors: tuple[int, int], between: 
     A scan that its scanner had interpolated holds little there that goes on beyond, though its other contrasts may be sharp.
     """
     low, high = between
-    even = [max(2, n // 2 * 2) for n in x.shape[-2:]]
-    octave = beyond_measured(x[..., : even[0], : even[1]].float(), (2, 2))
+    rows, columns = (n // 2 * 2 for n in x.shape[-2:])
+    octave = beyond_measured(x[..., :rows, :columns].float(), (2, 2))
     ratio = (root_mean_square(beyond_measured(base, factors)) / root_mean_square(octave)).log()
     return ((ratio - low) / (high - low)).clamp(0, 1)
 
