@@ -143,7 +143,7 @@ def test_a_file_of_another_format_than_its_name_says_is_told_what_it_is(tmp_path
             read_volume(tmp_path / called)
     mgh_file(tmp_path / "packed.mgz", noise(6, 7, 8))
     (tmp_path / "packed.mgz").rename(tmp_path / "f.nii.gz")
-    with pytest.raises(BadVolume, match="no NIfTI file, it holds MGH: name it .mgz"):
+    with pytest.raises(BadVolume, match=r"no NIfTI file, it holds MGH: name it \.mgz"):
         read_volume(tmp_path / "f.nii.gz")
     (tmp_path / "page.nii.gz").write_bytes(b"<!DOCTYPE html><title>404</title>" * 20)
     with pytest.raises(BadVolume, match="holds a web page: download or export it again"):
