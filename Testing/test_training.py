@@ -19,6 +19,7 @@ from MRSuperResLib import cli, networks
 from MRSuperResLib.errors import DeviceError, ModelError, MRSuperResError, OutputError, UsageError
 from MRSuperResLib.models import ModelEntry, find_model, load_network
 from MRSuperResLib.training import checkpoint
+from MRSuperResLib.training import fit as fitting
 from MRSuperResLib.training.checkpoint import LAST
 from MRSuperResLib.training.data.single import SlicePairs
 from MRSuperResLib.training.fit import fit, make_fabric
@@ -284,6 +285,25 @@ def test_two_processes_train_one_network_and_stop_together(study: Path, tmp_path
         rows = (tmp_path / kind / "curves.csv").read_text().splitlines()
         assert len(rows) == len(set(rows)), "each process wrote its own rows"
     assert run.stdout.count("stopped at step 4") == 3
+
+
+def test_networks_compute_in_bf16_on_images_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fabric's own plugin turns what goes in to bf16, and steps of 0.4 % would be learned from and not be met again."""
+
+    class Kept(torch.nn.Conv2d):
+        def forward(self, x: torch.Tensor, start: tuple[torch.Tensor, ...]) -> torch.Tensor:
+            seen.extend((x, *start))
+            answer = super().forward(x)
+            assert answer.dtype == torch.bfloat16
+            return x + answer
+
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(fitting, "_cpu_has_bf16", lambda: True)
+    network = make_fabric("cpu").setup_module(Kept(1, 1, 3, padding=1))
+    image = torch.rand(1, 1, 8, 8)
+    answer = network(image, (image,))
+    assert all(torch.equal(each, image) for each in seen) and len(seen) == 2
+    assert answer.dtype == torch.float32
 
 
 def test_the_train_extra_asks_for_nothing_that_is_never_imported(repository: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -316,13 +317,25 @@ def make_folder(out: Path, resume: bool) -> None:
         raise OutputError(f"the folder {out} cannot be made: {error.strerror}; choose another") from error
 
 
+class Autocast(MixedPrecision):
+    """bf16 where autocast chooses it. What goes into a network is left as it is: as bf16 an image has steps of 0.4 %, and a skip
+    connection would carry them into the answer, which it does not do when the trained network is used."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__("bf16-mixed", device)
+
+    def convert_input(self, data: Any) -> Any:
+        """`data`."""
+        return data
+
+
 def make_fabric(device: str) -> Fabric:
     """Fabric on `device`, in bf16 where the hardware has it."""
     chosen = choose_device(device)
     if chosen.type == "cpu":
-        return Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if _cpu_has_bf16() else "32-true")
+        return Fabric(accelerator="cpu", devices=1, plugins=Autocast("cpu") if _cpu_has_bf16() else None)
     devices = "auto" if chosen.index is None else [chosen.index]
-    fabric = Fabric(accelerator=chosen.type, devices=devices, precision="bf16-mixed")
+    fabric = Fabric(accelerator=chosen.type, devices=devices, plugins=Autocast(chosen.type))
     fabric.launch()
     torch.backends.cudnn.benchmark = True  # crops of a training all have one size
     return fabric

@@ -59,14 +59,15 @@ def room_for_detail(x: Tensor, base: Tensor, factors: tuple[int, int], between: 
     """
     low, high = between
     rows, columns = (n // 2 * 2 for n in x.shape[-2:])
-    octave = beyond_measured(x[..., :rows, :columns].float(), (2, 2))
+    octave = beyond_measured(x[..., :rows, :columns], (2, 2))
     ratio = (root_mean_square(beyond_measured(base, factors)) / root_mean_square(octave)).log()
     return ((ratio - low) / (high - low)).clamp(0, 1)
 
 
 def beyond_measured(x: Tensor, factors: tuple[int, int]) -> Tensor:
-    """The part of `x` (B, 1, H, W) outside of the low band that a matrix coarser by `factors` would measure."""
+    """The part of `x` (B, 1, H, W) outside of the low band that a matrix coarser by `factors` would measure, float32."""
     with torch.autocast(x.device.type, enabled=False):
+        x = x.float()
         return x - zero_filled(measured(x, factors), factors)
 
 
