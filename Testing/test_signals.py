@@ -18,13 +18,18 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="a lock of glibc's")
 
 
 def held(arguments: list[str]) -> subprocess.Popen[str]:
-    """A process inside of a B-spline, which is one call of a library that does not come back to Python: here it never does."""
+    """A process inside of a B-spline, which is one call of a library that does not come back to Python: here it never does.
+
+    It hears SIGINT also where the tests run in the background, and tells where it stands if it has not ended by then.
+    """
     code = (
-        "import ctypes, sys, SimpleITK as sitk\n"
+        "import ctypes, faulthandler, signal, sys, SimpleITK as sitk\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Held(sitk.ResampleImageFilter):\n"
         "    def Execute(self, *given):\n"
         "        library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(256)\n"
         "        library.pthread_mutex_lock(mutex)\n"
+        "        faulthandler.dump_traceback_later(50, exit=True)\n"
         "        print('held', file=sys.stderr, flush=True)\n"
         "        library.pthread_mutex_lock(mutex)\n"
         "sitk.ResampleImageFilter = Held\n"
@@ -69,7 +74,7 @@ def test_a_signal_ends_a_job_inside_of_a_library_call_that_does_not_return(
     process = held(doors[door])
     process.send_signal(getattr(signal, number))
     output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and left_in(out) == []
+    assert process.returncode == 130 and left_in(out) == [], errors
     assert "Traceback" not in errors and "cancelled" in output + errors
 
 
@@ -102,8 +107,8 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         if process.poll() is not None:
             break
-    process.communicate(timeout=60)
-    assert process.returncode == 130 and left_in(tmp_path) == ["scan.nii"]
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and left_in(tmp_path) == ["scan.nii"], errors
 
 
 @posix
