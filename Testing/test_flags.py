@@ -16,6 +16,7 @@ from MRSuperResLib import models, networks
 from MRSuperResLib.errors import MRSuperResError
 from MRSuperResLib.evaluation.lesions import CORE, VISIBLE, lesioned_pairs
 from MRSuperResLib.evaluation.masks import brain_mask
+from MRSuperResLib.evaluation.metrics import dice
 from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference import Options, flags, translate
 from MRSuperResLib.inference import translation as translation_module
@@ -26,10 +27,13 @@ from MRSuperResLib.inference.symmetric_view import (
     ROWS,
     TYPICAL,
     axial,
+    axial_stack,
+    from_axial_stack,
     in_view,
     inputs_of,
     midline,
     normalised,
+    slices_apart,
 )
 from MRSuperResLib.io.read import read_volume
 from MRSuperResLib.io.write import write_volume
@@ -114,7 +118,7 @@ def blob(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 def test_the_midline_is_found(shift: float, degrees: float) -> None:
     array = head(shift=shift, angle=np.deg2rad(degrees))
     view = in_view(array, scan(array).grid, "T1w")
-    assert view.slices.shape == (20, ROWS, COLUMNS) and view.mirrored
+    assert view.slices.shape == (20, ROWS, COLUMNS)
     middle = view.slices[10, 50:110, 20:-20]
     assert np.abs(middle - middle[:, ::-1]).mean() < 0.035  # halves that do not fit differ by 0.1 and more
     angle, columns = midline(array, (4.0, 1.5, 1.5))
@@ -127,19 +131,75 @@ def test_a_view_goes_back_to_where_it_came_from() -> None:
     marked = array.copy()
     marked[10, 60:66, 30:36] = 1.5
     view = in_view(marked, scan(array).grid, "T1w")
-    back = view.back(view.slices, (120, 100))
+    back = from_axial_stack(view.back(view.slices, (120, 100)), scan(array).grid)
     assert back.shape == array.shape
     found = ndimage.center_of_mass(back[10] > 1.0)
     assert np.abs(np.array(found) - (62.5, 32.5)).max() < 0.7
 
 
-def test_scans_that_lie_otherwise_are_seen_alike() -> None:
+def test_what_else_is_known_of_a_scan_is_seen_as_the_scan_is() -> None:
+    array = head(shift=4.0, angle=np.deg2rad(5))
+    grid = scan(array).grid
+    view = in_view(array, grid, "T1w", apart=8.0)
+    stack = slices_apart(array, grid, 8.0)
+    assert np.array_equal(stack, axial_stack(array, grid)[::2])
+    tissue = view.shown((stack > 0.33).astype(np.float32))
+    assert dice(tissue > 0.5, view.slices > 0.33) > 0.98
+    assert 0 <= tissue.min() and tissue.max() <= 1
+
+
+def test_nothing_is_flagged_outside_of_the_brain_where_that_is_known(tmp_path: Path) -> None:
+    """A network that is sure of lesions everywhere and of the brain on none of a slice flags nothing."""
+    told = {}
+    for sure in (-9.0, 9.0):
+        network = networks.build("lesion_detector", {"widths": [4, 8], "brain": True})
+        with torch.no_grad():
+            for tail, bias in ((network.tail, 9.0), (network.brain, sure)):
+                tail.weight.zero_()
+                tail.bias.fill_(bias)
+        made = card(
+            "sure", "flag", "lesion_detector", hyperparameters={"widths": [4, 8], "brain": True},
+            requirements=Requirements(smallest=8, multiple_of=2, halo=8, tiling=False),
+        )  # fmt: skip
+        models.save_model(tmp_path / "sure.safetensors", made, network.state_dict())
+        entry = models.read_entry(tmp_path / "sure.safetensors")
+        volume = scan(head())
+        told[sure] = flags.probabilities(volume, entry, "T1w")
+    assert told[-9.0].max() < 0.01 and told[9.0].max() > 0.99
+
+
+@pytest.mark.parametrize("flipped", [(), (0,), (1,), (2,), (0, 1, 2)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (2, 1, 0), (1, 2, 0)])
+def test_however_a_file_stores_a_scan_it_is_seen_and_flagged_alike(
+    order: tuple[int, int, int], flipped: tuple[int, ...], folder: Path
+) -> None:
+    """Rows from the front or from the back, slices from below or above, sagittal or coronal: the same places."""
     array = head(shift=3.0)
-    straight = in_view(array, scan(array).grid, "T1w").slices
-    turned = np.ascontiguousarray(np.swapaxes(array, 1, 2))  # i runs from front to back, j from left to right
-    other = in_view(turned, scan(turned, (0, 1, 0, 1, 0, 0, 0, 0, 1)).grid, "T1w").slices
-    assert np.abs(straight - other)[5:15].mean() < 0.01
-    assert axial(scan(array).grid) == (0, 1) and axial(scan(turned, (0, 1, 0, 1, 0, 0, 0, 0, 1)).grid) == (0, 0)
+    array[12, 20:30, 60:70] += 0.4  # of no symmetry
+    plain = scan(array)
+    axes = np.array(plain.grid.direction).reshape(3, 3)[:, [2 - n for n in order][::-1]].copy()  # columns: i, j, k
+    stored = np.transpose(array, order)
+    corner = np.zeros(3)
+    for n in flipped:
+        axes[:, 2 - n] *= -1
+        corner[2 - n] = stored.shape[n] - 1
+    stored = np.ascontiguousarray(np.flip(stored, flipped))
+    spacing = tuple(plain.grid.spacing[2 - n] for n in order)[::-1]
+    origin = np.array(plain.grid.origin) - axes @ (corner * spacing)
+    other = Volume(1000 * stored, Grid(stored.shape[::-1], spacing, tuple(origin), tuple(axes.ravel())), "head_T1w")
+    assert np.array_equal(axial_stack(other.array, other.grid), axial_stack(plain.array, plain.grid))
+    assert np.array_equal(from_axial_stack(axial_stack(stored, other.grid), other.grid), stored)
+    detector = models.find_model("zz-detector", [folder])
+    seen, alike = (flags.probabilities(each, detector, "T1w", options=CPU) for each in (plain, other))
+    assert np.array_equal(np.flip(np.transpose(seen, order), flipped), alike)
+
+
+def test_slices_are_stacked_from_below_and_faces_look_one_way() -> None:
+    """A grid in LPS whose axes rise to the left, the back and upwards: rows are turned, the rest is as stored."""
+    array = np.arange(24.0).reshape(2, 3, 4)
+    grid = Grid((4, 3, 2), (1.0, 1.0, 1.0), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    assert np.array_equal(axial_stack(array, grid), array[:, ::-1])
+    assert axial(grid) == 0 and axial(Grid((4, 3, 2), (1, 1, 1), (0, 0, 0), (0, 1, 0, 0, 0, 1, 1, 0, 0))) == 2
 
 
 @pytest.mark.parametrize("contrast", TYPICAL)

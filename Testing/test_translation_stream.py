@@ -59,7 +59,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Pack:
         write(folder / "multicontrast" / f"one_{name}.nii.gz", np.maximum(values, 0) * 1000)
     write(
         folder / "labels" / "head-1.nii.gz",
-        np.array([0, 24, 3, 2])[which] + 500 * (which == 1) * (np.indices(which.shape)[1] < 10),
+        np.array([0, 24, 3, 2])[which] + 500 * (which == 1) * (np.indices(which.shape)[1] < 14),
     )
     return pack(folder, folder / "train.pack")
 
@@ -235,7 +235,8 @@ def test_lesions_are_labelled_where_they_can_be_seen_and_views_are_made_once(
 ) -> None:
     spec = FlagStreamSpec(lesions=LesionSpec((0.0, 1.0), (12.0, 16.0)), reuse=2)
     sources = (SourceSpec("multicontrast/*", "axial", 1.0),)
-    inputs, lesion, contrast, weight = FlagStream(packed, sources, spec, CONTRASTS, 12).draw(0)
+    inputs, lesion, contrast, weight, _, known = FlagStream(packed, sources, spec, CONTRASTS, 12).draw(0)
+    assert known.shape == (12, 1, 1, 1) and not known.any()
     assert inputs.shape == (12, 5, 160, 128) and lesion.shape == weight.shape == (12, 1, 160, 128)
     assert set(contrast.tolist()) <= {0, 1, 2}
     assert set(lesion.unique().tolist()) == {0.0, 1.0} and set(weight[lesion == 0].unique().tolist()) <= {0.0, 1.0}
@@ -247,7 +248,7 @@ def test_lesions_are_labelled_where_they_can_be_seen_and_views_are_made_once(
     mirrored = stream.draw(1)
     assert torch.equal(mirrored[1], lesion) or torch.equal(mirrored[1], lesion.flip(3))
     none = FlagStreamSpec(lesions=LesionSpec((1.0,)))
-    _, nothing, _, weight = FlagStream(packed, sources, none, CONTRASTS, 8).draw(0)
+    nothing = FlagStream(packed, sources, none, CONTRASTS, 8).draw(0)[1]
     assert not nothing.any()
 
 
@@ -266,16 +267,11 @@ def test_another_scanners_tissues_differ_less_and_keep_their_order() -> None:
 def test_thick_slices_and_more_paintings_are_seen_too(packed: Pack) -> None:
     """Thin slices are averaged, thick ones are not made thinner; each painting of a head is another one."""
 
-    def shelf(match: str, **views: Any) -> ViewShelf:
-        (packed.path.parent / flag_stream.KEPT).unlink(missing_ok=True)
-        sources = (SourceSpec(match, "axial", 1.0),)
-        return ViewShelf(packed, sources, CONTRASTS, flag_stream.Views(PhysicsSpec(), **views), torch.device("cpu"))
-
-    once, twice = shelf("labels/*"), shelf("labels/*", paintings=2)
+    once, twice = brain_shelf(packed, "labels/*"), brain_shelf(packed, "labels/*", paintings=2)
     assert len(twice.scans) == 2 * len(once.scans) == 2 * len(CONTRASTS) * len(packed.select("labels/*"))
     first, second = (int(twice.scans[n, 1]) + 2 for n in (0, len(CONTRASTS)))
     assert not torch.equal(twice.slices[first], twice.slices[second])
-    thin, both = (shelf("multicontrast/*", thick=thick) for thick in (0.0, 9.0))
+    thin, both = (brain_shelf(packed, "multicontrast/*", thick=thick) for thick in (0.0, 9.0))
     assert len(both.scans) == 2 * len(thin.scans) and torch.equal(both.slices[: len(thin.slices)], thin.slices)
     assert all(2 < count < 7 < thin.scans[0, 2] for count in both.scans[len(thin.scans) :, 2])
     stack = np.zeros(GRID.size[::-1], np.float32)
@@ -283,6 +279,43 @@ def test_thick_slices_and_more_paintings_are_seen_too(packed: Pack) -> None:
     made = flag_stream._thickened(stack, GRID, 9.0)
     assert made is not None and np.allclose(made[7:10], 1.0) and made.sum() == pytest.approx(stack.sum())
     assert flag_stream._thickened(stack, GRID, 4.0) is None
+
+
+def brain_shelf(packed: Pack, match: str, **views: Any) -> ViewShelf:
+    """`packed` in view, where the brain is among it."""
+    sources = (SourceSpec(match, "axial", 1.0),)
+    return ViewShelf(packed, sources, CONTRASTS, flag_stream.Views(PhysicsSpec(), **views), torch.device("cpu"))
+
+
+def test_the_brain_is_where_labels_or_a_flair_say(packed: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ventricles are closed, what labels put outside is not; a FLAIR tells of the scans on its grid, if a brain may be so large."""
+    disc = 3.1416 * (30 / 1.4) ** 2  # pixels of the view
+    labelled = brain_shelf(packed, "labels/*")
+    assert labelled.known.all()
+    area = (labelled.brain[3] == 1).sum()
+    assert 0.8 * disc < area < 0.98 * disc, "a part of the rim lies outside the brain"
+    assert not brain_shelf(packed, "multicontrast/*").known.any(), "0.14 l is no brain"
+    monkeypatch.setattr(flag_stream, "BRAIN_ML", (50.0, 150.0))
+    monkeypatch.setattr(flag_stream, "VIEWS", -1)  # seen anew
+    told = brain_shelf(packed, "multicontrast/*")
+    assert told.known.all()
+    assert all(0.7 * disc < (each == 1).sum() < 1.03 * disc and each[80, 64] == 1 for each in told.brain)
+
+
+def test_lesions_lie_in_the_brain_and_belong_to_it(packed: Pack) -> None:
+    """Tissue as bright as brain outside of it, muscle say, gets none; where a lesion is, there is brain."""
+    spec = FlagStreamSpec(lesions=LesionSpec((0.0, 1.0), (4.0, 8.0)), shift=0.0, turn=0.0)
+    stream = FlagStream(packed, (SourceSpec("multicontrast/*", "axial", 1.0),), spec, CONTRASTS, 12)
+    stream.shelf.known[:] = 1
+    stream.shelf.brain[:, :, :64] = 0  # one side is told to be muscle
+    stream.shelf.brain[:, :, 64:] = 1
+    _, lesion, _, _, brain, _ = stream.draw(1)
+    columns = lesion.sum((1, 2)).cumsum(1) / lesion.sum((1, 2, 3)).clamp_min(1)[:, None]
+    middles = (columns < 0.5).sum(1)
+    left = brain.sum((1, 2))[:, :64].sum(1) > brain.sum((1, 2))[:, 64:].sum(1)  # mirrored or not
+    shown = lesion.sum((1, 2, 3)) > 0
+    assert shown.sum() > 6 and bool((torch.where(left, middles < 68, middles > 60) | ~shown).all())
+    assert (brain >= lesion).all()
 
 
 def test_lesions_are_put_into_brain_tissue_and_nowhere_else(packed: Pack) -> None:
@@ -309,7 +342,7 @@ def test_lesions_are_put_into_brain_tissue_and_nowhere_else(packed: Pack) -> Non
 def test_parts_of_slices_show_their_lesions_and_fit_together(packed: Pack) -> None:
     spec = FlagStreamSpec(lesions=LesionSpec((0.0, 1.0), (6.0, 10.0)), crop=64, crops=2)
     stream = FlagStream(packed, (SourceSpec("multicontrast/*", "axial", 1.0),), spec, CONTRASTS, 24)
-    inputs, lesion, contrast, weight = stream.draw(0)
+    inputs, lesion, contrast, weight, *_ = stream.draw(0)
     assert (
         inputs.shape == (24, 5, 64, 64) and lesion.shape == weight.shape == (24, 1, 64, 64) and contrast.shape == (24,)
     )

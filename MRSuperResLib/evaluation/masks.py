@@ -40,9 +40,9 @@ def brain_inside(truth: np.ndarray, spacing: Sequence[float], rim: float = RIM_M
 
 def brain_mask(truth: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     """The largest piece of tissue that survives an opening, its sulci and ventricles closed; see `brain_inside`."""
-    steps = [max(1, int(WORKING_MM / mm + 0.01)) for mm in spacing]
+    steps = _steps(spacing)
     working = [step * mm for step, mm in zip(steps, spacing, strict=True)]
-    unit = IntensityScale.of(truth).to_unit(truth[tuple(slice(step // 2, None, step) for step in steps)])
+    unit = IntensityScale.of(truth).to_unit(truth[_every(steps)])
     unit = ndimage.gaussian_filter(np.asarray(unit, dtype=np.float32), [WORKING_MM / 2 / mm for mm in working])
     bright = unit > HEAD_LEVEL
     if not bright.any():
@@ -53,14 +53,38 @@ def brain_mask(truth: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
         return np.zeros(truth.shape, dtype=bool)
     largest = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
     opened = tissue & ~_deeper(~largest, working, OPENING_MM)
-    margin = [int(np.ceil(CLOSING_MM / mm)) + 1 for mm in working]
-    around = np.pad(opened, [(n, n) for n in margin], mode="edge")
-    closed = _deeper(~_deeper(~around, working, CLOSING_MM), working, CLOSING_MM)
-    found = ndimage.binary_fill_holes(closed[tuple(slice(n, -n) for n in margin)])
+    return _on_all(_closed(opened, working, CLOSING_MM), steps, truth.shape)
+
+
+def without_gaps(mask: np.ndarray, spacing: Sequence[float], mm: float) -> np.ndarray:
+    """`mask` (k, j, i) and its holes, and gaps in it of less than twice `mm`; faces of the array are no border."""
+    steps = _steps(spacing)
+    working = [step * size for step, size in zip(steps, spacing, strict=True)]
+    return np.asarray(mask | _on_all(_closed(mask[_every(steps)], working, mm), steps, mask.shape))
+
+
+def _steps(spacing: Sequence[float]) -> list[int]:
+    """Of voxels, to about `WORKING_MM`."""
+    return [max(1, int(WORKING_MM / mm + 0.01)) for mm in spacing]
+
+
+def _every(steps: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(step // 2, None, step) for step in steps)
+
+
+def _on_all(found: np.ndarray, steps: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+    """What was found at every `steps`-th voxel, at all of them."""
     for axis, step in enumerate(steps):
         found = np.repeat(found, step, axis=axis)
-    short = [max(0, n - m) for n, m in zip(truth.shape, found.shape, strict=True)]
-    return np.pad(found, [(0, n) for n in short], mode="edge")[tuple(slice(0, n) for n in truth.shape)]
+    short = [max(0, n - m) for n, m in zip(shape, found.shape, strict=True)]
+    return np.pad(found, [(0, n) for n in short], mode="edge")[tuple(slice(0, n) for n in shape)]
+
+
+def _closed(mask: np.ndarray, spacing: Sequence[float], mm: float) -> np.ndarray:
+    margin = [int(np.ceil(mm / size)) + 1 for size in spacing]
+    around = np.pad(mask, [(n, n) for n in margin], mode="edge")
+    closed = _deeper(~_deeper(~around, spacing, mm), spacing, mm)
+    return np.asarray(ndimage.binary_fill_holes(closed[tuple(slice(n, -n) for n in margin)]))
 
 
 def _deeper(mask: np.ndarray, spacing: Sequence[float], mm: float) -> np.ndarray:

@@ -18,9 +18,7 @@ EXCESS = {"T1w": 0.14, "T2w": 0.17, "FLAIR": 0.11}
 
 
 def unlike_mirror(view: View, contrast: str) -> np.ndarray:
-    """0 to 1 for each pixel of `view` (N, H, W): 0.5 where the excess over the other side is `EXCESS`; 0 without another side."""
-    if not view.mirrored:
-        return np.zeros_like(view.slices)
+    """0 to 1 for each pixel of `view` (N, H, W): 0.5 where the excess over the other side is `EXCESS`."""
     own = ndimage.gaussian_filter(view.slices, SMOOTHING)
     other = own[:, :, ::-1]
     brighter = np.maximum(own - ndimage.maximum_filter(other, (1, REACH, REACH)), 0)

@@ -19,7 +19,7 @@ from ..models import ModelCard, ModelEntry
 from ..models.card import INTERPOLATION
 from .asymmetry import EXCESS, unlike_mirror
 from .options import Cancel, Options, Warn, log_warning, never
-from .symmetric_view import View, axial, in_view, inputs_of
+from .symmetric_view import View, axial, axial_stack, from_axial_stack, in_view, inputs_of
 from .view_checks import scale_above_air
 
 if TYPE_CHECKING:
@@ -161,15 +161,13 @@ def probabilities(
     cancel: Cancel = never,
 ) -> np.ndarray:
     """Of each voxel to be lesion, (k, j, i); arguments as `find_flags`."""
-    axis, _ = axial(volume.grid)
-    unit = np.maximum(scale_above_air(volume, 2 - axis).to_unit(volume.array), 0, dtype=np.float32)
+    unit = np.maximum(scale_above_air(volume, 2 - axial(volume.grid)).to_unit(volume.array), 0, dtype=np.float32)
     view = in_view(unit, volume.grid, contrast)
     if detector.path is None:
         answers = unlike_mirror(view, contrast)
     else:
         answers = _detected(view, detector, contrast, options or Options(), warn, cancel)
-    shape = np.moveaxis(unit, axis, 0).shape[1:]
-    return np.ascontiguousarray(np.moveaxis(view.back(answers, shape), 0, axis))
+    return from_axial_stack(view.back(answers, axial_stack(unit, volume.grid).shape[1:]), volume.grid)
 
 
 def _detected(
@@ -192,7 +190,10 @@ def _detected(
         def forward(self, x: torch.Tensor, height: torch.Tensor) -> torch.Tensor:
             """The mean of what it says of the slice and of its mirror image: fewer false flags."""
             seen = [self.network(inputs_of(each, height[:, 0, 0, 0]), which).float() for each in (x, x.flip(3))]
-            mean: torch.Tensor = 0.5 * (torch.sigmoid(seen[0]) + torch.sigmoid(seen[1]).flip(3))
+            likely = [
+                torch.sigmoid(each).prod(1, keepdim=True) for each in seen
+            ]  # a lesion, in the brain where it tells that
+            mean: torch.Tensor = 0.5 * (likely[0] + likely[1].flip(3))
             return mean
 
     runner = SliceRunner(Bound(), detector.card, (1, 1), replace(options, batch=1), warn, cancel)

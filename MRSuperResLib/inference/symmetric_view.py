@@ -1,7 +1,8 @@
 """Slices as a lesion detector looks at them: one pixel size, one brightness for each tissue, the midline in the middle.
 
-A healthy brain is nearly its own mirror image, and tissues have nearly one brightness each. Once the midline is the middle column
-and fluid, grey and white matter have their usual levels, a network has to learn little to see what is unlike them.
+A healthy brain is nearly its own mirror image, and tissues have nearly one brightness each. Once the midline is the middle column,
+the face is where rows end, and fluid, grey and white matter have their usual levels, a network has to learn little to see what is
+unlike them. Scans are turned to that first: files store their rows in either direction.
 """
 
 from __future__ import annotations
@@ -34,16 +35,25 @@ HIGHEST = 2.0
 
 @dataclass(frozen=True)
 class View:
-    """slices: (N, ROWS, COLUMNS) float32, of normalised brightness. heights: (N,), 0 to 1 from one end of the head to the other.
+    """slices: (N, ROWS, COLUMNS) float32, of normalised brightness, the midline in the middle. heights: (N,), 0 to 1 from the
+    lower end of the head to the upper.
 
     maps: for each slice, the affine map (2, 3) from rows and columns of the view to those of the scan's slice, in pixels.
-    mirrored: whether the middle column is the midline; not in sagittal slices.
     """
 
     slices: np.ndarray
     heights: np.ndarray
     maps: np.ndarray
-    mirrored: bool
+
+    def shown(self, stack: np.ndarray) -> np.ndarray:
+        """`stack` (N, H, W), on the slices that this is a view of, as the view shows them, (N, ROWS, COLUMNS); linear."""
+        result = np.zeros((len(stack), ROWS, COLUMNS), dtype=np.float32)
+        for number, image in enumerate(stack):
+            matrix, offset = self.maps[number][:, :2], self.maps[number][:, 2]
+            result[number] = ndimage.affine_transform(
+                image.astype(np.float32), matrix, offset, output_shape=(ROWS, COLUMNS), order=1
+            )
+        return result
 
     def back(self, answers: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         """`answers` (N, ROWS, COLUMNS) on the scan's slices, (N, *shape), 0 beyond the view; linear."""
@@ -55,48 +65,35 @@ class View:
         return result
 
 
-def view_of(
-    stack: np.ndarray, spacing: Sequence[float], contrast: str, left_right: int | None, levels: np.ndarray | None = None
-) -> View:
-    """How a detector sees a stack of slices (N, H, W) of `contrast` on the networks' scale.
+def view_of(stack: np.ndarray, spacing: Sequence[float], contrast: str) -> View:
+    """How a detector sees a stack of slices (N, H, W) of `contrast` on the networks' scale, as `axial_stack` gives them.
 
-    spacing: mm along its axes. left_right: the axis of a slice (0 rows, 1 columns) that runs from left to right, None in sagittal
-    slices. levels: of fluid, grey and white matter, None to find them.
+    spacing: mm along its axes.
     """
-    levels = levels_of(stack, spacing, contrast) if levels is None else levels
-    even = normalised(stack, levels, contrast)
+    even = normalised(stack, levels_of(stack, spacing, contrast), contrast)
     pixel = np.array(spacing[1:], dtype=np.float64)
-    turned = left_right == 0  # columns of the view run from left to right
     head = stack > HEAD
     filled = head.mean((1, 2))
     inside = np.flatnonzero(filled > 0.1 * max(1e-6, filled.max()))
     first, last = (int(inside[0]), int(inside[-1])) if len(inside) else (0, len(stack) - 1)
     heights = np.clip((np.arange(len(stack)) - first) / max(1, last - first), 0, 1).astype(np.float32)
-    angle, middles = (
-        (0.0, np.full(len(stack), (stack.shape[2] - 1) / 2 * pixel[1]))
-        if left_right is None
-        else midline(np.swapaxes(stack, 1, 2) if turned else stack, (spacing[0], *(pixel[::-1] if turned else pixel)))
-    )
-    along = head[first : last + 1].any(axis=(0, 1 if turned else 2))
-    ends = np.flatnonzero(along)
-    row_mm = pixel[1] if turned else pixel[0]
-    centre_row = row_mm * (ends[0] + ends[-1]) / 2 if len(ends) else 0.0
+    angle, middles = midline(stack, spacing)
+    ends = np.flatnonzero(head[first : last + 1].any(axis=(0, 2)))
+    centre_row = pixel[0] * (ends[0] + ends[-1]) / 2 if len(ends) else 0.0
     slices = np.empty((len(stack), ROWS, COLUMNS), dtype=np.float32)
     maps = np.empty((len(stack), 2, 3))
     cosine, sine = np.cos(angle), np.sin(angle)
     turn = np.array([[cosine, -sine], [sine, cosine]])
     target = np.array([(ROWS - 1) / 2, (COLUMNS - 1) / 2])
     for number, image in enumerate(even):
-        centre = np.array([centre_row, middles[number]])  # mm, (row, column) with columns from left to right
+        centre = np.array([centre_row, middles[number]])  # mm, (row, column)
         matrix = turn * PIXEL_MM  # mm of the scan for a step in the view
-        offset = centre - matrix @ target
-        if turned:
-            matrix, offset = matrix[::-1], offset[::-1]
-        matrix, offset = matrix / pixel[:, None], offset / pixel
+        offset = (centre - matrix @ target) / pixel
+        matrix = matrix / pixel[:, None]
         soft = ndimage.gaussian_filter(image, np.maximum(0, PIXEL_MM / pixel - 1) / 2)  # against aliasing
         slices[number] = ndimage.affine_transform(soft, matrix, offset, output_shape=(ROWS, COLUMNS), order=1)
         maps[number] = np.column_stack((matrix, offset))
-    return View(slices, heights, maps, left_right is not None)
+    return View(slices, heights, maps)
 
 
 def levels_of(stack: np.ndarray, spacing: Sequence[float], contrast: str) -> np.ndarray:
@@ -166,20 +163,46 @@ def midline(stack: np.ndarray, spacing: Sequence[float]) -> tuple[float, np.ndar
 
 def in_view(unit: np.ndarray, grid: Grid, contrast: str, apart: float = 0.0) -> View:
     """Axial slices of a scan (k, j, i) on the networks' scale as a detector sees them, those `apart` mm from each other."""
-    axis, left_right = axial(grid)
-    stack = np.moveaxis(unit, axis, 0)
-    spacing = [grid.spacing[2 - n] for n in (axis, *(n for n in range(3) if n != axis))]
-    step = max(1, round(apart / spacing[0]))
-    return view_of(stack[::step], (spacing[0] * step, *spacing[1:]), contrast, left_right)
+    spacing = [grid.spacing[2 - axis] for axis in _axes(grid)]
+    spacing[0] *= max(1, round(apart / spacing[0]))
+    return view_of(slices_apart(unit, grid, apart), spacing, contrast)
 
 
-def axial(grid: Grid) -> tuple[int, int]:
-    """The array axis (of k, j, i) across axial slices, and which axis of such a slice (0 or 1) runs from left to right."""
+def slices_apart(array: np.ndarray, grid: Grid, apart: float) -> np.ndarray:
+    """Slices of `axial_stack` that lie about `apart` mm from each other, all of them for 0."""
+    return axial_stack(array, grid)[:: max(1, round(apart / grid.spacing[2 - axial(grid)]))]
+
+
+def axial_stack(array: np.ndarray, grid: Grid) -> np.ndarray:
+    """`array` (k, j, i) as axial slices (N, H, W) from below upwards, rows from back to front, columns from right to left: as
+    nearly as its axes run so; a view."""
+    axes = _axes(grid)
+    return np.flip(np.transpose(array, axes), _reversed(grid, axes))
+
+
+def from_axial_stack(stack: np.ndarray, grid: Grid) -> np.ndarray:
+    """The array (k, j, i) whose `axial_stack` is `stack`."""
+    axes = _axes(grid)
+    return np.ascontiguousarray(np.transpose(np.flip(stack, _reversed(grid, axes)), np.argsort(axes)))
+
+
+def axial(grid: Grid) -> int:
+    """The array axis (of k, j, i) across axial slices."""
+    return _axes(grid)[0]
+
+
+def _axes(grid: Grid) -> tuple[int, int, int]:
+    """Array axes that run most nearly upwards, from back to front, and sideways."""
     along = np.abs(grid.axes)  # world x, y, z by i, j, k
     across = int(np.argmax(along[2]))
     sideways = max((n for n in range(3) if n != across), key=lambda n: along[0, n])
-    rest = [n for n in (2, 1, 0) if n != across]  # i, j, k of the rows and columns of a slice
-    return 2 - across, rest.index(sideways)
+    return 2 - across, 2 - (3 - across - sideways), 2 - sideways
+
+
+def _reversed(grid: Grid, axes: tuple[int, int, int]) -> tuple[int, ...]:
+    """Axes of a stack along which the array runs the other way: coordinates rise to the left, the back and upwards."""
+    rising = [grid.axes[world, 2 - axis] * sign for axis, world, sign in zip(axes, (2, 1, 0), (1, -1, 1), strict=True)]
+    return tuple(n for n, rise in enumerate(rising) if rise < 0)
 
 
 def inputs_of(images: Tensor, heights: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """A small U-Net that says where a slice shows what healthy brains do not show: lesions, in any contrast it was trained on.
 
+It may also say where the brain is, outside of which nothing is flagged.
+
 Ours. It answers for the scan, not for its translation, so that it does not change with the translator: what a translation has
 lost, it cannot have hidden from this network. Batch normalisation, whose statistics are fixed once trained, leaves the answer for
 a place independent of how much air is in view.
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -35,7 +38,7 @@ class NormalisedBlock(nn.Module):
 
 
 class LesionDetector(nn.Module):
-    """(B, channels, H, W) and the index of the contrast -> logits (B, 1, H, W), any H and W.
+    """(B, channels, H, W) and the index of the contrast -> logits (B, 1, H, W), or with `brain` (B, 2, H, W), any H and W.
 
     channels: of what `inference.symmetric_view.inputs_of` makes. widths: channels at the full resolution, 1/2, 1/4, ... of it.
     contrasts: names, whose indices `contrast` is.
@@ -47,6 +50,7 @@ class LesionDetector(nn.Module):
         channels: int = 5,
         widths: Sequence[int] = (16, 32, 64, 96, 128),
         contrasts: Sequence[str] = CONTRASTS,
+        brain: bool = False,
     ) -> None:
         super().__init__()
         self.contrasts, self.factors = tuple(contrasts), (1, 1)
@@ -60,9 +64,10 @@ class LesionDetector(nn.Module):
             for deep, width in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.tail = nn.Conv2d(widths[0], 1, 1)
+        self.brain = nn.Conv2d(widths[0], 1, 1) if brain else None
 
     def forward(self, x: Tensor, contrast: Tensor | int) -> Tensor:
-        """Logits of being lesion."""
+        """Logits of being lesion, and of being brain, lesions in it included."""
         height, width = x.shape[-2:]
         x = padded(x, self.multiple)
         condition = one_hot(contrast, len(self.contrasts), x)
@@ -70,8 +75,9 @@ class LesionDetector(nn.Module):
         for block in self.down:
             x = block(functional.max_pool2d(x, 2) if levels else x, condition)
             levels.append(x)
-        answer: Tensor = self.tail(decoded(self.up, levels, condition))
-        return answer[..., :height, :width]
+        features = decoded(self.up, levels, condition)
+        answers = [tail(features) for tail in (self.tail, self.brain) if tail is not None]
+        return torch.cat(answers, 1)[..., :height, :width]
 
 
 def build(**hyperparameters: Any) -> LesionDetector:

@@ -29,10 +29,11 @@ class FlagsRecipe(Recipe):
 
 
 class Flags(Method):
-    """One network, slice and contrast -> logits, on cross-entropy of pixels ("pixel") and blocks ("block") and on "dice"."""
+    """One network, slice and contrast -> logits, on cross-entropy of pixels ("pixel") and blocks ("block") and on "dice"; and on
+    that of the brain, for a network that tells where it is ("brain")."""
 
     recipe = FlagsRecipe
-    losses = ("pixel", "block", "dice")
+    losses = ("pixel", "block", "dice", "brain")
     channels_last = True
     best = "balance"
 
@@ -49,14 +50,17 @@ class Flags(Method):
 
     def training_step(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
         """One step."""
-        image, lesion, contrast, weight = batch
+        image, lesion, contrast, weight, brain, known = batch
         logits = self.parts["network"](image, contrast).float()
-        found = detection_losses(logits, lesion, weight)
+        found = detection_losses(logits[:, :1], lesion, weight)
+        if logits.shape[1] > 1:
+            found["brain"] = functional.binary_cross_entropy_with_logits(logits[:, 1:], brain, known)
         self.update("adam", torch.stack([self.plan.weight(name) * value for name, value in found.items()]).sum())
         return found
 
     def validator(self, held_out: Pack) -> Validator | None:
-        """On lesions in held-out scans: pixels found, healthy pixels flagged, and their difference, "balance"."""
+        """On lesions in held-out scans: pixels found, healthy pixels flagged, and their difference, "balance"; and pixels that are
+        rightly told to be brain or not."""
         sources = tuple(source for source in self.plan.data.sources if held_out.select(source.match))
         plan = self.plan
         stream = FlagStream(
@@ -65,15 +69,20 @@ class Flags(Method):
         batches = [stream.draw(number) for number in range(VALIDATED)]
 
         def scores(network: nn.Module, step: int) -> dict[str, float]:
-            hits = lesions = false = healthy = 0.0
-            for image, lesion, contrast, weight in batches:
-                flagged = (network(image, contrast) > 0).float() * (weight > 0)
+            hits = lesions = false = healthy = right = asked = 0.0
+            for image, lesion, contrast, weight, brain, known in batches:
+                logits = network(image, contrast)
+                flagged = (logits[:, :1] > 0).float() * (weight > 0)
+                right += float((((logits[:, -1:] > 0) == (brain > 0.5)) * known).sum())
+                asked += float(known.expand_as(brain).sum())
                 head = (image[:, :1] > 0.1) * (weight > 0)
                 hits += float((flagged * lesion).sum())
                 lesions += float((lesion * (weight > 0)).sum())
                 false += float((flagged * (1 - lesion) * head).sum())
                 healthy += float(((1 - lesion) * head).sum())
             found = {"found": hits / max(1.0, lesions), "false": false / max(1.0, healthy)}
+            if logits.shape[1] > 1:
+                found["brain"] = right / max(1.0, asked)
             self.context.report("  held out: " + ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
             return {**found, "balance": found["found"] - 5 * found["false"]}
 

@@ -23,13 +23,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...errors import UsageError
+from ...evaluation.masks import brain_mask, without_gaps
 from ...grid import Grid
-from ...inference.symmetric_view import HEAD, PIXEL_MM, TYPICAL, View, axial, in_view, inputs_of
+from ...inference.symmetric_view import HEAD, PIXEL_MM, TYPICAL, View, axial, in_view, inputs_of, slices_apart
 from ...relaxation import acquired_as
 from ..pack import Entry, Pack
 from .lesions import LesionSpec, draw_lesions, insert_lesions
 from .numbered import NumberedStream
-from .physics import LabelTissues, PhysicsSpec, blurred
+from .physics import MOST_BRAIN, LabelTissues, PhysicsSpec, blurred
 from .visits import affine
 
 if TYPE_CHECKING:
@@ -48,10 +49,15 @@ DEEP, FILLED = 11, 0.97  # pixels of a square about a lesion's centre, nearly al
 LESIONED = 2 / 3  # of the parts of slices with lesions show one
 LARGE = 100  # pixels: lesions of fewer count as much as one of that many, up to
 MOST = 20.0  # times their own size
-VIEWS = 2  # counts up when the view changes
-Batch = tuple[
-    Tensor, Tensor, Tensor, Tensor
-]  # inputs (B, C, H, W), lesion (B, 1, H, W), contrast (B,), weight of pixels
+VIEWS = 4  # counts up when the view changes
+CLOSING_MM = 6.0  # of sulci and the fluid in them, where labels tell what is brain
+BRAIN_ML = (
+    700.0,
+    1800.0,
+)  # what is found in a FLAIR, whose skull is dark, and is not of such a size has skull in it, or is a part
+UNKNOWN = 2  # where the brain is, has not been said
+# inputs (B, C, H, W), lesion (B, 1, H, W), contrast (B,), weight of pixels, brain (B, 1, H, W), whether that is known (B, 1, 1, 1)
+Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class FlagStreamSpec:
 
 
 class FlagStream(NumberedStream):
-    """Batches (inputs, lesion, contrast, weight).
+    """Batches (inputs, lesion, contrast, weight, brain, known).
 
     sources: scans and label maps. Weight 0: lesions that cannot be seen in this contrast, and what is as bright on FLAIR as real
     lesions are, which nobody has labelled.
@@ -118,10 +124,10 @@ class FlagStream(NumberedStream):
         if not again:
             return self._kept(newest)
         host = np.random.default_rng((self.seed, number, again))
-        inputs, lesion, contrast, weight = self._kept(int(host.integers(max(0, newest - RECENT + 1), newest + 1)))
+        batch = self._kept(int(host.integers(max(0, newest - RECENT + 1), newest + 1)))
         if host.random() < 0.5:
-            inputs, lesion, weight = (each.flip(3) for each in (inputs, lesion, weight))
-        return inputs, lesion, contrast, weight
+            batch = tuple(each.flip(3) if each.dim() == 4 else each for each in batch)  # type: ignore[assignment]
+        return batch
 
     def _kept(self, number: int) -> Batch:
         """New batch `number`, made again where it is not at hand any more."""
@@ -135,12 +141,13 @@ class FlagStream(NumberedStream):
         count = self.batch // self.spec.crops
         which, kinds = self.shelf.pick(count, host)
         chosen = torch.tensor(which, device=self.device)
-        images, ignored = self._moved(self.shelf.images(chosen), generator).split(1, 1)
+        images, ignored, brain = self._moved(self.shelf.images(chosen), generator).split(1, 1)
+        known = self.shelf.known[chosen].view(-1, 1, 1, 1)
         ways = [self.ways[n] for n in host.integers(len(self.ways), size=count)]
         names = [(self.contrasts[kind],) for kind in kinds]
         drawn = draw_lesions(ways, names, self.spec.lesions, host).to(self.device)
         mm = torch.full((count,), PIXEL_MM, device=self.device)
-        places = brain_tissue(images, [self.contrasts[kind] for kind in kinds])
+        places = brain_tissue(images, [self.contrasts[kind] for kind in kinds]) & ((brain > 0.9) | (known < 0.5))
         drawn = replace(drawn, there=drawn.there * places.any(-1).any(-1).float())
         made, covered = insert_lesions(images, drawn, mm, places_in(places, drawn.there.shape[1], generator), generator)
         knots, wanted = self._levels([self.contrasts[kind] for kind in kinds], generator)
@@ -151,21 +158,23 @@ class FlagStream(NumberedStream):
         heights = self.shelf.heights[chosen]
         inputs = inputs_of(self._varied(made, generator), heights)
         lesion = (covered > 0.5).float()
+        brain = torch.maximum((brain > 0.5).float(), lesion)
         weight = weight * torch.from_numpy(size_weights(lesion.cpu().numpy())).to(self.device)
         made_of = torch.tensor(kinds, device=self.device)
         if not self.spec.crop:
-            return inputs, lesion, made_of, weight
+            return inputs, lesion, made_of, weight, brain, known
         parts = [
             (image, *corner)
             for image, shown in enumerate(lesion[:, 0].cpu().numpy() > 0)
             for corner in self._corners(shown, host)
         ]
         side = self.spec.crop
-        inputs, lesion, weight = (
+        inputs, lesion, weight, brain = (
             torch.stack([stack[n, :, row : row + side, column : column + side] for n, row, column in parts])
-            for stack in (inputs, lesion, weight)
+            for stack in (inputs, lesion, weight, brain)
         )
-        return inputs, lesion, made_of[[n for n, _, _ in parts]], weight
+        of = [n for n, _, _ in parts]
+        return inputs, lesion, made_of[of], weight, brain, known[of]
 
     def _corners(self, lesion: np.ndarray, host: np.random.Generator) -> list[tuple[int, int]]:
         """Of `crops` parts of a slice (H, W): about a random lesion, each as likely as any other, or anywhere."""
@@ -276,7 +285,8 @@ class Views:
 class ViewShelf:
     """Axial slices in the detector's view on a device, with the height of each in its head. They are kept beside the pack.
 
-    bright: where FLAIR of the same visit is as bright as real lesions are. Slices are drawn by source and scan.
+    bright: where FLAIR of the same visit is as bright as real lesions are. brain: where the brain is, in slices where that is
+    `known`. Slices are drawn by source and scan.
     """
 
     def __init__(
@@ -290,17 +300,22 @@ class ViewShelf:
         self.contrasts = tuple(contrasts)
         kept = pack.path.with_name(KEPT)
         wanted = _key(pack, sources, self.contrasts, views)
-        stored = _stored(kept, wanted) or _brought_to_view(pack, sources, self.contrasts, views)
-        if not kept.is_file() and os.access(kept.parent, os.W_OK):
-            np.savez_compressed(kept, key=np.array(wanted), **stored)  # type: ignore[arg-type]
+        stored = _stored(kept, wanted)
+        if stored is None:
+            stored = _brought_to_view(pack, sources, self.contrasts, views)
+            if os.access(kept.parent, os.W_OK):
+                _store(kept, wanted, stored)
         self.scans, self.odds = stored["scans"], stored["weights"] / stored["weights"].sum()
         self.slices = torch.from_numpy(stored["slices"]).to(device)
         self.bright = torch.from_numpy(stored["bright"]).to(device)
+        self.brain = torch.from_numpy(stored["brain"]).to(device)
+        self.known = (self.brain[:, 0, 0] != UNKNOWN).float()
         self.heights = torch.from_numpy(stored["heights"]).to(device)
 
     def images(self, numbers: Tensor) -> Tensor:
-        """Slices (B, 1, H, W) on the networks' scale, and beside them, as a second channel, where they are `bright`."""
-        return torch.stack((self.slices[numbers].float() * STEP, self.bright[numbers].float()), 1)
+        """Slices (B, H, W) on the networks' scale, where they are `bright`, and where `brain`: (B, 3, H, W)."""
+        kept = (self.slices[numbers].float() * STEP, self.bright[numbers].float(), self.brain[numbers].float())
+        return torch.stack(kept, 1)
 
     def pick(self, count: int, host: np.random.Generator) -> tuple[list[int], list[int]]:
         """Numbers of `count` random slices, and of their contrasts."""
@@ -323,12 +338,19 @@ def _stored(path: Path, wanted: str) -> dict[str, np.ndarray] | None:
         return {name: file[name] for name in file.files if name != "key"} if str(file["key"]) == wanted else None
 
 
+def _store(path: Path, key: str, arrays: dict[str, np.ndarray]) -> None:
+    """Keep `arrays` in `path`, in the place of what was kept there."""
+    made = path.with_name(f".{os.getpid()}-{path.name}")
+    np.savez_compressed(made, key=np.array(key), **arrays)  # type: ignore[arg-type]
+    made.replace(path)
+
+
 def _brought_to_view(
     pack: Pack, sources: Sequence[SourceSpec], contrasts: Sequence[str], views: Views
 ) -> dict[str, np.ndarray]:
     """scans: (n, 3), contrast, first slice and count of each; weights: (n,); slices: (m, H, W) uint8 in steps of STEP.
 
-    bright: (m, H, W); heights: (m,). Visits and label maps are shared out among the processors.
+    bright, brain: (m, H, W); heights: (m,). Visits and label maps are shared out among the processors.
     """
     work: list[tuple[Path, tuple[str, ...], tuple[str, ...], Views]] = []
     weights: list[float] = []
@@ -349,7 +371,7 @@ def _brought_to_view(
         made = [_visit(one) for one in work]
     scans, odds, first = [], [], 0
     for weight, visit in zip(weights, made, strict=True):
-        for contrast, slices, _, _ in visit:
+        for contrast, slices, *_ in visit:
             scans.append((contrast, first, len(slices)))
             odds.append(weight / len(visit))
             first += len(slices)
@@ -359,35 +381,59 @@ def _brought_to_view(
         "weights": np.array(odds),
         **{
             name: np.concatenate([scan[n] for scan in parts])
-            for n, name in ((1, "slices"), (2, "bright"), (3, "heights"))
+            for n, name in ((1, "slices"), (2, "bright"), (3, "heights"), (4, "brain"))
         },
     }
 
 
 def _visit(
     work: tuple[Path, tuple[str, ...], tuple[str, ...], Views],
-) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """One visit's scans, or a label map painted in each contrast: contrast, slices, bright, heights."""
+) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """One visit's scans, or a label map painted in each contrast: contrast, slices, bright, heights, brain."""
     path, names, contrasts, plan = work
     pack = Pack(path)
     entries = sorted((e for e in pack.entries if e.name in names), key=lambda entry: entry.contrast != "FLAIR")
-    seen: dict[float, list[tuple[str, View]]] = {0.0: [], plan.thick: []}
+    seen: dict[float, list[tuple[str, View, np.ndarray]]] = {0.0: [], plan.thick: []}
     for entry in entries:
+        known = _brain(pack, entries, entry)
         for contrast, unit in _units(pack, entry, contrasts, plan):
             for thick, views in seen.items():
                 stack = _thickened(unit, entry.grid, thick)
                 if stack is not None:
-                    views.append((contrast, in_view(np.maximum(stack, 0), entry.grid, contrast, max(APART_MM, thick))))
+                    view = in_view(np.maximum(stack, 0), entry.grid, contrast, max(APART_MM, thick))
+                    views.append((contrast, view, _brain_in_view(view, known, entry.grid, thick)))
     found = []
     for views in seen.values():
-        flair = next((view for name, view in views if name == "FLAIR" and not entries[0].labels), None)
-        for name, view in views:
+        flair = next((view for name, view, _ in views if name == "FLAIR" and not entries[0].labels), None)
+        for name, view, brain in views:
             full = np.flatnonzero((view.slices > 0.1).mean((1, 2)) > 0.05)
             same = flair is not None and len(flair.slices) == len(view.slices)
             bright = _ms_bright(flair) if same and flair is not None else np.zeros(view.slices.shape, bool)
             slices = np.minimum(np.rint(view.slices[full] / STEP), 255).astype(np.uint8)
-            found.append((contrasts.index(name), slices, bright[full], view.heights[full]))
+            found.append((contrasts.index(name), slices, bright[full], view.heights[full], brain[full]))
     return found
+
+
+def _brain(pack: Pack, visit: Sequence[Entry], entry: Entry) -> np.ndarray | None:
+    """Where the brain is in `entry`, (k, j, i), its sulci and ventricles closed: by labels, or by the visit's FLAIR on its grid."""
+    spacing = entry.grid.spacing[::-1]
+    if entry.labels:
+        labels = pack.stored(entry)
+        return without_gaps((labels > 0) & (labels <= MOST_BRAIN), spacing, CLOSING_MM)
+    for flair in visit:
+        if flair.contrast == "FLAIR" and flair.grid.same_as(entry.grid):
+            found = brain_mask(pack.stored(flair), spacing)
+            low, high = BRAIN_ML
+            return found if low < found.sum() * np.prod(spacing) / 1000 < high else None
+    return None
+
+
+def _brain_in_view(view: View, known: np.ndarray | None, grid: Grid, thick: float) -> np.ndarray:
+    """Where the brain is in slices of `view`, (N, H, W) uint8, `UNKNOWN` where nothing says so; known: as `_brain`."""
+    if known is None:
+        return np.full(view.slices.shape, UNKNOWN, np.uint8)
+    stack = slices_apart(np.asarray(_thickened(known.astype(np.float32), grid, thick)), grid, max(APART_MM, thick))
+    return (view.shown(stack) > 0.5).astype(np.uint8)
 
 
 def _units(pack: Pack, entry: Entry, contrasts: Sequence[str], plan: Views) -> Iterator[tuple[str, np.ndarray]]:
@@ -407,7 +453,7 @@ def _units(pack: Pack, entry: Entry, contrasts: Sequence[str], plan: Views) -> I
 
 def _thickened(unit: np.ndarray, grid: Grid, thick: float) -> np.ndarray | None:
     """`unit` (k, j, i) as slices of `thick` mm would show it, itself for 0; None if its own are not much thinner."""
-    axis, _ = axial(grid)
+    axis = axial(grid)
     wide = round(thick / grid.spacing[2 - axis])
     if not thick:
         return unit
