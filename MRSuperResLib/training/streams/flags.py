@@ -42,7 +42,7 @@ WAYS = 300  # of acquiring a visit, to draw from
 INVISIBLE = 0.03  # on the networks' scale, over a few pixels: a lesion that changes the slice by less is not asked for
 RECENT = 64  # batches at hand
 STEP = 1 / 127  # of stored brightness
-KEPT = "views.npz"  # beside the pack: bringing scans to view takes minutes
+KEPT = ".views.npz"  # instead of .pack, beside the pack: bringing scans to view takes minutes
 FEW = 3  # processes: fewer are not worth starting
 LIKE_TISSUE = 0.14  # on the networks' scale, from the level of grey or white matter
 DEEP, FILLED = 11, 0.97  # pixels of a square about a lesion's centre, nearly all of which must be head
@@ -298,7 +298,7 @@ class ViewShelf:
         device: torch.device,
     ) -> None:
         self.contrasts = tuple(contrasts)
-        kept = pack.path.with_name(KEPT)
+        kept = pack.path.with_suffix(KEPT)
         wanted = _key(pack, sources, self.contrasts, views)
         stored = _stored(kept, wanted)
         if stored is None:
