@@ -5,6 +5,7 @@ The acquisition is a model too (see `acquisition.py`): a profile wrongly assumed
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -170,13 +171,29 @@ def project(
     made smaller, as far as the acquired slices allow. Nor does it become much livelier (`LIVELIER`): slices told thicker than they
     are would otherwise be sharpened to many times their values. Scans without negative voxels get none.
     """
+    largest = max(*(float(np.abs(one.array).max()) for one in (result, acquired)), float(np.finfo(np.float32).tiny))
+    unit = np.float32(math.ldexp(1.0, math.frexp(largest)[1]))  # squares of its like would leave float32's range
+    result, acquired = (replace(one, array=one.array / unit) for one in (result, acquired))
+    array = _projected(result, acquired, acquisition, slice_axis, otherwise, noise / float(unit), warn)
+    return replace(result, array=np.ascontiguousarray(array * unit, dtype=np.float32))
+
+
+def _projected(
+    result: Volume,
+    acquired: Volume,
+    acquisition: Acquisition,
+    slice_axis: int | None,
+    otherwise: Sequence[Acquisition],
+    noise: float,
+    warn: Warn | None,
+) -> np.ndarray:
+    """The voxels of `project`, of volumes whose largest values are about 1."""
     axis = None if slice_axis is None or 2 - slice_axis not in acquisition.operators else 2 - slice_axis
     variance = _tolerance(result.array, acquisition, otherwise, noise)
     rest = {other: _zero_filling(operator) for other, operator in acquisition.operators.items() if other != axis}
     lowest = 0.0 if float(acquired.array.min()) >= 0 else -np.inf
     if axis is None:
-        array = _corrected(result.array, acquired.array, acquisition, Acquisition(rest), variance, lowest)
-        return replace(result, array=np.ascontiguousarray(array, dtype=np.float32))
+        return _corrected(result.array, acquired.array, acquisition, Acquisition(rest), variance, lowest)
     operator, before = acquisition.operators[axis], np.maximum(result.array, lowest)
     factor = operator.n_high / operator.n_low
     most = max(step_ratio(result.array, axis, factor), step_ratio(before, axis, factor), EVEN)
@@ -194,7 +211,7 @@ def project(
     liveliest = LIVELIER * max(float(before.std()), float(acquired.array.std()))
     if least > most or float(best.std()) > liveliest:
         best = _weakened(before, best, axis, factor, most, liveliest, warn)
-    return replace(result, array=np.ascontiguousarray(best, dtype=np.float32))
+    return best
 
 
 def _weakened(

@@ -28,6 +28,7 @@ from .models import ModelCard, ModelEntry
 STATEMENT = "Made by a model; details may not be the patient's. Research use only."
 MARK = "MRSuperRes_model"  # a field in the header of every result
 LONGEST_RECORD = 2**24  # bytes
+MOST_EARLIER = 40  # files of replaced records that a record vouches for
 HEADER = 2048  # bytes at its beginning among which that field is
 PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "safetensors")
 
@@ -128,7 +129,10 @@ def read_record(sidecar: str | Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     ours = isinstance(record, dict) and record.get("statement") == STATEMENT
-    return record if ours and all(isinstance(record.get(name, {}), dict) for name in ("model", "files")) else None
+    expected = {"model": dict, "files": dict, "earlier_files": list}
+    return (
+        record if ours and all(isinstance(record.get(name, kind()), kind) for name, kind in expected.items()) else None
+    )
 
 
 def is_ours(sidecar: str | Path) -> bool:
@@ -139,6 +143,17 @@ def is_ours(sidecar: str | Path) -> bool:
 def files_record(places: Mapping[str, Path]) -> dict[str, Any]:
     """For the record: the digests of the volumes at `places`, by role, by which they are known again."""
     return {role: {"sha256": digest_of(path)} for role, path in places.items() if path.is_file()}
+
+
+def earlier_files(sidecar: str | Path, written: Mapping[str, Any]) -> dict[str, Any]:
+    """For a record that takes the place of the one at `sidecar`: digests of what that vouched for and is not `written` anew.
+
+    Maps of an earlier run stay where they are, and are still known as made here.
+    """
+    before = read_record(sidecar) or {}
+    files = [*before.get("files", {}).values(), *before.get("earlier_files", [])]
+    kept = [file for file in files if isinstance(file, dict) and file not in written.values()][:MOST_EARLIER]
+    return {"earlier_files": kept} if kept else {}
 
 
 def vouched(path: str | Path, record: Mapping[str, Any] | None) -> bool:
@@ -160,7 +175,8 @@ def vouched_in(path: str | Path, folders: Iterable[str | Path]) -> bool:
 
 
 def _vouched(path: str | Path, records: Sequence[Mapping[str, Any]]) -> bool:
-    made = [file for one in records for file in one.get("files", {}).values() if isinstance(file, dict)]
+    told = [file for one in records for file in (*one.get("files", {}).values(), *one.get("earlier_files", []))]
+    made = [file for file in told if isinstance(file, dict)]
     digests = {file.get("sha256") for file in made}
     if any("files" not in one for one in records) and _is_result(Path(path)):
         return True

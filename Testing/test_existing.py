@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import made_translators as translators
 import numpy as np
 import pytest
 from small import REPOSITORY, left_in, run, save_scan, save_tiny
 
-from MRSuperResLib import cli, provenance
+from MRSuperResLib import cli, models, networks, provenance
 from MRSuperResLib.jobs import Job
 from MRSuperResLib.models import Requirements
 from MRSuperResLib.staging import PREFIX
@@ -174,7 +175,57 @@ def test_a_result_whose_first_model_the_scan_asked_for_is_left_alone_too(
     skip = dataclasses.replace(plain, skip_existing=True, truth=None, error_map=None)
     first = run(skip)[-1]
     assert first["event"] == "result", first
-    assert first["provenance"]["parameters"]["super_resolve_with"] == "bspline" and run(skip)[-1]["skipped"] is True
+    assert first["provenance"]["super_resolved_with"]["id"] == "bspline" and run(skip)[-1]["skipped"] is True
+    assert "super_resolve_with" not in first["provenance"]["parameters"], "nobody asked for it"
+
+
+def test_a_translation_is_complete_only_as_it_would_be_made_now(tmp_path: Path) -> None:
+    """Other weights of the model that goes first, another detector, another contrast by the scan's name: made anew."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+
+    def save(name: str, architecture: str, hyperparameters: dict[str, Any], **changes: Any) -> None:
+        network = networks.build(architecture, hyperparameters)
+        card = translators.card(id=name, architecture=architecture, hyperparameters=hyperparameters, **changes)
+        models.save_model(folder / f"{name}.safetensors", card, network.state_dict())
+
+    detector = {"task": "flag", "plane": "any", "target_contrasts": ()}
+    detector |= {"requirements": Requirements(smallest=8, multiple_of=2, halo=8, tiling=False)}
+    save("tiny-mt", "translation", translators.TINY)
+    save("yy", "lesion_detector", {"widths": [4, 8]}, **detector)
+    finer = save_tiny(folder, "finer")
+    scan = save_scan(tmp_path / "k_T1w.nii.gz", (40, 40, 8))
+    flags = str(tmp_path / "flags.nrrd")
+    plain = Job(
+        str(scan), str(tmp_path / "o.nrrd"), "tiny-mt", task="translate",
+        target="T2w", samples=2, flags=flags, model_folders=(str(folder),), device="cpu", skip_existing=True,
+    )  # fmt: skip
+    first = dataclasses.replace(plain, super_resolve_with="finer")
+    made = run(first)[-1]
+    assert made["event"] == "result", made
+    assert "skipped" not in made and run(first)[-1]["skipped"] is True
+    shutil.move(finer, tmp_path / "old.safetensors")
+    save_tiny(folder, "finer", version="1.1")
+    assert "skipped" not in run(first)[-1], "other weights of the same name"
+    assert "skipped" not in run(plain)[-1], "nothing goes first"
+    assert run(plain)[-1]["skipped"] is True
+    save("zz", "lesion_detector", {"widths": [4, 8]}, **detector)
+    assert "skipped" not in run(plain)[-1], "another detector"
+    assert run(plain)[-1]["skipped"] is True
+    other = scan.with_name("k_FLAIR.nii.gz")
+    scan.rename(other)
+    made = run(dataclasses.replace(plain, input=str(other)))[-1]
+    assert "skipped" not in made and made["provenance"]["translation"]["source"] == "FLAIR"
+
+
+def test_a_map_of_an_earlier_run_stays_ours_when_its_result_is_replaced(plain: Job) -> None:
+    first = dataclasses.replace(plain, consistency_map=str(Path(plain.output).with_name("c.nii.gz")))
+    run(first)
+    assert run(dataclasses.replace(plain, model="bspline"))[-1]["event"] == "result"
+    assert run(dataclasses.replace(plain, model="lanczos"))[-1]["event"] == "result"
+    assert run(first)[-1]["event"] == "result"
+    Path(first.consistency_map or "").write_bytes(b"somebody's")
+    assert run(first)[-1]["code"] == "not-ours"
 
 
 KILLED = """
@@ -268,6 +319,12 @@ def test_what_a_model_made_is_no_truth(
         for event in run(dataclasses.replace(plain, truth=str(made), output=str(made.with_name("other.nii"))))
     ]
     assert "truth-made" in warned
+    again = dataclasses.replace(
+        plain, input=str(made), output=str(made.with_name("again.nii")), truth=None, error_map=None
+    )
+    assert "input-made" in [event.get("code") for event in run(again)]
+    flipped = [*command[:1], str(made), plain.input, *command[3:], "--models", *plain.model_folders]
+    assert cli.main(flipped) == 2 and "is no scan" in capsys.readouterr().err
 
 
 def test_a_scan_beside_the_record_of_a_result_that_is_gone_is_a_truth(plain: Job) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,28 @@ def test_real_thick_scans_come_back_without_stripes(name: str, factor: int, data
             left = fidelity.consistency_map(made, scan, acquisition).array
             assert rms(left) <= allowed
             assert rms(left) <= rms(fidelity.consistency_map(guess, scan, acquisition).array) + 1e-3
+
+
+@pytest.mark.parametrize("power", [-100, -60, 60, 75])
+def test_projection_is_the_same_in_any_unit(power: int) -> None:
+    """Squares of such values leave float32's range."""
+    truth = head()
+    acquired = acquire(truth, (1, 1, 4), "through-gaussian")
+    guess, unit = Volume(0.8 * truth.array, GRID), np.float32(2.0**power)
+    between = (acquired.grid, GRID, 2, "gaussian")
+    how = (fidelity.acquisition_between(*between), fidelity.alternatives(*between))
+    made, other = (
+        fidelity.project(
+            replace(guess, array=guess.array * scale),
+            replace(acquired, array=acquired.array * scale),
+            how[0],
+            slice_axis=2,
+            otherwise=how[1],
+            noise=3.0 * float(scale),
+        ).array
+        for scale in (np.float32(1), unit)
+    )
+    assert np.array_equal(made, other / unit) and np.isfinite(other).all()
 
 
 def test_projection_is_an_option_of_super_resolution() -> None:

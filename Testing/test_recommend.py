@@ -139,6 +139,16 @@ def test_a_result_without_a_name_lies_beside_its_input(path: str, expected: str)
     assert beside(path, "sr") == str(Path(expected))
 
 
+def test_two_scans_of_one_name_get_results_of_two_names(tmp_path: Path) -> None:
+    for name in ("scan.nii.gz", "scan.mgz", "scan.nrrd"):
+        (tmp_path / name).touch()
+    (tmp_path / "study").mkdir()
+    named = [Path(beside(str(tmp_path / name), "sr")).name for name in ("scan.nii.gz", "scan.mgz", "scan.nrrd")]
+    assert named == ["scan_desc-sr.nii.gz", "scan-mgz_desc-sr.nii.gz", "scan_desc-sr.nrrd"]
+    series = [Path(beside(str(tmp_path / "study"), "sr", key)).name for key in ("", "3", "1.2.840")]
+    assert series == ["study_desc-sr.nii.gz", "study_series-3_desc-sr.nii.gz", "study_series-12840_desc-sr.nii.gz"]
+
+
 def test_a_scan_alone_is_enough_for_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "sub-01_PDw.nii.gz"
     write_volume(scan((1.0, 1.0, 4.0), name="sub-01_PDw"), path)

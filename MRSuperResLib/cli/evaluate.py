@@ -74,11 +74,12 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise UsageError(
             f"{len(options.truth)} volumes and {len(options.reference)} references: give one for each, in order"
         )
-    _check_truths(options.truth)
+    _check_scans(options.truth, "truth")
+    _check_scans(options.reference or (), "scan")
     folder = checked_folder(options.publish) if options.publish else None
     ways = [f"through-{way}" if f"through-{way}" in PRESETS else way for way in options.degradation.split(",")]
     how = Options(device=options.device, threads=options.threads, model_folders=tuple(options.model_folders))
-    asked = [name for name in options.model.split(",") if name]
+    asked = _names(options.model)
     names = evaluation.with_baselines([*asked])
     scans = evaluation.scan_names(options.truth)
     figures = _figures(options.figure, scans, ways)
@@ -128,7 +129,7 @@ def _evaluate_protocol(options: argparse.Namespace) -> int:
     if len(options.truth) > 1:
         raise UsageError(f"--protocol takes one folder, {len(options.truth)} paths are given")
     how = Options(device=options.device, threads=options.threads, model_folders=tuple(options.model_folders))
-    asked = [name for name in options.model.split(",") if name]
+    asked = _names(options.model)
     scores = papers.run_protocol(chosen, options.truth[0], asked, options=how, report=say)
     print(papers.protocol_json(chosen, scores) if options.json else papers.protocol_table(chosen, scores))
     return 0
@@ -150,14 +151,22 @@ def _check_published(folder: Path | None, ids: Sequence[str]) -> None:
             raise OutputError(f"{path} is there already and holds '{found}': choose another folder", code="not-ours")
 
 
-def _check_truths(paths: Sequence[str]) -> None:
-    """Raise `UsageError` for a truth that a model has made."""
+def _check_scans(paths: Sequence[str], what: str) -> None:
+    """Raise `UsageError` for one that a model has made, and is no `what`."""
     for path in paths:
         maker = provenance.made_by(path)
         if maker:
             raise UsageError(
-                f"{path} is no truth: its record says that {maker} made it; give the real scan", code="truth-made"
+                f"{path} is no {what}: its record says that {maker} made it; give the real scan", code="truth-made"
             )
+
+
+def _names(text: str) -> list[str]:
+    """Names with commas between them; raises `UsageError` for none."""
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found:
+        raise UsageError(f"'{text}' names no model: give one or several, with commas between them")
+    return found
 
 
 def _figures(path: str, scans: Sequence[str], ways: Sequence[str]) -> dict[tuple[str, str], Path]:
@@ -226,8 +235,9 @@ def _evaluate_translation(options: argparse.Namespace) -> int:
 
     if len(options.volumes) % 2:
         raise UsageError(f"{len(options.volumes)} volumes are given: give pairs, a scan and its truth, in order")
-    _check_truths(options.volumes[1::2])
-    entries = [_translator(name, options.model_folders) for name in options.model.split(",") if name]
+    _check_scans(options.volumes[1::2], "truth")
+    _check_scans(options.volumes[::2], "scan")
+    entries = [_translator(name, options.model_folders) for name in _names(options.model)]
     regressor = _translator(options.regressor, options.model_folders) if options.regressor else None
     folder = checked_folder(options.publish) if options.publish else None
     _check_published(folder, [entry.card.id for entry in entries])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -41,7 +42,8 @@ def completed(given: Mapping[str, Any], volume: Volume) -> tuple[Job, str]:
                 fields["factor"] = chosen.factor
     if not fields.get("output"):
         mm = fields.get("to_iso")
-        fields["output"] = beside(fields["input"], "sr" if mm is None else f"iso{f'{mm:g}'.replace('.', 'p')}mm")
+        description = "sr" if mm is None else f"iso{f'{mm:g}'.replace('.', 'p')}mm"
+        fields["output"] = beside(fields["input"], description, fields.get("series") or "")
     return Job(**fields), why
 
 
@@ -59,10 +61,17 @@ def with_first_model(job: Job, volume: Volume) -> Job:
     return replace(job, super_resolve_with=found.first or None)
 
 
-def beside(path: str, description: str) -> str:
-    """A name for a result beside the file or folder `path`, as BIDS names derivatives: `_desc-` before the contrast."""
+def beside(path: str, description: str, series: str = "") -> str:
+    """A name for a result beside the file or folder `path`, as BIDS names derivatives: `_desc-` before the contrast.
+
+    Two scans of one name get two: series of a folder by their keys, files of other formats by their suffixes.
+    """
     place, name = Path(path), volume_name(path)
     suffix = next((suffix for suffix in FORMATS if place.name.lower().endswith(suffix)), FORMATS[0])
+    if series:
+        name += "_series-" + re.sub(r"[^A-Za-z0-9]+", "", series)
+    elif place.name != name + suffix and os.path.lexists(place.with_name(name + suffix)):
+        name += re.sub(r"[^A-Za-z0-9]+", "-", place.name[len(name) :]).rstrip("-")
     bids = BIDS_SUFFIX.match(name) if name.startswith("sub-") else None
     named = f"{bids[1]}desc-{description}_{bids[2]}" if bids else f"{name}_desc-{description}"
     return str(place.parent / f"{named}{suffix}")

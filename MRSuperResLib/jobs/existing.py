@@ -8,9 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import provenance
+from .. import models, provenance
+from ..contrasts import guess_contrast
 from ..documents import encode
-from ..errors import OutputError, UsageError
+from ..errors import ModelError, OutputError, UsageError
+from ..inference.flags import detector_for
+from ..inference.uncertainty import error_network_for
+from ..io.formats import volume_name
 from ..io.sidecar import path_beside
 from ..models import ModelEntry
 from .chosen import recorded_parameters
@@ -61,22 +65,56 @@ def check_name(job: Job, warn: Callable[[str, str], None]) -> None:
 
 
 def complete_record(job: Job, entry: ModelEntry, finals: Mapping[str, str]) -> dict[str, Any] | None:
-    """The record of `finals` if all of them were made of the same inputs by the same model in the same way, else None."""
+    """The record of `finals` if all of them were made of the same inputs by the same models in the same way, else None."""
     record = provenance.read_record(finals[SIDECAR])
     if record is None or not all(os.path.isfile(path) for path in finals.values()):
         return None
-    inputs = provenance.inputs_record(job.inputs)
-    made = dict(record["parameters"]) if isinstance(record.get("parameters"), dict) else {}
-    if job.super_resolve_with is None:  # the scan may have asked for one
-        made.pop("super_resolve_with", None)
     same = (
-        record.get("inputs") == inputs
-        and record.get("model", {}).get("digest") == entry.digest
-        and made == encode(recorded_parameters(job))
+        record.get("model", {}).get("digest") == entry.digest
+        and record.get("parameters") == encode(recorded_parameters(job))
+        and _first_as_then(job, record)
+        and _translated_as_then(job, entry, record)
+        and record.get("inputs") == provenance.inputs_record(job.inputs)
         and record.get("files", {}).keys() == {role for role in finals if role != SIDECAR}
         and all(provenance.vouched(path, record) for role, path in finals.items() if role != SIDECAR)
     )
     return record if same else None
+
+
+def _first_as_then(job: Job, record: Mapping[str, Any]) -> bool:
+    """Whether the model that went first, asked for or chosen, is the one that is installed now."""
+    first = _part(record, "super_resolved_with")
+    try:
+        name = job.super_resolve_with or first.get("id")
+        return not name or models.find_model(name, job.model_folders).digest == first.get("digest")
+    except ModelError:
+        return False
+
+
+def _translated_as_then(job: Job, entry: ModelEntry, record: Mapping[str, Any]) -> bool:
+    """Whether a translation would start from the same contrast, and be judged by the same detector and error network."""
+    if job.task != "translate":
+        return True
+    told = _part(record, "translation")
+    source = str(told.get("source"))
+    named = None if job.contrast or os.path.isdir(job.input) else guess_contrast(volume_name(job.input))
+    detector = detector_for(source, job.options, _untold)
+    judged = _part(told, "uncertainty")
+    network = error_network_for(entry, job.options, _untold) if judged else None
+    return (
+        named in (None, source)
+        and _part(told, "flags").get("digest") == (detector.digest if detector else None)
+        and judged.get("digest") == (network.digest if network else None)
+    )
+
+
+def _part(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = record.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _untold(code: str, message: str) -> None:
+    """The run tells it, if there is one."""
 
 
 def _folders(*paths: str) -> set[str]:

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from ..inference.translation import TranslationPlan
     from ..volume import Volume
 
+ROLES = {"input": "input", "reference": "reference", "truth": "ground truth"}  # in words
 CHOSEN_THREADS: dict[str, int] = {}  # "before": SimpleITK's number of them, while another one is in use
 
 
@@ -77,7 +78,11 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
             volume = read_input(job, run.warn)
             truth = _read(job, job.truth, "ground truth", run.warn) if job.truth else None
             reference = _read(job, job.reference, "reference", run.warn) if job.reference else None
-        run.job = job = with_first_model(job, volume)
+        for role, path in job.inputs.items():
+            if maker := provenance.made_by(path):
+                run.warn(f"{role}-made", f"the {ROLES[role]} is no scan: its record says that {maker} made it")
+        asked, job = job, with_first_model(job, volume)
+        run.job = job
         for why in models.subject_coverage(entry.card, volume):
             run.warn("outside-training", f"'{entry.card.id}': {why}")
         expected = estimate_job(job, volume.grid)
@@ -85,9 +90,6 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
         device, precision = _device(job, entry)  # loads torch
         if truth is not None:
             _check_place(truth.grid, expected.grid)
-            maker = provenance.made_by(job.truth or "")
-            if maker:
-                run.warn("truth-made", f"the ground truth is no scan: its record says that {maker} made it")
         run.emit(
             {
                 "event": "started",
@@ -112,8 +114,12 @@ def run_job(job: Job, emit: Emit, cancel: Callable[[], bool], staging: Staging |
             chosen = {"plane": expected.plane, "slice_axis": expected.slice_axis, "passes": expected.passes}
             how = {"device": device, "precision": precision, "threads": _threads(entry), "chosen": chosen}
             try:
-                made.write(places, provenance.header_fields(entry, recorded_parameters(job)))
-                record = _record(run, entry, made, files=provenance.files_record(places), **how)
+                parameters = recorded_parameters(asked)
+                made.write(places, provenance.header_fields(entry, parameters))
+                written = provenance.files_record(places)
+                earlier = provenance.earlier_files(finals_of(job, entry)["sidecar"], written)
+                how |= {"parameters": parameters, "files": written, **earlier}
+                record = _record(run, entry, made, **how)
                 write_text(places["sidecar"], json.dumps(record, indent=2, ensure_ascii=False) + "\n")
             except OutputError as error:
                 raise OutputError(files.in_final_names(error.message), code=error.code) from error
@@ -327,7 +333,7 @@ def _translated(run: Run, entry: ModelEntry, volume: Volume, planned: Translatio
 
 
 def _record(run: Run, entry: ModelEntry, made: JobOutputs, **how: Any) -> dict[str, Any]:
-    """The sidecar. how: device, precision, threads, and what was chosen where the job left it open."""
+    """The sidecar. how: parameters, files, device, precision, threads, and what was chosen where the job left it open."""
     job = run.job
     more: dict[str, Any] = {"registration": encode(dict(made.registration))} if made.registration is not None else {}
     if made.translation is not None:
@@ -339,7 +345,6 @@ def _record(run: Run, entry: ModelEntry, made: JobOutputs, **how: Any) -> dict[s
     grid = made.result.grid
     return provenance.record(
         entry,
-        parameters=recorded_parameters(job),
         inputs=provenance.inputs_record(job.inputs),
         timings=timings,
         output={"size": list(grid.size), "spacing": list(grid.spacing)},

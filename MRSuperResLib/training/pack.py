@@ -221,7 +221,8 @@ def fingerprint(folder: Path) -> str:
         except OSError as error:
             hint = ": a link to what was not fetched (datalad get)?" if path.is_symlink() else ""
             raise BadVolume(f"{path} cannot be read: {error.strerror}{hint}", code="unreadable") from error
-        digest.update(f"{path.relative_to(folder).as_posix()}\n{status.st_size} {status.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(path.relative_to(folder).as_posix()))
+        digest.update(f"\n{status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
