@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import subprocess
@@ -329,7 +330,7 @@ def test_train_and_data_pack_hand_their_options_on(
     assert cli.main(["data", "pack", str(tmp_path / "data"), str(tmp_path / "a.pack")]) == 0
     assert "1 volumes" in capsys.readouterr().out and pack.Pack(tmp_path / "a.pack").entries[0].name == "a_T1w"
     assert cli.main(["data", "pack", str(tmp_path / "out"), str(tmp_path / "b.pack")]) == 2
-    assert capsys.readouterr().err.startswith("error: no volume")
+    assert capsys.readouterr().err.endswith("give the one that holds the volumes\n")
 
 
 def test_a_bug_is_one_line_and_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -373,3 +374,33 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])
     assert ended.value.code == 0 and capsys.readouterr().out.startswith("mrsuperres ")
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (
+            ["run", "a.nii", "b.nii", "c.nii"],
+            "error: one input is taken, and c.nii is another: repeat the command for each",
+        ),
+        (["run", "a.nii", "d.nii"], "error: unrecognized arguments: d.nii"),
+        (["train", "x", "--data", ".", "--out", "o", "--minutes", "1", "--workers", "-1"], "'-1' is no number from 0"),
+        (["evaluate-translation", "a.nii", "b.nii", "-m", ", ,"], "error: ', ,' names no model"),
+        (["evaluate", "a.nii", "-m", ",", "--plane", "in-plane", "--factor", "2"], "error: ',' names no model"),
+        (["data", "pack", "nowhere", "x.pack"], "error: nowhere is no folder"),
+    ],
+)
+def test_what_a_glob_or_a_slip_of_the_finger_makes_is_said(
+    command: list[str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.nii").touch()
+    monkeypatch.chdir(tmp_path)
+    with contextlib.suppress(SystemExit):
+        assert cli.main(command) == 2
+    told = capsys.readouterr().err
+    assert expected in told and told.count("\n") == 1

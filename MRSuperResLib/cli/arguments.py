@@ -32,6 +32,9 @@ class Parser(argparse.ArgumentParser):
         """Say what is wrong and where help is, and leave with 2."""
         dashed = next((word for word in sys.argv[1:] if word.startswith("-") and os.path.isfile(word)), None)
         hint = f" (for the file, write .{os.sep}{dashed})" if dashed else ""
+        more = message.removeprefix("unrecognized arguments: ").split(" ")
+        if more[0] != message and os.path.exists(more[-1]) and not dashed:
+            message, hint = f"one input is taken, and {more[-1]} is another", ": repeat the command for each"
         put(f"error: {' '.join(message.split())}{hint} (see '{self.prog} --help')", sys.stderr)
         self.exit(UsageError.exit_code)
 
@@ -49,6 +52,13 @@ def add_command(
     )
     parser.set_defaults(command=run, patient=False)
     return parser
+
+
+def whole(text: str) -> int:
+    """The number that `text` holds, which is not negative."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 0 upwards")
+    return int(text)
 
 
 def plane(text: str) -> str:

@@ -15,7 +15,7 @@ from ..errors import MissingRequirement, ModelError, OutputError, UsageError
 from ..inference.translation import check_task
 from ..jobs.progress import LinesOfProgress
 from ..terms import TRANSLATION_SCORES
-from .arguments import add_command, add_fields, checked_folder, plane
+from .arguments import add_command, add_fields, checked_folder, plane, whole
 from .output import say, tell
 from .streams import show
 
@@ -217,7 +217,7 @@ def add_scores(commands: Any) -> None:
     )
     parser.add_argument("--lpips-digest", default="", metavar="SHA256", help="of that file")
     parser.add_argument(
-        "--lesions", type=int, nargs="?", const=1, default=0, metavar="N",
+        "--lesions", type=whole, nargs="?", const=1, default=0, metavar="N",
         help="put lesions of five kinds and four sizes into the scans, N times (1), and tell how many are shown, flagged or lost",
     )  # fmt: skip
     parser.add_argument(

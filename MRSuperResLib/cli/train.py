@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .arguments import add_command
+from .arguments import add_command, whole
 from .output import say
 from .streams import show
 
@@ -21,7 +21,9 @@ def add_train(commands: Any) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from DIR's last checkpoint")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (all of them) or cuda:n")
     parser.add_argument("--init", metavar="ID", help="start from the weights of this model where they fit")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that prepare data (default: 0)")
+    parser.add_argument(
+        "--workers", type=whole, default=0, metavar="N", help="processes that prepare data (default: 0)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of everything that is random (default: 0)")
     parser.add_argument("--no-validation", action="store_true", help="do not score the network while it trains")
     parser.add_argument(

@@ -131,6 +131,8 @@ def pack(folder: Path, out: Path, report: Report | None = None) -> Pack:
     Raises `BadVolume`, `UsageError` (nothing found), `OutputError`.
     """
     folder, out = Path(folder), Path(out)
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder: give the one that holds the volumes")
     source, paths = fingerprint(folder), _volumes_below(folder)
     if not paths:
         raise UsageError(f"no volume ({', '.join(READABLE)}) below {folder}")
@@ -250,7 +252,8 @@ def _packed(path: Path, folder: Path, offset: int) -> tuple[Entry, np.ndarray]:
                 f"{path} looks like a label map: move it below a folder named '{LABEL_FOLDER}', or away",
                 code=error.code,
             ) from error
-        raise
+        told = error.message if str(path) in error.message else f"{path}: {error.message}"
+        raise BadVolume(told, code=error.code) from error
     scale = IntensityScale.of(volume.array)
     if labels:
         low, step = 0.0, 1.0
