@@ -10,6 +10,7 @@ import slicer
 import vtk
 
 from . import places, scene
+from .run import MAPS
 from .words import _
 
 __all__ = [
@@ -22,7 +23,7 @@ __all__ = [
     "sliceNode",
 ]
 
-VIEWS = ("MRSuperResInput", "MRSuperResResult", "MRSuperResMap")
+VIEWS = scene.COMPARING_VIEWS
 LAYOUTS = {2: 7411, 3: 7412}  # by number of views; numbers above 999 are free for modules
 VIEW_COLOURS = ("#4a90d9", "#3aa76d", "#b8860b")
 VIEW_GROUP = 741  # only views of one group follow each other
@@ -90,6 +91,12 @@ def compositeNode(name):
     return _sliceWidget(name).mrmlSliceCompositeNode()
 
 
+def _composites(ours):
+    """The composite nodes of our views, or of all others, hidden ones too."""
+    found = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return [node for node in found if (node.GetLayoutName() in VIEWS) == ours]
+
+
 def _layoutNode():
     manager = slicer.app.layoutManager()
     return manager.layoutLogic().GetLayoutNode() if manager is not None else None
@@ -118,14 +125,27 @@ def _orientation(node, through):
     return ("Sagittal", "Coronal", "Axial")[along]
 
 
-class Comparison:
-    """The comparing layout: shown, changed and taken away again. onLeft: called when the user has left it."""
+def _comparing():
+    """The names of our views on the screen; those of a layout that was left are not."""
+    node = _layoutNode()
+    arrangement = node.GetViewArrangement() if node is not None else None
+    count = next((count for count, number in LAYOUTS.items() if number == arrangement), 0)
+    return [name for name in VIEWS[:count] if _sliceWidget(name) is not None]
 
-    def __init__(self, onLeft=None):
+
+class Comparison:
+    """The comparing layout: shown, changed and taken away again.
+
+    onLeft: called when the user has left it. onBlend: called with the opacity that the second view was given elsewhere.
+    """
+
+    def __init__(self, onLeft=None, onBlend=None):
         self._before = None  # the user's layout and cross-hair
         self._observed = []  # (node, tag)
         self._watchedLayout = None
-        self._onLeft = onLeft
+        self._watchedViews = []  # (composite node, tag)
+        self._hotLinked = []  # (composite node, whether its view was hot-linked before): Slicer's button sets them all
+        self._onLeft, self._onBlend = onLeft, onBlend
         self.low = self.result = None  # what is compared
         self._widened = []  # (display node of a segmentation, views added to those it is limited to)
         self._names = ["", "", ""]  # what the views show, in words
@@ -151,6 +171,7 @@ class Comparison:
                 layout.GetViewArrangement(),
                 (crosshair.GetCrosshairMode(), crosshair.GetCrosshairBehavior()) if crosshair else None,
             )
+            self._hotLinked = [(node, bool(node.GetHotLinkedControl())) for node in _composites(ours=False)]
         count = 2 if shownMap is None else 3
         registerLayouts()
         slicer.app.layoutManager().setLayout(LAYOUTS[count])  # unlike the node's own, it leaves a maximized view
@@ -161,6 +182,8 @@ class Comparison:
         views = VIEWS[:count]
         for name in views:
             _letShrink(name)
+            compositeNode(name).SetDoPropagateVolumeSelection(False)  # a volume that is loaded is shown in other views
+        self._unwatchViews()
         self.caption = ""
         with _apart(views):
             _setLayers(VIEWS[0], low)
@@ -171,6 +194,7 @@ class Comparison:
             _align(views, low, _orientation(low, through))
         self._names[:2] = _("Input"), _("Result")
         self._label()
+        self._watchViews(views)
         self._linkWindows(low, result)
         self._showSegmentations(low, views)
         places.showOnly(result)  # over the scan, which shows what is there, and over the result
@@ -202,12 +226,34 @@ class Comparison:
                 display.RemoveViewNodeID(identity)
         self._widened = []
 
-    def _shownViews(self):
-        return [name for name in VIEWS if _sliceWidget(name) is not None] if self.isShown else []
+    def adopt(self):
+        """Take over the views of a scene that was saved while comparing: what they show is what is compared."""
+        if self.low is not None or VIEWS[1] not in _comparing():
+            return
+        below, above = compositeNode(VIEWS[1]).GetBackgroundVolumeID(), compositeNode(VIEWS[1]).GetForegroundVolumeID()
+        self.low, self.result = (slicer.mrmlScene.GetNodeByID(each) if each else None for each in (below, above))
+
+    def _watchViews(self, names):
+        """Notice what else changes the views: their own controllers, a drag, a script."""
+        for name in names:
+            composite = compositeNode(name)
+            self._watchedViews.append((composite, composite.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onView)))
+
+    def _unwatchViews(self):
+        for composite, tag in self._watchedViews:
+            composite.RemoveObserver(tag)
+        self._watchedViews = []
+
+    def _onView(self, caller, event):
+        if not _comparing():
+            return
+        self._label()
+        if self._onBlend is not None and caller.GetLayoutName() == VIEWS[1]:
+            self._onBlend(caller.GetForegroundOpacity())
 
     def showMap(self, node, word):
         """Show the map `node`, which is `word`, in the third view, if a comparison has been laid out that has one."""
-        if self.result is None or VIEWS[2] not in self._shownViews():
+        if self.result is None or VIEWS[2] not in _comparing():
             return
         with _apart(VIEWS), _still(VIEWS):
             self._putMap(node, word)
@@ -221,7 +267,7 @@ class Comparison:
 
     def showResult(self, node, word=""):
         """Show `node`, e.g. a sample, in place of the result; word: what it is, "" for the result."""
-        views = self._shownViews()
+        views = _comparing()
         if VIEWS[1] not in views:
             return
         with _apart(views), _still(views):
@@ -234,7 +280,7 @@ class Comparison:
 
     def setBlend(self, opacity):
         """From the input (0) to the result (1) in the second view."""
-        views = self._shownViews()
+        views = _comparing()
         if VIEWS[1] in views:
             with _apart(views):
                 compositeNode(VIEWS[1]).SetForegroundOpacity(opacity)
@@ -242,18 +288,34 @@ class Comparison:
 
     def swap(self):
         """The input in place of the result in the second view, or the other way round."""
-        if VIEWS[1] in self._shownViews():
+        if VIEWS[1] in _comparing():
             self.setBlend(0.0 if compositeNode(VIEWS[1]).GetForegroundOpacity() > 0.5 else 1.0)
 
     def _label(self):
         """Say in each view what is drawn there, in one word: long labels would widen the window."""
         for name, word in zip(VIEWS, self._names, strict=True):
-            if name not in self._shownViews():
+            if name not in _comparing():
                 continue
             opacity = compositeNode(name).GetForegroundOpacity() if name == VIEWS[1] else 1.0
             if 0.0 < opacity < 1.0:
                 word = f"{word} {opacity:.0%}"
-            sliceNode(name).SetLayoutLabel(word if opacity > 0.0 else self._names[0])
+            sliceNode(name).SetLayoutLabel(self._stranger(name) or (word if opacity > 0.0 else self._names[0]))
+
+    def _stranger(self, name):
+        """The name of what a view shows and we have not put there, "" for what we have."""
+        composite = compositeNode(name)
+        expected = {VIEWS[0]: [self.low], VIEWS[1]: [self.low], VIEWS[2]: self._maps()}[name]
+        layers = [(composite.GetBackgroundVolumeID(), expected)]
+        if name == VIEWS[1]:
+            layers.append((composite.GetForegroundVolumeID(), [self.result, *scene.attached(self.result, "sample")]))
+        for identity, known in layers:
+            node = slicer.mrmlScene.GetNodeByID(identity) if identity else None
+            if node is not None and node not in known:
+                return node.GetName()
+        return ""
+
+    def _maps(self):
+        return [node for role in MAPS for node in scene.attached(self.result, role)]
 
     def restore(self):
         """The layout and cross-hair there were before; the four views if a loaded scene brought the comparing layout."""
@@ -289,6 +351,7 @@ class Comparison:
         Volumes in views that nobody sees would keep their eyes open in the Data module's tree.
         """
         self._unlinkWindows()
+        self._unwatchViews()
         self._hideSegmentations()
         before, self._before = self._before, None
         crosshair = _crosshair()
@@ -299,12 +362,15 @@ class Comparison:
             layout, tag = self._watchedLayout
             self._watchedLayout = None
             layout.RemoveObserver(tag)
-        for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-            if composite.GetLayoutName() in VIEWS:
-                composite.SetLinkedControl(False)
-                composite.SetBackgroundVolumeID(None)
-                composite.SetForegroundVolumeID(None)
-                composite.SetLabelVolumeID(None)
+        for composite in _composites(ours=True):
+            composite.SetHotLinkedControl(False)
+            composite.SetLinkedControl(False)
+            composite.SetBackgroundVolumeID(None)
+            composite.SetForegroundVolumeID(None)
+            composite.SetLabelVolumeID(None)
+        for composite, hotLinked in self._hotLinked:
+            composite.SetHotLinkedControl(hotLinked)
+        self._hotLinked = []
         self.low, self.result, self.caption = None, None, ""
 
     def _linkWindows(self, first, second):

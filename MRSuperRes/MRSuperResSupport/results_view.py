@@ -1,7 +1,6 @@
 """What a run made: scores, maps, samples, and input and result side by side."""
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from . import compare, places, scene
@@ -19,7 +18,7 @@ class ResultsView(Part):
         self._marked = None  # the volume whose places are shown
         self._next = 0  # of those places, the one that the button goes to
         self.overlaid = False  # the reference lies over the slice views, to show the overlap
-        self.comparison = compare.Comparison(onLeft=self._onLeft)
+        self.comparison = compare.Comparison(onLeft=self._onLeft, onBlend=self._onBlended)
         self.flicker = qt.QTimer()
         self.flicker.interval = compare.FLICKER_MILLISECONDS
         self.flicker.timeout.connect(self.onFlicker)
@@ -45,7 +44,8 @@ class ResultsView(Part):
     def leaveOthers(self):
         """Take a comparison away whose input or result is not the panel's any more."""
         shown = self.comparison
-        if not shown.isShown or shown.low is None:  # a scene saved while comparing: nobody knows what it compares
+        shown.adopt()
+        if not shown.isShown or shown.low is None:
             return
         if shown.low is not self._live(self._parameterNode.inputVolume) or self._live(shown.result) is None:
             self.ui.flickerButton.checked = False
@@ -54,7 +54,7 @@ class ResultsView(Part):
     def present(self, node):
         """Show `node` in the slice views, without the reference that may lie over them."""
         layers = {"foreground": None} if self.overlaid else {}
-        slicer.util.setSliceViewerLayers(background=node, **layers)
+        scene.showInViews(node, **layers)
         self.overlaid = False
         places.showOnly(node if scene.roleOf(node) == "result" else self.result())
 
@@ -163,6 +163,11 @@ class ResultsView(Part):
 
     def _onBlend(self, value):
         self.comparison.setBlend(value)
+
+    def _onBlended(self, opacity):
+        """The view's own controller, or a drag in it, has changed what the slider says; flickering is no such change."""
+        if not self.ui.flickerButton.checked and abs(self.ui.blendSlider.value - opacity) > 1e-6:
+            self.ui.blendSlider.value = opacity
 
     def _onFlickerButton(self, on):
         if on:

@@ -22,6 +22,7 @@ from MRSuperResLib.volume import Volume, check_volume
 
 from .words import _
 
+COMPARING_VIEWS = ("MRSuperResInput", "MRSuperResResult", "MRSuperResMap")  # slice views of our own
 VOLUME_CLASS = "vtkMRMLScalarVolumeNode"
 ATTRIBUTE = "MRSuperRes."
 GREY = "vtkMRMLColorTableNodeGrey"
@@ -294,12 +295,24 @@ def shownVolume():
     """The background volume of the first slice view that shows one."""
     manager = slicer.app.layoutManager()
     for name in manager.sliceViewNames() if manager is not None else ():
+        if name in COMPARING_VIEWS:
+            continue
         widget = manager.sliceWidget(name)
         identity = widget.mrmlSliceCompositeNode().GetBackgroundVolumeID() if widget is not None else None
         node = slicer.mrmlScene.GetNodeByID(identity) if identity else None
         if node is not None:
             return node
     return None
+
+
+def showInViews(background, **layers):
+    """Show `background` (and "foreground": a node or None) in all slice views but those that compare."""
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        if composite.GetLayoutName() in COMPARING_VIEWS:  # nobody sees them, and eyes in the Data tree would stay open
+            continue
+        composite.SetBackgroundVolumeID(background.GetID())
+        if "foreground" in layers:
+            composite.SetForegroundVolumeID(layers["foreground"].GetID() if layers["foreground"] is not None else None)
 
 
 def selectedVolume():
