@@ -106,12 +106,15 @@ def test_slicers_dicom_export_is_told_mr_and_the_same_study_and_patient(panel: A
     item = tree().CreateItem(study, node)
     names = slicer.vtkMRMLSubjectHierarchyConstants
     tree().SetItemAttribute(item, names.GetDICOMFrameOfReferenceUIDAttributeName(), "1.2.3")
+    tree().SetItemUID(study, "DICOM", "1.2.3.4")
     result = applied(panel)
     place = tree().GetItemByDataNode(result)
     assert tree().GetItemParent(place) == study and tree().GetItemParent(study) == patient
     assert tree().GetItemAttribute(place, "DICOM.Modality") == "MR", "Slicer writes CT unless told"
     assert tree().GetItemAttribute(place, "DICOM.SeriesDescription") == result.GetName()
     assert tree().GetItemAttribute(place, names.GetDICOMFrameOfReferenceUIDAttributeName()) == "1.2.3"
+    assert tree().GetItemAttribute(place, "DICOM.FrameOfReferenceInstanceUID") == "1.2.3", "the exporter's word"
+    assert tree().GetItemAttribute(study, "DICOM.StudyInstanceUID") == "1.2.3.4", "else the export makes a new study"
 
 
 def test_segmentations_of_the_scan_are_shown_on_the_result_and_not_resampled(panel: Any, module: Any) -> None:

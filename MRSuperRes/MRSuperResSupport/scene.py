@@ -402,8 +402,16 @@ def describeAsSeries(node, source):
     modality, frame = names.GetDICOMSeriesModalityAttributeName(), names.GetDICOMFrameOfReferenceUIDAttributeName()
     hierarchy.SetItemAttribute(item, modality, hierarchy.GetItemAttribute(origin, modality) or "MR")
     hierarchy.SetItemAttribute(item, names.GetDICOMAttributePrefix() + "SeriesDescription", node.GetName())
-    if hierarchy.GetItemAttribute(origin, frame):
-        hierarchy.SetItemAttribute(item, frame, hierarchy.GetItemAttribute(origin, frame))
+    known = hierarchy.GetItemAttribute(origin, frame)
+    for name in (frame, names.GetDICOMAttributePrefix() + "FrameOfReferenceInstanceUID"):  # as the exporter calls it
+        if known:
+            hierarchy.SetItemAttribute(item, name, known)
+    study = hierarchy.GetItemParent(item)
+    kept, identity = names.GetDICOMAttributePrefix() + "StudyInstanceUID", ""
+    if hierarchy.GetItemLevel(study) == names.GetDICOMLevelStudy():
+        identity = hierarchy.GetItemUID(study, names.GetDICOMUIDName())
+    if identity and not hierarchy.GetItemAttribute(study, kept):  # the export dialog looks there only
+        hierarchy.SetItemAttribute(study, kept, identity)
 
 
 def segmentationsOf(volume):
