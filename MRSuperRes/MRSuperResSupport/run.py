@@ -111,9 +111,10 @@ class Run:
         onPreview=None,
     ):
         self.request, self.error, self.result, self.warnings = request, None, None, []
-        self._process, self._outputFile, self._onPreview = process, outputFile, onPreview
+        self.outputFile = outputFile
+        self._process, self._onPreview = process, onPreview
         self._onProgress, self._onWarning, self._onLog, self._onFinished = onProgress, onWarning, onLog, onFinished
-        self._private = self._folder = self._answer = self._failure = None
+        self._private = self._answer = self._failure = None
         self._lastErrors, self._cancelled, self.isRunning = [], False, False
         self._inputName = request.input.GetName() if request.input is not None else ""
         self._gone = False  # the input left the scene
@@ -122,14 +123,9 @@ class Run:
     def begin(self):
         """Export and start; raises `MRSuperResError`, leaving nothing behind."""
         try:
-            removeDead()
-            self._private = PrivateFolder(temporaryPath(), PREFIX)
-            self._folder = self._private.path
-            job = jobOf(self.request, self._folder, self._outputFile, preview=self._onPreview is not None)
-            for role in ("input", "reference", "truth"):
-                if getattr(job, role):
-                    scene.export(getattr(self.request, role), getattr(job, role))
-            path = self._folder / "job.json"
+            job = jobOf(self.request, self.folder, self.outputFile, preview=self._onPreview is not None)
+            self.export()
+            path = self.folder / "job.json"
             path.write_text(job.to_json(), encoding="utf-8")
             self._process.start(path, self._line, self._end)
         except MRSuperResError:
@@ -142,6 +138,25 @@ class Run:
         if self._cancelled:
             self._process.cancel()
         self._poll()
+
+    @property
+    def folder(self):
+        """The folder of its own through which volumes go to the worker and back, made when it is first needed."""
+        if self._private is None:
+            removeDead()
+            self._private = PrivateFolder(temporaryPath(), PREFIX)
+        return self._private.path
+
+    def export(self):
+        """Write the volumes that are read into `folder`, once."""
+        for role in ("input", "reference", "truth"):
+            node, path = getattr(self.request, role), self.folder / f"{role}.nrrd"
+            if (node or role == "input") and not path.exists():
+                scene.export(node, path)
+
+    def discard(self):
+        """Remove what it has written: it is not begun, or is over."""
+        self._clean()
 
     def _poll(self):
         """Keep pumping as long as it runs. Single shots, because a timer must not be deleted in its own call."""
@@ -246,8 +261,8 @@ class Run:
         answer = self._answer
         known = {"metrics": answer["metrics"], "provenance": answer["provenance"], "seconds": answer["seconds"]}
         result = RunResult(None, **known, warnings=self.warnings)
-        if self._outputFile is not None:
-            result.output = str(self._outputFile)
+        if self.outputFile is not None:
+            result.output = str(self.outputFile)
             return result
         outputs = answer["outputs"]
         loaded = {key: scene.load(outputs[key]) for key in ("output", "flags", *MAPS.values()) if outputs.get(key)}
@@ -339,8 +354,8 @@ class Run:
         self.isRunning = False
         if self._private is not None:
             self._private.remove()
-        if self._outputFile is not None and self.error is not None:  # a worker ended by force cannot clean up
-            clean(self._outputFile.parent)
+        if self.outputFile is not None and self.error is not None:  # a worker ended by force cannot clean up
+            clean(self.outputFile.parent)
 
 
 def wait(run):
