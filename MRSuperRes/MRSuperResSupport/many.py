@@ -10,7 +10,6 @@ from typing import Any
 import slicer
 
 from MRSuperResLib.errors import Cancelled, MRSuperResError, OutputError, UsageError
-from MRSuperResLib.jobs.chosen import model_of
 from MRSuperResLib.jobs.existing import SIDECAR, check_existing, complete_record
 from MRSuperResLib.jobs.outputs import finals_of
 from MRSuperResLib.provenance import digest_of, read_record
@@ -149,6 +148,7 @@ class ManyRun:
         """
         stem, voxels = scene.fileName(self._named(scene.stemOf(name))), None
         there = {_plain(path.name): path for path in self._folder.glob("*.nrrd")}
+        entry = self._logic.model(self._model)
         for number in itertools.count(1):
             target = self._folder / (f"{stem}.nrrd" if number == 1 else f"{stem}_{number}.nrrd")
             if _plain(target.name) in self._taken:
@@ -156,9 +156,7 @@ class ManyRun:
             found = there.get(_plain(target.name))
             target = found or target
             job = jobOf(run.request, run.folder, target)
-            entry = model_of(job)
-            finals = finals_of(job, entry)
-            isDone = False
+            finals, isDone = finals_of(job, entry), False
             if found is not None:
                 run.export()
                 voxels = voxels or {role: digest_of(path) for role, path in job.inputs.items() if role in SOURCES}
@@ -212,6 +210,7 @@ class Item:
             volume = read_volume(self.path)
             node = self._temporaryNode()
             scene.fill(node, volume.array, volume.grid)
+            scene.keepTold(node, volume)
             return node
         if self.sequence is not None:
             sequence, index = self.sequence

@@ -153,6 +153,7 @@ class Run:
             node, path = getattr(self.request, role), self.folder / f"{role}.nrrd"
             if (node or role == "input") and not path.exists():
                 scene.export(node, path)
+                scene.tell(node, path)
 
     def discard(self):
         """Remove what it has written: it is not begun, or is over."""
