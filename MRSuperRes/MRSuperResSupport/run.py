@@ -12,7 +12,7 @@ from typing import Any
 
 import slicer
 
-from MRSuperResLib.errors import Cancelled, MRSuperResError
+from MRSuperResLib.errors import Cancelled, MRSuperResError, UsageError
 from MRSuperResLib.jobs import Job
 from MRSuperResLib.jobs.job import fields
 from MRSuperResLib.private import PrivateFolder, remove_dead
@@ -123,6 +123,7 @@ class Run:
     def begin(self):
         """Export and start; raises `MRSuperResError`, leaving nothing behind."""
         try:
+            checkOutputs(self.request)
             job = jobOf(self.request, self.folder, self.outputFile, preview=self._onPreview is not None)
             self.export()
             path = self.folder / "job.json"
@@ -396,6 +397,26 @@ def jobOf(request, folder, outputFile=None, preview=False):
 def _model(name):
     """A model's id, or the whole path of its file: the worker runs in a folder of its own."""
     return os.path.abspath(os.path.expanduser(name)) if str(name).endswith(".safetensors") else name
+
+
+def checkOutputs(request):
+    """Raise `UsageError` for a node that cannot hold an output, or that holds something else of this run."""
+    inputs = [node for node in (request.input, request.reference, request.truth) if node is not None]
+    given = {}  # by ID: what it is to hold
+    for role in ("output", *MAPS):
+        node, what = getattr(request, role), f"{MAP_NAMES[role]} map" if role in MAPS else "result"
+        if not _isLive(node):
+            continue
+        if node.GetClassName() != scene.VOLUME_CLASS:
+            raise UsageError(f"{node.GetName()} is no scalar volume, which the {what} is: choose another, or a new one")
+        if node in inputs:
+            raise UsageError(
+                f"{node.GetName()} is read by this run: choose another volume for the {what}, or a new one"
+            )
+        if node.GetID() in given:
+            both = f"the {given[node.GetID()]} and the {what}"
+            raise UsageError(f"{node.GetName()} cannot hold both {both}: choose another for one of them, or a new one")
+        given[node.GetID()] = what
 
 
 def mapFile(outputFile, name):
