@@ -15,7 +15,7 @@ from MRSuperResLib.jobs.outputs import finals_of
 from MRSuperResLib.provenance import digest_of, read_record
 
 from . import scene
-from .run import MAP_NAMES, Run, RunRequest, jobOf
+from .run import MAP_NAMES, Run, RunRequest, gone, jobOf
 
 SOURCES = ("input", "reference")  # what a result is made from; a ground truth only scores it
 
@@ -97,6 +97,8 @@ class ManyRun:
 
     def _begun(self, item):
         """Start `item` and return True, or settle it at once and return False."""
+        if item.origin is not None and not slicer.mrmlScene.IsNodePresent(item.origin):
+            raise gone(item.origin)
         node = item.node()
         contrast = self._options.get("contrast") or scene.guessContrast(node) or self._otherContrast
         options = {**self._options, "contrast": contrast}
@@ -123,7 +125,7 @@ class ManyRun:
             self.results.append(ManyResult(item.name, output, run.error, warnings=run.warnings, seconds=seconds))
             self._next()
 
-        run = Run(request, self._logic._process(), onProgress=progress, onFinished=finished)
+        run = Run(request, self._logic._process(), onProgress=progress, onFinished=finished, source=item.origin)
         try:
             if self._folder is not None:
                 run.outputFile, isDone = self._target(item.name, run)
@@ -201,6 +203,11 @@ class Item:
     path: Path | None = None
     sequence: tuple | None = None
     temporary: list = field(default_factory=list)
+
+    @property
+    def origin(self):
+        """The node of the scene that it comes from, None for a file."""
+        return self.source if self.sequence is None else self.sequence[0]
 
     def node(self):
         """The volume node to run on; for files and frames a temporary one, which `release` removes."""

@@ -97,6 +97,7 @@ class Run:
     """One run: exported, computed in a child process, imported.
 
     Once it is cancelled nothing of it reaches the scene, whatever the process still says. A result that is in the scene stays.
+    source: the node that the input is a copy of, if it is one: without it in the scene, the run stops.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Run:
         onFinished=None,
         outputFile=None,
         onPreview=None,
+        source=None,
     ):
         self.request, self.error, self.result, self.warnings = request, None, None, []
         self.outputFile = outputFile
@@ -116,7 +118,7 @@ class Run:
         self._onProgress, self._onWarning, self._onLog, self._onFinished = onProgress, onWarning, onLog, onFinished
         self._private = self._answer = self._failure = None
         self._lastErrors, self._cancelled, self.isRunning = [], False, False
-        self._inputName = request.input.GetName() if request.input is not None else ""
+        self._source = source if source is not None else request.input
         self._gone = False  # the input left the scene
         self._made = []  # new nodes of the result
 
@@ -187,7 +189,8 @@ class Run:
         """Take in what the worker has said; the timer calls it, and whoever blocks."""
         if not self.isRunning:
             return
-        if not self._cancelled and not slicer.mrmlScene.IsNodePresent(self.request.input):
+        live = all(map(slicer.mrmlScene.IsNodePresent, (self.request.input, self._source)))
+        if not self._cancelled and not live:
             self._gone = True
             self.cancel()
         self._process.pump()
@@ -247,7 +250,7 @@ class Run:
 
     def _errorOf(self, code):
         if self._gone:
-            return Cancelled(_("{name} was removed from the scene: stopped.").format(name=self._inputName), code="gone")
+            return gone(self._source)
         if self._cancelled or (self._failure or {}).get("code") == "cancelled":
             return Cancelled(CANCELLED)
         if self._failure is not None:
@@ -358,6 +361,11 @@ class Run:
             self._private.remove()
         if self.outputFile is not None and self.error is not None:  # a worker ended by force cannot clean up
             clean(self.outputFile.parent)
+
+
+def gone(node):
+    """The error of a run whose input `node` left the scene."""
+    return Cancelled(_("{name} was removed from the scene: stopped.").format(name=node.GetName()), code="gone")
 
 
 def wait(run):
