@@ -136,3 +136,39 @@ def test_the_console_hears_of_a_reference_of_the_scans_own_contrast(
     guided = brain_model(logic, "reference-guided").card.id
     logic.superResolve(volume("T2", size=(32, 32, 6)), guided, reference=reference, register=False, device="cpu")
     assert any("one of T2w too adds little" in line for line in caplog.messages), caplog.messages
+
+
+def with_nan(node: Any) -> Any:
+    """`node` with a voxel that is no number."""
+    array = slicer.util.arrayFromVolume(node).astype(np.float32)
+    array[2, 3, 4] = np.nan
+    slicer.util.updateVolumeFromArray(node, array)
+    return node
+
+
+def test_voxels_that_had_to_be_replaced_are_told(logic: Any, caplog: pytest.LogCaptureFixture) -> None:
+    logic.superResolve(with_nan(volume("T2")), "linear", factor=2)
+    assert [line for line in caplog.messages if "replaced" in line] == [
+        "linear: 1 NaN or infinite voxels of T2 were replaced by 10, its lowest value"
+    ]
+    (made,) = logic.superResolveMany([with_nan(volume("T2"))], "linear", factor=2)
+    assert [line for line in made.warnings if "replaced" in line], made
+
+
+def test_what_is_wrong_with_a_file_is_told_once(logic: Any, tmp_path: Path) -> None:
+    import nibabel
+
+    array = np.random.default_rng(0).normal(100, 20, (12, 10, 6)).astype(np.float32)
+    array[4, 3, 2] = np.nan
+    image = nibabel.Nifti1Image(array, np.diag([1.0, 1.0, 40.0, 1.0]))
+    image.set_qform(np.diag([1.0, 1.0, 40.0, 1.0]), 1)
+    image.set_sform(np.diag([1.0, 1.2, 40.0, 1.0]), 1)
+    nibabel.save(image, tmp_path / "T2.nii")
+    heard: list[str] = []
+    read_volume(tmp_path / "T2.nii", warn=lambda code, message: heard.append(code))
+    assert {"nan-replaced", "odd-spacing"} < set(heard), heard
+    (made,) = logic.superResolveMany([tmp_path / "T2.nii"], "linear", tmp_path / "out", factor=2)
+    assert made.error is None, made.error
+    assert any("sform" in line for line in made.warnings), made.warnings
+    for word in ("NaN", "are its units right"):
+        assert sum(word in line for line in made.warnings) == 1, made.warnings

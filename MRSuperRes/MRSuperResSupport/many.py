@@ -99,7 +99,9 @@ class ManyRun:
         """Start `item` and return True, or settle it at once and return False."""
         if item.origin is not None and not slicer.mrmlScene.IsNodePresent(item.origin):
             raise gone(item.origin)
-        node = item.node()
+        noticed = []
+        warn = scene.mended(lambda _code, message: noticed.append(message))
+        node = item.node(warn, allowLabels=bool(self._options.get("notLabels")))
         contrast = self._options.get("contrast") or scene.guessContrast(node) or self._otherContrast
         options = {**self._options, "contrast": contrast}
         if item.sequence is not None:  # whose frames cannot hold them
@@ -122,7 +124,8 @@ class ManyRun:
                 output = self._intoSequence(item, output)
             item.release()
             seconds = time.monotonic() - started
-            self.results.append(ManyResult(item.name, output, run.error, warnings=run.warnings, seconds=seconds))
+            warnings = [*noticed, *run.warnings]
+            self.results.append(ManyResult(item.name, output, run.error, warnings=warnings, seconds=seconds))
             self._next()
 
         run = Run(request, self._logic._process(), onProgress=progress, onFinished=finished, source=item.origin)
@@ -209,12 +212,15 @@ class Item:
         """The node of the scene that it comes from, None for a file."""
         return self.source if self.sequence is None else self.sequence[0]
 
-    def node(self):
-        """The volume node to run on; for files and frames a temporary one, which `release` removes."""
+    def node(self, warn=None, allowLabels=False):
+        """The volume node to run on; for files and frames a temporary one, which `release` removes.
+
+        warn(code, message): hears what was wrong with a file. allowLabels: it may look like a label map.
+        """
         if self.path is not None:
             from MRSuperResLib.io.read import read_volume
 
-            volume = read_volume(self.path)
+            volume = read_volume(self.path, warn=warn, allow_labels=allowLabels)
             node = self._temporaryNode()
             scene.fill(node, volume.array, volume.grid)
             scene.keepTold(node, volume)

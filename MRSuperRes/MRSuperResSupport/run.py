@@ -155,7 +155,7 @@ class Run:
         for role in ("input", "reference", "truth"):
             node, path = getattr(self.request, role), self.folder / f"{role}.nrrd"
             if (node or role == "input") and not path.exists():
-                scene.export(node, path)
+                scene.export(node, path, self._warn)
                 scene.tell(node, path)
 
     def discard(self):
@@ -214,14 +214,17 @@ class Run:
             pixels = base64.b64decode(event["pixels"])
             self._tell(self._onPreview, event["rows"], event["columns"], event["spacing"], pixels)
         elif kind == "warning":
-            self.warnings.append(event["message"])
-            self._tell(self._onWarning, event["code"], event["message"])
+            self._warn(event["code"], event["message"])
         elif kind == "result":
             self._answer = event
         elif kind == "error":
             self._failure = event
         elif kind == "started":
             self._tell(self._onLog, f"{event['model']} on {event['device']} ({event['precision']})")
+
+    def _warn(self, code, message):
+        self.warnings.append(message)
+        self._tell(self._onWarning, code, message)
 
     def _tell(self, callback, *values):
         if callback is None or self._cancelled:

@@ -29,6 +29,7 @@ ATTRIBUTE = "MRSuperRes."
 GREY = "vtkMRMLColorTableNodeGrey"
 SEQUENTIAL = "vtkMRMLColorTableNodeFileInferno.txt"  # black over violet and orange to pale yellow, even in lightness
 DIVERGING = "vtkMRMLColorTableNodeFileDivergingBlueRed.txt"  # blue over white to red
+SEEN_AGAIN = ("large-volume", "odd-spacing")  # codes of warnings
 MAP_PERCENTILE = 99.5  # a few wild voxels must not wash the map out
 TOLD = {  # of the scan and the patient, by DICOM's names, which BIDS sidecars have too
     "Modality": "0008,0060",
@@ -145,9 +146,17 @@ def volumeOf(node):
     return Volume(array, gridOf(node), node.GetName())
 
 
-def export(node, path):
-    """Write the node, in world space, to the file `path` (NRRD), without its name: file names reach logs."""
-    write_volume(check_volume(volumeOf(node)), path)
+def export(node, path, warn=None):
+    """Write the node, in world space, to the file `path` (NRRD), without its name: file names reach logs.
+
+    warn(code, message) hears what had to be mended for it.
+    """
+    write_volume(check_volume(volumeOf(node), mended(warn)), path)
+
+
+def mended(warn):
+    """`warn`, without what the worker, which sees the same grid, warns of again."""
+    return lambda code, message: warn(code, message) if warn is not None and code not in SEEN_AGAIN else None
 
 
 def tell(node, path):
