@@ -215,7 +215,7 @@ class Item:
     def node(self, warn=None, allowLabels=False):
         """The volume node to run on; for files and frames a temporary one, which `release` removes.
 
-        warn(code, message): hears what was wrong with a file. allowLabels: it may look like a label map.
+        warn(code, message): hears what is wrong with it, or doubtful. allowLabels: a file may look like a label map.
         """
         if self.path is not None:
             from MRSuperResLib.io.read import read_volume
@@ -231,6 +231,12 @@ class Item:
             node = self._temporaryNode()
             node.Copy(frame)
             node.SetName(self.name)
+            transform, moves = scene.transformOfFrames(sequence)
+            if transform is not None:
+                node.SetAndObserveTransformNodeID(transform.GetID())
+            if moves and warn is not None:
+                text = f"{transform.GetName()}, which moves {sequence.GetName()}, changes with time: it was taken as it is now"
+                warn("moving-transform", text)
             return node
         return self.source
 

@@ -476,6 +476,19 @@ def playAlong(sequence, source):
     browser.AddSynchronizedSequenceNodeID(sequence.GetID())
 
 
+def transformOfFrames(sequence):
+    """The transform that the frames of `sequence` are shown under, None without; and whether it changes with the frames.
+
+    Frames themselves know of none: it is their proxy, the node that shows one of them, which lies under it.
+    """
+    for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
+        proxy = browser.GetProxyNode(sequence)
+        transform = proxy.GetParentTransformNode() if proxy is not None else None
+        if transform is not None:
+            return transform, browser.GetSequenceNode(transform) is not None
+    return None, False
+
+
 def fileName(name):
     """`name` as part of a file name."""
     return re.sub(r"[^\w.()-]+", "_", name).strip("_") or "volume"
