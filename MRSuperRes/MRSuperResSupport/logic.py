@@ -102,7 +102,12 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         return any(contrast in entry.card.contrasts for entry in detectors)
 
     def marked(self, request):
-        """`request` with flags, unless they were declined or there is no detector: disease is not hidden."""
+        """`request` with flags, unless they were declined or there is no detector: disease is not hidden.
+
+        And with the reference's contrast, unless it was given.
+        """
+        if request.task == "reference-guided" and not request.referenceContrast:
+            request.referenceContrast = scene.guessContrast(request.reference)
         if request.task == "translate" and request.flags is None:
             request.flags = self.canFlag(request.contrast)
         return request
@@ -142,17 +147,19 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
     def warnings(
         self, node, modelId, contrast="", *, factor=None, spacing=None, referenceNode=None, firstModel="", plane=None
     ):
-        """What the model's card does not cover about this scan, in plain words.
+        """What the model's card does not cover about this scan and the patient, in plain words.
 
         firstModel: super-resolves before a translation; factor and spacing are then its own.
         """
-        grid, card = scene.gridOf(node), self.model(modelId).card
+        volume, card = scene.glanceOf(node), self.model(modelId).card
+        grid, subject = volume.grid, models.subject_coverage(card, volume)
         factors = factor if spacing is None else [old / new for old, new in zip(grid.spacing, spacing, strict=True)]
         if not firstModel:
-            return models.coverage(card, grid, contrast or None, factors) + self._unlikeReference(card, referenceNode)
+            found = models.coverage(card, grid, contrast or None, factors, thickness=volume.thickness)
+            return subject + found + self._unlikeReference(card, referenceNode)
         first = self.model(firstModel)
         finer = estimate_grid(grid, first, factor=factor, spacing=spacing, plane=plane).grid
-        found = models.coverage(first.card, grid, contrast or None, factors)
+        found = subject + models.coverage(first.card, grid, contrast or None, factors, thickness=volume.thickness)
         return found + [reason for reason in models.coverage(card, finer, contrast or None) if reason not in found]
 
     def warningsOfMany(
@@ -212,12 +219,12 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
     def superResolve(self, node, model=None, **options):
         """Super-resolve `node` and return the new volume node; options as the fields of `RunRequest`.
 
-        Without a model, the one that `recommend` finds, with its plane and factor unless they are given; the log says why.
-        Blocks, while the application goes on living. Raises `MRSuperResError`: `UnsuitableVolume` too, where nothing else is given
-        and the node is fine as it is.
+        The scan's contrast is guessed unless given. Without a model, the one that `recommend` finds, with its plane and factor
+        unless they are given; the log says why. Blocks, while the application goes on living. Raises `MRSuperResError`:
+        `UnsuitableVolume` too, where nothing else is given and the node is fine as it is.
         """
+        options.setdefault("contrast", scene.guessContrast(node))
         if model is None:
-            options.setdefault("contrast", scene.guessContrast(node))
             finer = any(options.get(name) is not None for name in ("factor", "spacing", "plane"))
             found = self.recommend(node, options["contrast"], finer)
             found.check()

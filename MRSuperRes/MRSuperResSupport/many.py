@@ -1,8 +1,6 @@
 """Many runs, one after another: nodes, files, folders of the subject hierarchy, frames of sequences."""
 
-import hashlib
 import itertools
-import json
 import time
 import unicodedata
 from dataclasses import dataclass, field
@@ -11,14 +9,15 @@ from typing import Any
 
 import slicer
 
-from MRSuperResLib import models
-from MRSuperResLib.documents import encode
-from MRSuperResLib.errors import Cancelled, MRSuperResError, UsageError
-from MRSuperResLib.private import PrivateFolder
-from MRSuperResLib.provenance import sidecar_path
+from MRSuperResLib.errors import Cancelled, MRSuperResError, OutputError, UsageError
+from MRSuperResLib.jobs.existing import SIDECAR, check_existing, complete_record
+from MRSuperResLib.jobs.outputs import finals_of
+from MRSuperResLib.provenance import digest_of, read_record
 
 from . import scene
-from .run import MAP_NAMES, MAPS, PREFIX, Run, RunRequest, jobOf, mapFile, temporaryPath
+from .run import MAP_NAMES, Run, RunRequest, gone, jobOf
+
+SOURCES = ("input", "reference")  # what a result is made from; a ground truth only scores it
 
 
 @dataclass
@@ -98,7 +97,11 @@ class ManyRun:
 
     def _begun(self, item):
         """Start `item` and return True, or settle it at once and return False."""
-        node = item.node()
+        if item.origin is not None and not slicer.mrmlScene.IsNodePresent(item.origin):
+            raise gone(item.origin)
+        noticed = []
+        warn = scene.mended(lambda _code, message: noticed.append(message))
+        node = item.node(warn, allowLabels=bool(self._options.get("notLabels")))
         contrast = self._options.get("contrast") or scene.guessContrast(node) or self._otherContrast
         options = {**self._options, "contrast": contrast}
         if item.sequence is not None:  # whose frames cannot hold them
@@ -106,13 +109,6 @@ class ManyRun:
         if isinstance(options.get("spacing"), (int, float)) and not scene.refusal(node):
             options["spacing"] = scene.refinedSpacing(node, options.get("plane"), options["spacing"])
         request = self._logic.marked(RunRequest(input=node, model=self._model, **options))
-        target = None
-        if self._folder is not None:
-            target, voxels = self._target(item.name, request)
-            if self._resume and voxels and _isDone(target, request, voxels):
-                item.release()
-                self.results.append(ManyResult(item.name, str(target), skipped=True))
-                return False
         started = time.monotonic()
 
         def progress(stage, done, total, secondsLeft):
@@ -128,38 +124,56 @@ class ManyRun:
                 output = self._intoSequence(item, output)
             item.release()
             seconds = time.monotonic() - started
-            self.results.append(ManyResult(item.name, output, run.error, warnings=run.warnings, seconds=seconds))
+            warnings = [*noticed, *run.warnings]
+            self.results.append(ManyResult(item.name, output, run.error, warnings=warnings, seconds=seconds))
             self._next()
 
-        run = Run(request, self._logic._process(), onProgress=progress, onFinished=finished, outputFile=target)
-        self._current = run  # before it begins: it may end while it does
+        run = Run(request, self._logic._process(), onProgress=progress, onFinished=finished, source=item.origin)
         try:
+            if self._folder is not None:
+                run.outputFile, isDone = self._target(item.name, run)
+                if isDone:
+                    run.discard()
+                    item.release()
+                    self.results.append(ManyResult(item.name, str(run.outputFile), skipped=True))
+                    return False
+            self._current = run  # before it begins: it may end while it does
             run.begin()
-        except MRSuperResError:
+        except BaseException:
             self._current = None
+            run.discard()
             raise
         return True
 
-    def _target(self, name, request):
-        """The file for a result, and the SHA-256 of the voxels if it is there already, made from them.
+    def _target(self, name, run):
+        """The file for the result of `run`, and whether that is there already, made in the same way, and is to be left alone.
 
-        No file is taken twice, and none that was made from other voxels, or by somebody else: of another subject, say, whose
-        scan has the same name. Names that differ in case only are one file on Windows and macOS.
+        No file is taken twice, and none that was made from other voxels, or by somebody else, or was changed since: of another
+        subject, say, whose scan has the same name. Names that differ in case only are one file on Windows and macOS.
         """
         stem, voxels = scene.fileName(self._named(scene.stemOf(name))), None
         there = {_plain(path.name): path for path in self._folder.glob("*.nrrd")}
+        entry = self._logic.model(self._model)
         for number in itertools.count(1):
             target = self._folder / (f"{stem}.nrrd" if number == 1 else f"{stem}_{number}.nrrd")
             if _plain(target.name) in self._taken:
                 continue
             found = there.get(_plain(target.name))
+            target = found or target
+            job = jobOf(run.request, run.folder, target)
+            finals, isDone = finals_of(job, entry), False
             if found is not None:
-                voxels = voxels or _digestOf(request.input)
-                if voxels != _madeFrom(found):
+                run.export()
+                voxels = voxels or {role: digest_of(path) for role, path in job.inputs.items() if role in SOURCES}
+                if not _isMadeFrom(voxels, read_record(finals[SIDECAR])):
                     continue
-                target = found
+                isDone = bool(self._resume and complete_record(job, entry, finals))
+            try:
+                check_existing(job, finals)
+            except OutputError:
+                continue
             self._taken.add(_plain(target.name))
-            return target, voxels if found is not None else None
+            return target, isDone
 
     def _named(self, name):
         options = self._options
@@ -193,14 +207,23 @@ class Item:
     sequence: tuple | None = None
     temporary: list = field(default_factory=list)
 
-    def node(self):
-        """The volume node to run on; for files and frames a temporary one, which `release` removes."""
+    @property
+    def origin(self):
+        """The node of the scene that it comes from, None for a file."""
+        return self.source if self.sequence is None else self.sequence[0]
+
+    def node(self, warn=None, allowLabels=False):
+        """The volume node to run on; for files and frames a temporary one, which `release` removes.
+
+        warn(code, message): hears what is wrong with it, or doubtful. allowLabels: a file may look like a label map.
+        """
         if self.path is not None:
             from MRSuperResLib.io.read import read_volume
 
-            volume = read_volume(self.path)
+            volume = read_volume(self.path, warn=warn, allow_labels=allowLabels)
             node = self._temporaryNode()
             scene.fill(node, volume.array, volume.grid)
+            scene.keepTold(node, volume)
             return node
         if self.sequence is not None:
             sequence, index = self.sequence
@@ -208,6 +231,12 @@ class Item:
             node = self._temporaryNode()
             node.Copy(frame)
             node.SetName(self.name)
+            transform, moves = scene.transformOfFrames(sequence)
+            if transform is not None:
+                node.SetAndObserveTransformNodeID(transform.GetID())
+            if moves and warn is not None:
+                text = f"{transform.GetName()}, which moves {sequence.GetName()}, changes with time: it was taken as it is now"
+                warn("moving-transform", text)
             return node
         return self.source
 
@@ -251,42 +280,14 @@ def expanded(items):
     return found
 
 
-def _isDone(target, request, voxels):
-    """Whether `target` was made from those voxels, where they lie, by the same model in the same way, maps included."""
-    maps = [mapFile(target, name) for name in MAPS if getattr(request, name)]
-    record = _recordOf(target)
-    job = jobOf(request, Path(temporaryPath() or "."), target)
-    return (
-        all(path.is_file() for path in (target, *maps))
-        and _madeFrom(target) == voxels
-        and record.get("model", {}).get("digest") == models.find_model(request.model).digest
-        and record.get("parameters") == encode(job.parameters)
-    )
-
-
 def _plain(name):
     """The same for names that some file system takes for one."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _digestOf(node):
-    """SHA-256 of a node's voxels and their place, as the worker gets them."""
-    with PrivateFolder(temporaryPath(), PREFIX) as private:
-        scene.export(node, private.path / "input.nrrd")
-        return hashlib.sha256((private.path / "input.nrrd").read_bytes()).hexdigest()
-
-
-def _recordOf(target):
-    """The record beside a result; empty if there is none."""
-    try:
-        record = json.loads(Path(sidecar_path(str(target))).read_text(encoding="utf-8"))
-        return record if isinstance(record, dict) and isinstance(record.get("model"), dict) else {}
-    except (OSError, ValueError):
-        return {}
-
-
-def _madeFrom(target):
-    """SHA-256 of what a result was made from; None if its record does not tell."""
-    inputs = _recordOf(target).get("inputs")
-    scan = inputs.get("input") if isinstance(inputs, dict) else None
-    return scan.get("sha256") if isinstance(scan, dict) else None
+def _isMadeFrom(voxels, record):
+    """Whether the record of a result, None if there is none, names the same `voxels` (SHA-256 by role)."""
+    inputs = (record or {}).get("inputs")
+    made = inputs if isinstance(inputs, dict) else {}
+    told = {role: made[role].get("sha256") for role in SOURCES if isinstance(made.get(role), dict)}
+    return told == voxels

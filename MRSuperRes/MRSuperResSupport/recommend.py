@@ -11,8 +11,7 @@ def recommend(node, contrast="", finer=False):
 
     contrast: "" if not known. finer: a factor or spacing is asked for. The shell recommends the same for the same scan.
     """
-    glance = scene.glanceOf(node)
-    return library.recommend(glance, contrast=contrast or None, thickness=scene.thicknessOf(node), finer=finer)
+    return library.recommend(scene.glanceOf(node), contrast=contrast or None, finer=finer)
 
 
 def ranked(entries):

@@ -12,7 +12,7 @@ from typing import Any
 
 import slicer
 
-from MRSuperResLib.errors import Cancelled, MRSuperResError
+from MRSuperResLib.errors import Cancelled, MRSuperResError, UsageError
 from MRSuperResLib.jobs import Job
 from MRSuperResLib.jobs.job import fields
 from MRSuperResLib.private import PrivateFolder, remove_dead
@@ -97,6 +97,7 @@ class Run:
     """One run: exported, computed in a child process, imported.
 
     Once it is cancelled nothing of it reaches the scene, whatever the process still says. A result that is in the scene stays.
+    source: the node that the input is a copy of, if it is one: without it in the scene, the run stops.
     """
 
     def __init__(
@@ -109,27 +110,25 @@ class Run:
         onFinished=None,
         outputFile=None,
         onPreview=None,
+        source=None,
     ):
         self.request, self.error, self.result, self.warnings = request, None, None, []
-        self._process, self._outputFile, self._onPreview = process, outputFile, onPreview
+        self.outputFile = outputFile
+        self._process, self._onPreview = process, onPreview
         self._onProgress, self._onWarning, self._onLog, self._onFinished = onProgress, onWarning, onLog, onFinished
-        self._private = self._folder = self._answer = self._failure = None
+        self._private = self._answer = self._failure = None
         self._lastErrors, self._cancelled, self.isRunning = [], False, False
-        self._inputName = request.input.GetName() if request.input is not None else ""
+        self._source = source if source is not None else request.input
         self._gone = False  # the input left the scene
         self._made = []  # new nodes of the result
 
     def begin(self):
         """Export and start; raises `MRSuperResError`, leaving nothing behind."""
         try:
-            removeDead()
-            self._private = PrivateFolder(temporaryPath(), PREFIX)
-            self._folder = self._private.path
-            job = jobOf(self.request, self._folder, self._outputFile, preview=self._onPreview is not None)
-            for role in ("input", "reference", "truth"):
-                if getattr(job, role):
-                    scene.export(getattr(self.request, role), getattr(job, role))
-            path = self._folder / "job.json"
+            checkOutputs(self.request)
+            job = jobOf(self.request, self.folder, self.outputFile, preview=self._onPreview is not None)
+            self.export()
+            path = self.folder / "job.json"
             path.write_text(job.to_json(), encoding="utf-8")
             self._process.start(path, self._line, self._end)
         except MRSuperResError:
@@ -142,6 +141,26 @@ class Run:
         if self._cancelled:
             self._process.cancel()
         self._poll()
+
+    @property
+    def folder(self):
+        """The folder of its own through which volumes go to the worker and back, made when it is first needed."""
+        if self._private is None:
+            removeDead()
+            self._private = PrivateFolder(temporaryPath(), PREFIX)
+        return self._private.path
+
+    def export(self):
+        """Write the volumes that are read into `folder`, once."""
+        for role in ("input", "reference", "truth"):
+            node, path = getattr(self.request, role), self.folder / f"{role}.nrrd"
+            if (node or role == "input") and not path.exists():
+                scene.export(node, path, self._warn)
+                scene.tell(node, path)
+
+    def discard(self):
+        """Remove what it has written: it is not begun, or is over."""
+        self._clean()
 
     def _poll(self):
         """Keep pumping as long as it runs. Single shots, because a timer must not be deleted in its own call."""
@@ -170,7 +189,8 @@ class Run:
         """Take in what the worker has said; the timer calls it, and whoever blocks."""
         if not self.isRunning:
             return
-        if not self._cancelled and not slicer.mrmlScene.IsNodePresent(self.request.input):
+        live = all(map(slicer.mrmlScene.IsNodePresent, (self.request.input, self._source)))
+        if not self._cancelled and not live:
             self._gone = True
             self.cancel()
         self._process.pump()
@@ -194,14 +214,17 @@ class Run:
             pixels = base64.b64decode(event["pixels"])
             self._tell(self._onPreview, event["rows"], event["columns"], event["spacing"], pixels)
         elif kind == "warning":
-            self.warnings.append(event["message"])
-            self._tell(self._onWarning, event["code"], event["message"])
+            self._warn(event["code"], event["message"])
         elif kind == "result":
             self._answer = event
         elif kind == "error":
             self._failure = event
         elif kind == "started":
             self._tell(self._onLog, f"{event['model']} on {event['device']} ({event['precision']})")
+
+    def _warn(self, code, message):
+        self.warnings.append(message)
+        self._tell(self._onWarning, code, message)
 
     def _tell(self, callback, *values):
         if callback is None or self._cancelled:
@@ -230,7 +253,7 @@ class Run:
 
     def _errorOf(self, code):
         if self._gone:
-            return Cancelled(_("{name} was removed from the scene: stopped.").format(name=self._inputName), code="gone")
+            return gone(self._source)
         if self._cancelled or (self._failure or {}).get("code") == "cancelled":
             return Cancelled(CANCELLED)
         if self._failure is not None:
@@ -246,8 +269,8 @@ class Run:
         answer = self._answer
         known = {"metrics": answer["metrics"], "provenance": answer["provenance"], "seconds": answer["seconds"]}
         result = RunResult(None, **known, warnings=self.warnings)
-        if self._outputFile is not None:
-            result.output = str(self._outputFile)
+        if self.outputFile is not None:
+            result.output = str(self.outputFile)
             return result
         outputs = answer["outputs"]
         loaded = {key: scene.load(outputs[key]) for key in ("output", "flags", *MAPS.values()) if outputs.get(key)}
@@ -339,8 +362,13 @@ class Run:
         self.isRunning = False
         if self._private is not None:
             self._private.remove()
-        if self._outputFile is not None and self.error is not None:  # a worker ended by force cannot clean up
-            clean(self._outputFile.parent)
+        if self.outputFile is not None and self.error is not None:  # a worker ended by force cannot clean up
+            clean(self.outputFile.parent)
+
+
+def gone(node):
+    """The error of a run whose input `node` left the scene."""
+    return Cancelled(_("{name} was removed from the scene: stopped.").format(name=node.GetName()), code="gone")
 
 
 def wait(run):
@@ -380,6 +408,26 @@ def jobOf(request, folder, outputFile=None, preview=False):
 def _model(name):
     """A model's id, or the whole path of its file: the worker runs in a folder of its own."""
     return os.path.abspath(os.path.expanduser(name)) if str(name).endswith(".safetensors") else name
+
+
+def checkOutputs(request):
+    """Raise `UsageError` for a node that cannot hold an output, or that holds something else of this run."""
+    inputs = [node for node in (request.input, request.reference, request.truth) if node is not None]
+    given = {}  # by ID: what it is to hold
+    for role in ("output", *MAPS):
+        node, what = getattr(request, role), f"{MAP_NAMES[role]} map" if role in MAPS else "result"
+        if not _isLive(node):
+            continue
+        if node.GetClassName() != scene.VOLUME_CLASS:
+            raise UsageError(f"{node.GetName()} is no scalar volume, which the {what} is: choose another, or a new one")
+        if node in inputs:
+            raise UsageError(
+                f"{node.GetName()} is read by this run: choose another volume for the {what}, or a new one"
+            )
+        if node.GetID() in given:
+            both = f"the {given[node.GetID()]} and the {what}"
+            raise UsageError(f"{node.GetName()} cannot hold both {both}: choose another for one of them, or a new one")
+        given[node.GetID()] = what
 
 
 def mapFile(outputFile, name):

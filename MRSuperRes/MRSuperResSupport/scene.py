@@ -12,12 +12,14 @@ import numpy as np
 import slicer
 import vtk
 
-from MRSuperResLib.contrasts import guess_contrast, spelt
+from MRSuperResLib.contrasts import DESCRIPTIONS, guess_contrast, spelt
 from MRSuperResLib.errors import BadVolume
 from MRSuperResLib.grid import Grid
 from MRSuperResLib.inference.planning import slice_axis_for
 from MRSuperResLib.io.read import load_volume
+from MRSuperResLib.io.sidecar import path_beside, thickness_of
 from MRSuperResLib.io.write import write_volume
+from MRSuperResLib.subject import body_part
 from MRSuperResLib.volume import Volume, check_volume
 
 from .words import _
@@ -28,8 +30,17 @@ ATTRIBUTE = "MRSuperRes."
 GREY = "vtkMRMLColorTableNodeGrey"
 SEQUENTIAL = "vtkMRMLColorTableNodeFileInferno.txt"  # black over violet and orange to pale yellow, even in lightness
 DIVERGING = "vtkMRMLColorTableNodeFileDivergingBlueRed.txt"  # blue over white to red
+SEEN_AGAIN = ("large-volume", "odd-spacing")  # codes of warnings
 MAP_PERCENTILE = 99.5  # a few wild voxels must not wash the map out
-TOLD = {"Modality": "0008,0060", "BodyPartExamined": "0018,0015", "PatientAge": "0010,1010"}
+TOLD = {  # of the scan and the patient, by DICOM's names, which BIDS sidecars have too
+    "Modality": "0008,0060",
+    "BodyPartExamined": "0018,0015",
+    "PatientAge": "0010,1010",
+    "SliceThickness": "0018,0050",
+    "SeriesDescription": "0008,103e",
+    "ProtocolName": "0018,1030",
+}
+NAMELESS = ("Modality", "PatientAge", "SliceThickness")  # those of them that nobody writes a patient's name into
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -65,26 +76,35 @@ def refusal(node):
 
 
 def glanceOf(node):
-    """The node as the library's volume to look at: its own voxels, not copied, and what DICOM tells of modality and patient.
+    """The node as the library's volume to look at: its own voxels, not copied, and what DICOM tells of scan and patient.
 
     Raises `BadVolume` with the reason if it cannot be one.
     """
     reason = refusal(node)
     if reason:
         raise BadVolume(reason, code="bad-node")
+    return Volume(slicer.util.arrayFromVolume(node), gridOf(node), node.GetName(), toldOf(node), thicknessOf(node))
+
+
+def toldOf(node):
+    """What the DICOM database tells of the node, and what the file told that it was read from: {name: text}, see `TOLD`."""
     told = {name: next(iter(_dicomTexts(node, tag)), "") for name, tag in TOLD.items()}
-    metadata = {name: text for name, text in told.items() if text}
-    return Volume(slicer.util.arrayFromVolume(node), gridOf(node), node.GetName(), metadata)
+    return json.loads(node.GetAttribute(ATTRIBUTE + "told") or "{}") | {
+        name: text for name, text in told.items() if text
+    }
+
+
+def keepTold(node, volume):
+    """Keep with `node` what the file of `volume`, which it holds, told of scan and patient."""
+    told = {name: volume.metadata[name] for name in TOLD if volume.metadata.get(name)}
+    if volume.thickness is not None:
+        told["SliceThickness"] = str(volume.thickness)
+    node.SetAttribute(ATTRIBUTE + "told", json.dumps(told))
 
 
 def thicknessOf(node):
-    """Slice thickness in mm, where the DICOM database knows it; None elsewhere."""
-    for text in _dicomTexts(node, "0018,0050"):
-        try:
-            return float(text) or None
-        except ValueError:
-            continue
-    return None
+    """Slice thickness in mm, where it is known; None elsewhere."""
+    return thickness_of(toldOf(node))
 
 
 def worldMatrix(node):
@@ -127,9 +147,27 @@ def volumeOf(node):
     return Volume(array, gridOf(node), node.GetName())
 
 
-def export(node, path):
-    """Write the node, in world space, to the file `path` (NRRD), without its name: file names reach logs."""
-    write_volume(check_volume(volumeOf(node)), path)
+def export(node, path, warn=None):
+    """Write the node, in world space, to the file `path` (NRRD), without its name: file names reach logs.
+
+    warn(code, message) hears what had to be mended for it.
+    """
+    write_volume(check_volume(volumeOf(node), mended(warn)), path)
+
+
+def mended(warn):
+    """`warn`, without what the worker, which sees the same grid, warns of again."""
+    return lambda code, message: warn(code, message) if warn is not None and code not in SEEN_AGAIN else None
+
+
+def tell(node, path):
+    """Write what is known of the node's scan and patient beside the file `path` of it, as BIDS does, but no names."""
+    told = {name: text for name, text in toldOf(node).items() if name in NAMELESS}
+    part = body_part(glanceOf(node))  # which the node's name may tell
+    if part is not None:
+        told["BodyPartExamined"] = part.upper()
+    if told:
+        path_beside(path).write_text(json.dumps(told), encoding="utf-8")
 
 
 def load(path):
@@ -349,7 +387,8 @@ def guessContrast(node):
     made = json.loads(node.GetAttribute(ATTRIBUTE + "parameters") or "{}")
     if made.get("target"):
         return made["target"]
-    for text in (node.GetName() or "", *_dicomTexts(node)):
+    told = toldOf(node)
+    for text in (node.GetName() or "", *_dicomTexts(node), *(told.get(name, "") for name in DESCRIPTIONS)):
         guess = guess_contrast(text)
         if guess:
             return guess
@@ -456,6 +495,19 @@ def playAlong(sequence, source):
         browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", source.GetName())
         browser.SetAndObserveMasterSequenceNodeID(source.GetID())
     browser.AddSynchronizedSequenceNodeID(sequence.GetID())
+
+
+def transformOfFrames(sequence):
+    """The transform that the frames of `sequence` are shown under, None without; and whether it changes with the frames.
+
+    Frames themselves know of none: it is their proxy, the node that shows one of them, which lies under it.
+    """
+    for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
+        proxy = browser.GetProxyNode(sequence)
+        transform = proxy.GetParentTransformNode() if proxy is not None else None
+        if transform is not None:
+            return transform, browser.GetSequenceNode(transform) is not None
+    return None, False
 
 
 def fileName(name):
