@@ -172,3 +172,15 @@ def test_what_is_wrong_with_a_file_is_told_once(logic: Any, tmp_path: Path) -> N
     assert any("sform" in line for line in made.warnings), made.warnings
     for word in ("NaN", "are its units right"):
         assert sum(word in line for line in made.warnings) == 1, made.warnings
+
+
+def test_a_scan_of_a_rare_contrast_is_still_super_resolved(logic: Any) -> None:
+    """What a translator of one's own has made: interpolation knows nothing of that contrast, and need not."""
+    node = volume("scan")
+    node.SetAttribute("MRSuperRes.parameters", json.dumps({"target": "STIR"}))
+    assert logic.guessContrast(node) == "STIR"
+    assert (
+        logic.superResolve(node, "linear", factor=2) is not None and logic.superResolve(node, device="cpu") is not None
+    )
+    (made,) = logic.superResolveMany([node], "linear", factor=2)
+    assert made.error is None, made.error

@@ -16,6 +16,7 @@ from pathlib import Path
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from MRSuperResLib import models
+from MRSuperResLib.contrasts import CONTRASTS
 from MRSuperResLib.errors import OutputError
 from MRSuperResLib.inference import estimate as estimate_grid
 from MRSuperResLib.inference.flags import ASYMMETRY
@@ -31,6 +32,12 @@ TASKS = {  # what the panel calls a task -> the cards' task, and plane
     "reference-guided": ("reference-guided", None),
     "translate": ("translate", None),
 }
+
+
+def _guessed(node, contrasts):
+    """The contrast of `node` if it is one of `contrasts` or a common one, else ""."""
+    guess = scene.guessContrast(node)
+    return guess if guess in (*CONTRASTS, *contrasts) else ""
 
 
 class MRSuperResLogic(ScriptedLoadableModuleLogic):
@@ -107,7 +114,8 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         And with the reference's contrast, unless it was given.
         """
         if request.task == "reference-guided" and not request.referenceContrast:
-            request.referenceContrast = scene.guessContrast(request.reference)
+            taken = self.model(request.model).card.reference_contrasts
+            request.referenceContrast = _guessed(request.reference, taken)
         if request.task == "translate" and request.flags is None:
             request.flags = self.canFlag(request.contrast)
         return request
@@ -115,6 +123,10 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
     def guessContrast(self, node):
         """T1w, T2w, FLAIR, PDw, or "" if the node's name and DICOM description do not tell."""
         return scene.guessContrast(node)
+
+    def contrastFor(self, node, card):
+        """As `guessContrast`, "" too for a contrast that a run of the card's model would refuse to hear of."""
+        return _guessed(node, card.contrasts)
 
     def refusal(self, node):
         """Why the node cannot be worked on, "" if it can."""
@@ -223,10 +235,10 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         unless they are given; the log says why. Blocks, while the application goes on living. Raises `MRSuperResError`:
         `UnsuitableVolume` too, where nothing else is given and the node is fine as it is.
         """
-        options.setdefault("contrast", scene.guessContrast(node))
         if model is None:
+            contrast = options["contrast"] if "contrast" in options else scene.guessContrast(node)
             finer = any(options.get(name) is not None for name in ("factor", "spacing", "plane"))
-            found = self.recommend(node, options["contrast"], finer)
+            found = self.recommend(node, contrast, finer)
             found.check()
             model = found.model
             options.setdefault("plane", found.plane)
@@ -234,6 +246,7 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
                 options.setdefault("factor", found.factor)
             logging.info("%s", found.why)
         entry = self.model(model)
+        options.setdefault("contrast", self.contrastFor(node, entry.card))
         options.setdefault("task", entry.card.task)
         return self._waited(RunRequest(input=node, model=model, **options)).output
 
@@ -244,7 +257,7 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
         `uncertaintyMap=True`. The map and the samples come with the result: `scene.attached(result, "uncertaintyMap")` and
         `scene.attached(result, "sample")` list them, and `start` gives all in one `RunResult`.
         """
-        options.setdefault("contrast", scene.guessContrast(node))
+        options.setdefault("contrast", self.contrastFor(node, self.model(model).card))
         request = RunRequest(
             input=node, model=model, task="translate", target=target, samples=samples, seed=seed, **options
         )
@@ -285,10 +298,10 @@ class MRSuperResLogic(ScriptedLoadableModuleLogic):
 
         items: volume nodes, sequence nodes, files, or subject-hierarchy items (numbers; all volumes below). outputFolder: write
         results there as NRRD with a sidecar each, and maps beside them, instead of making nodes. resume: leave out what the
-        folder holds already, made from the same voxels by the same model with the same options. The contrast of each volume is
-        guessed unless given; otherContrast: of those whose names do not tell. spacing: mm along the axes that `plane` refines.
-        Samples of a translation become nodes with `keepSamples` only. onProgress(done, total, what). Blocking, returns the
-        list of `ManyResult`; else the `ManyRun`, and `onFinished(results)` is called at the end.
+        folder holds already, whole, made from the same volumes by the same models with the same options. The contrast of each
+        volume is guessed unless given; otherContrast: of those whose names do not tell. spacing: mm along the axes that `plane`
+        refines. Samples of a translation become nodes with `keepSamples` only. onProgress(done, total, what). Blocking,
+        returns the list of `ManyResult`; else the `ManyRun`, and `onFinished(results)` is called at the end.
         """
         entry = self.model(model)
         requirements.ensure(entry)

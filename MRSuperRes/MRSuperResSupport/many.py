@@ -42,7 +42,7 @@ class ManyRun:
         self.results, self.error, self.isRunning = [], None, False
         self._logic, self._items, self._model, self._folder, self._resume = logic, items, model, folder, resume
         self._onProgress, self._onFinished, self._otherContrast = onProgress, onFinished, otherContrast
-        self._options = {"keepSamples": False, **options}
+        self._options, self._card = {"keepSamples": False, **options}, logic.model(model).card
         self._current, self._cancelled, self._sequences, self._taken = None, False, {}, set()
 
     def begin(self):
@@ -102,7 +102,7 @@ class ManyRun:
         noticed = []
         warn = scene.mended(lambda _code, message: noticed.append(message))
         node = item.node(warn, allowLabels=bool(self._options.get("notLabels")))
-        contrast = self._options.get("contrast") or scene.guessContrast(node) or self._otherContrast
+        contrast = self._options.get("contrast") or self._logic.contrastFor(node, self._card) or self._otherContrast
         options = {**self._options, "contrast": contrast}
         if item.sequence is not None:  # whose frames cannot hold them
             options["keepSamples"] = options["flags"] = False
