@@ -30,7 +30,7 @@ from MRSuperResSupport.inputs_view import InputsView  # noqa: E402
 from MRSuperResSupport.logic import MRSuperResLogic  # noqa: E402
 from MRSuperResSupport.many_view import ManyView  # noqa: E402
 from MRSuperResSupport.outputs_view import OutputsView  # noqa: E402
-from MRSuperResSupport.parameters import MRSuperResParameterNode, Task  # noqa: E402
+from MRSuperResSupport.parameters import OUTPUTS, MRSuperResParameterNode, Task  # noqa: E402
 from MRSuperResSupport.part import live  # noqa: E402
 from MRSuperResSupport.results_view import ResultsView  # noqa: E402
 from MRSuperResSupport.work_view import WorkView  # noqa: E402
@@ -121,6 +121,7 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(mrml, mrml.StartImportEvent, self.onSceneStartImport)
         self.addObserver(mrml, mrml.EndImportEvent, self.onSceneEndImport)
         self.addObserver(mrml, mrml.NodeAddedEvent, self._onNodeAdded)
+        self.addObserver(mrml, mrml.NodeAboutToBeRemovedEvent, self._onNodeGoing, priority=1.0)
         self.addObserver(mrml, mrml.NodeRemovedEvent, self._onNodeRemoved)
         self.initializeParameterNode()
 
@@ -199,6 +200,16 @@ class MRSuperResWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onVolumesAdded(self):
         if self._parameterNode is not None and not slicer.mrmlScene.IsImporting():
             self.inputs.suggest(newest=next(reversed(scene.volumes()), None))
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeGoing(self, caller=None, event=None, node=None):
+        """Let go of a node before its row leaves the selectors: Qt would choose the row before it, perhaps another patient's
+        scan, and the next result would be written into that."""
+        if self._parameterNode is None or node is None or slicer.mrmlScene.IsClosing():
+            return
+        for name in ("inputVolume", "referenceVolume", "truthVolume", *OUTPUTS):
+            if getattr(self._parameterNode, name) is node:
+                setattr(self._parameterNode, name, None)
 
     def _onNodeRemoved(self, caller=None, event=None):
         if self._parameterNode is None or slicer.mrmlScene.IsClosing():

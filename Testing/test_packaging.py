@@ -174,7 +174,7 @@ def test_the_extensions_index_entry_follows_its_schema(repository: Path) -> None
     }  # fmt: skip
     assert set(entry) <= set(kinds) and {"$schema", "category", "scm_url"} <= set(entry)
     assert all(isinstance(value, kinds[name]) for name, value in entry.items())
-    assert 1 <= entry["tier"] <= 5 and entry["scm_type"] in ("git", "svn", "local")
+    assert entry["tier"] in (1, 3, 5) and entry["scm_type"] in ("git", "local")
     text = (repository / "CMakeLists.txt").read_text(encoding="utf-8")
     assert f'set(EXTENSION_CATEGORY "{entry["category"]}")' in text
     (depends,) = re.findall(r'set\(EXTENSION_DEPENDS "([^"]*)"\)', text)

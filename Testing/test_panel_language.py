@@ -101,3 +101,11 @@ def test_without_the_choice_slicer_stays_english(slicerApp: Any, panel: Any) -> 
     slicerApp.userSettings().setValue("language", "de-DE")
     assert not support("language").install(), "the setting is there, but internationalization is off"
     assert got(panel.ui.applyButton, "text") == "Apply"
+
+
+def test_no_shortcut_of_a_label_is_one_of_slicers_menus() -> None:
+    """Alt+F, E, V and H open File, Edit, View and Help: Qt calls a letter of two owners ambiguous, and neither acts."""
+    texts = [text for _context, text in translations.translated(GERMAN)]
+    texts += [answer for answer in translations.translated(GERMAN).values() if answer]
+    letters = [letter.upper() for text in texts for letter in re.findall(r"&(\w)", text)]
+    assert len(letters) > 20 and not set(letters) & set("FEVH")

@@ -333,6 +333,8 @@ class InputsView(Part):
             return _("Choose the scan's contrast.")
         if parameters.task is Task.TRANSLATE and not parameters.target:
             return _("This model makes no contrast other than the scan's own: choose another model.")
+        if truth is not None and truth is volume:
+            return _("The ground truth must be another scan than the input.")
         if truth is not None and self.logic.refusal(truth):
             return _("Ground truth: {reason}").format(reason=self.logic.refusal(truth))
         outputs = [output, *(self._live(node) for node, wanted in self.panel.outputs.maps().values() if wanted)]

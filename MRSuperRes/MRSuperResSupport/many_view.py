@@ -47,7 +47,7 @@ class ManyView(Part):
         ui, parameters = self.ui, self._parameterNode
         reason = "" if self.collections else _("The scene has no folder, study or sequence with several volumes.")
         if not reason and parameters.task is Task.GUIDED:
-            reason = _("Each volume would need a reference of its own: choose another task, or the command line.")
+            reason = _("Each volume would need a reference of its own: choose another task, or a script.")
         if not reason and (
             self.panel.inputs.entry() is None or (parameters.task is Task.TRANSLATE and not parameters.target)
         ):

@@ -20,7 +20,8 @@ HINTS = {
     "label-map": " (--not-labels)",
     "several-series": " (--series)",
     "several-volumes": " (--series)",
-}  # the option that mends an error of that code
+    "unknown-model": " (see 'mrsuperres models')",
+}  # what mends an error of that code in a shell
 
 
 class Show:

@@ -93,7 +93,7 @@ def find_model(
         or [other for other in names if name and name in other][:3]
     )
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names)}"
-    raise ModelError(f"no model is called '{name}'; {hint} (see 'mrsuperres models')", code="unknown-model")
+    raise ModelError(f"no model is called '{name}'; {hint}", code="unknown-model")
 
 
 def default_folders() -> tuple[Path, ...]:

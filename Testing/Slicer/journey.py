@@ -162,6 +162,11 @@ class Journey:
         """`superResolve` has no status line: Slicer's log says what the panel would."""
         import logging
 
+        from MRSuperResSupport import requirements
+
+        if not requirements.areMet():
+            print("left out: this Slicer has no PyTorch, and a network is run here")
+            return
         heard = []
         handler = logging.Handler()
         handler.emit = lambda record: heard.append(record.getMessage())

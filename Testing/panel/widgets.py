@@ -182,6 +182,7 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
             return
         events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent)
         self._tags = [scene.AddObserver(event, lambda *_: self._list()) for event in events]
+        self._tags.append(scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._removing()))
         self._list()
 
     def _list(self) -> None:
@@ -198,6 +199,23 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
         if current is None and not self._flags["noneEnabled"] and nodes:
             current = nodes[0]
         self._show(current)
+
+    def _removing(self) -> Callable[..., None]:
+        """qMRMLSceneModel takes the row of a node that is going, and QComboBox makes the row before it the current one."""
+
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def removing(caller: Any, event: str, node: Any) -> None:
+            if node not in self._nodes:
+                return
+            place = self._nodes.index(node)
+            self._nodes.remove(node)
+            blocked = self.blockSignals(True)
+            self.removeItem(place)
+            self.blockSignals(blocked)
+            if node is self._current:
+                self._show(self._nodes[max(0, place - 1)] if self._nodes else None)
+
+        return removing
 
     def _show(self, node: Any) -> None:
         blocked = self.blockSignals(True)

@@ -104,8 +104,8 @@
    <translation>Wofür das Modell ist; wie viel PSNR es auf zurückgehaltenen Aufnahmen gegenüber B-Spline-Interpolation gewann; wie lange es nach dem letzten Lauf auf diesem Rechner dauern wird.</translation>
   </message>
   <message>
-   <source>&amp;Enlarge:</source>
-   <translation>&amp;Verfeinern:</translation>
+   <source>E&amp;nlarge:</source>
+   <translation>Verfei&amp;nern:</translation>
   </message>
   <message>
    <source>By a factor, or to a voxel size, along the axes the task refines.</source>
@@ -188,8 +188,8 @@
    <translation>Zielkontrast</translation>
   </message>
   <message>
-   <source>&amp;First enlarge:</source>
-   <translation>Vor&amp;her feiner:</translation>
+   <source>F&amp;irst enlarge:</source>
+   <translation>V&amp;orher feiner:</translation>
   </message>
   <message>
    <source>A model that enlarges the scan before it is translated.</source>
@@ -536,7 +536,7 @@
    <translation>Erweitert</translation>
   </message>
   <message>
-   <source>De&amp;vice:</source>
+   <source>Devi&amp;ce:</source>
    <translation>&amp;Gerät:</translation>
   </message>
   <message>
@@ -568,8 +568,8 @@
    <translation>Aufgenommenes erhalten (Projektion)</translation>
   </message>
   <message>
-   <source>Pro&amp;file:</source>
-   <translation>Schichtprofi&amp;l:</translation>
+   <source>Pr&amp;ofile:</source>
+   <translation>S&amp;chichtprofil:</translation>
   </message>
   <message>
    <source>How a slice is assumed to weigh what it covers, for the projection and for the consistency map.</source>
@@ -740,6 +740,10 @@
    <translation>Dieses Modell erzeugt keinen anderen Kontrast als den der Aufnahme: anderes Modell wählen.</translation>
   </message>
   <message>
+   <source>The ground truth must be another scan than the input.</source>
+   <translation>Die Wahrheit muss eine andere Aufnahme sein als die Eingabe.</translation>
+  </message>
+  <message>
    <source>The outputs must be other volumes than the inputs.</source>
    <translation>Ausgaben müssen andere Volumen sein als die Eingaben.</translation>
   </message>
@@ -811,8 +815,8 @@
    <translation>Die Szene hat keinen Ordner, keine Studie und keine Sequenz mit mehreren Volumen.</translation>
   </message>
   <message>
-   <source>Each volume would need a reference of its own: choose another task, or the command line.</source>
-   <translation>Jedes Volumen bräuchte eine eigene Referenz: andere Aufgabe wählen oder die Kommandozeile.</translation>
+   <source>Each volume would need a reference of its own: choose another task, or a script.</source>
+   <translation>Jedes Volumen bräuchte eine eigene Referenz: andere Aufgabe wählen oder ein Skript.</translation>
   </message>
   <message>
    <source>Uses the model and settings above for each volume and goes on after a bad one. Cancel is the button above.</source>
