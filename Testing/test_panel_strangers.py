@@ -92,6 +92,16 @@ def test_views_that_nobody_sees_stay_empty(panel: Any, module: Any) -> None:
     views = _views()
     panel.ui.restoreLayoutButton.click()
     panel.results.present(result)
+    panel._parameterNode.task = module.Task.GUIDED
+    reference = scan("T1 sharp")
+    panel._parameterNode.referenceVolume = reference
+    panel.ui.overlapButton.click()
+    users = [view for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode") if view not in views]
+    assert all(
+        (view.GetForegroundVolumeID(), view.GetForegroundOpacity()) == (reference.GetID(), 0.5) for view in users
+    )
+    panel.results.present(result)
+    assert users and all(view.GetForegroundVolumeID() is None for view in users)
     assert [view.GetBackgroundVolumeID() for view in views] == [None, None, None]
     shown = [view.GetBackgroundVolumeID() for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")]
     assert result.GetID() in shown
@@ -107,3 +117,8 @@ def test_a_comparison_that_a_scene_brought_is_left_for_another_patient(panel: An
     assert layout.GetViewArrangement() in support("compare").LAYOUTS.values()
     panel._parameterNode.inputVolume = scan("T1 of B")
     assert layout.GetViewArrangement() not in support("compare").LAYOUTS.values()
+
+
+def test_the_card_begins_with_why_the_model_was_recommended(panel: Any, module: Any) -> None:
+    panel._parameterNode.inputVolume = scan("T1 thick", (10, 24, 20), (1.0, 1.0, 4.0))
+    assert panel.inputs.why and got(panel.ui.cardLabel, "text").startswith(panel.inputs.why + "\n\n")

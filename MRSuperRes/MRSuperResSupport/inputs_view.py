@@ -166,7 +166,8 @@ class InputsView(Part):
         fill(ui.modelSelector, [entry.card.title for entry in offered], self.index(offered, parameters.model))
         ui.modelSelector.enabled = bool(offered)
         entry = self.entry()
-        ui.cardLabel.text = self.logic.describe(entry) if entry else ""
+        said = [self.why, self.logic.describe(entry)] if entry else []
+        ui.cardLabel.text = "\n\n".join(filter(None, said))
         ui.aboutCollapsibleButton.visible = entry is not None
         self.followFactor()
         return _reasons(hidden)
@@ -360,8 +361,7 @@ class InputsView(Part):
                 text = _("The reference covers {share:.0%} of the scan.").format(share=share)
                 if share < LEAST_OVERLAP:
                     text += " " + _("Is it of the same patient and body part?")
-                layers = {"background": volume, "foreground": reference, "foregroundOpacity": 0.5}
-                slicer.util.setSliceViewerLayers(fit=True, **layers)
+                scene.showInViews(volume, fit=True, foreground=reference, opacity=0.5)
                 self.panel.results.overlaid = True
         self.ui.overlapLabel.text = text
         self.panel.refresh()

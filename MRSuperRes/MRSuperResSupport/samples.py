@@ -74,5 +74,5 @@ def _thick(truth):
     scene.fill(node, coarse.array, coarse.grid)
     scene.show(node, truth)
     scene.placeBeside(node, truth)
-    slicer.util.setSliceViewerLayers(background=node, fit=True)
+    scene.showInViews(node, fit=True)
     return node

@@ -343,14 +343,23 @@ def shownVolume():
     return None
 
 
-def showInViews(background, **layers):
-    """Show `background` (and "foreground": a node or None) in all slice views but those that compare."""
+def showInViews(background, fit=False, **layers):
+    """`slicer.util.setSliceViewerLayers` for all slice views but those that compare.
+
+    layers: "foreground", a node or None, and its "opacity". Views that nobody sees would keep eyes open in the Data tree.
+    """
     for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-        if composite.GetLayoutName() in COMPARING_VIEWS:  # nobody sees them, and eyes in the Data tree would stay open
+        if composite.GetLayoutName() in COMPARING_VIEWS:
             continue
         composite.SetBackgroundVolumeID(background.GetID())
         if "foreground" in layers:
             composite.SetForegroundVolumeID(layers["foreground"].GetID() if layers["foreground"] is not None else None)
+        if "opacity" in layers:
+            composite.SetForegroundOpacity(layers["opacity"])
+    manager = slicer.app.layoutManager() if fit else None
+    for name in manager.sliceViewNames() if manager is not None else ():
+        if name not in COMPARING_VIEWS:
+            manager.sliceWidget(name).sliceLogic().FitSliceToAll()
 
 
 def selectedVolume():
