@@ -333,6 +333,43 @@ class Journey:
         panel._parameterNode.inputVolume = self.scan("T2 of B")
         assert not segmentation.GetDisplayNode().GetVisibility()
 
+    def step_17_a_deleted_result_leaves_no_other_scan_as_the_output(self):
+        """Qt makes the row before it the current one."""
+        node, other = self.scan("T2 thick"), self.scan("T1 of B")
+        panel = self.chosen(node)
+        result = self.applied(panel)
+        slicer.mrmlScene.RemoveNode(result)
+        slicer.app.processEvents()
+        assert panel._parameterNode.outputVolume is None and panel._parameterNode.inputVolume is node
+        size = other.GetImageData().GetDimensions()
+        assert self.applied(panel) is not other and other.GetImageData().GetDimensions() == size
+
+    def step_18_a_comparison_keeps_its_volumes_and_gives_the_views_back(self):
+        """Whatever is loaded meanwhile; and the user's views are as hot-linked as they were."""
+        node = self.scan("T2 thick")
+        panel = self.chosen(node)
+        self.applied(panel)
+        slicer.app.processEvents()
+        composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+        users = [one for one in composites if one.GetLayoutName() not in self.compare.VIEWS]
+        before = [bool(one.GetHotLinkedControl()) for one in users]
+        panel.ui.compareButton.click()
+        slicer.app.processEvents()
+        shown = [self.compare.compositeNode(name) for name in self.compare.VIEWS[:2]]
+        kept = [(one.GetBackgroundVolumeID(), one.GetForegroundVolumeID()) for one in shown]
+        logic = slicer.app.applicationLogic()
+        logic.GetSelectionNode().SetActiveVolumeID(self.scan("T1 of B").GetID())
+        logic.PropagateVolumeSelection()
+        slicer.app.processEvents()
+        assert [(one.GetBackgroundVolumeID(), one.GetForegroundVolumeID()) for one in shown] == kept
+        shown[1].SetForegroundOpacity(0.4)
+        assert abs(self.get(panel.ui.blendSlider, "value") - 0.4) < 1e-6
+        assert "40" in self.compare.sliceNode(self.compare.VIEWS[1]).GetLayoutLabel()
+        self.picture("comparison after a load")
+        panel.ui.restoreLayoutButton.click()
+        slicer.app.processEvents()
+        assert [bool(one.GetHotLinkedControl()) for one in users] == before
+
 
 def picture(name):
     """The application's window as it is now."""

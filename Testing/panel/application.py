@@ -83,6 +83,9 @@ class Application:
     def connect(self, signature: str, receiver: Callable[[], None]) -> None:
         self.connected.append((signature, receiver))
 
+    def applicationLogic(self) -> Any:
+        return self.logic
+
     def layoutManager(self) -> LayoutManager:
         return self._layouts
 
